@@ -1,0 +1,117 @@
+"""The typed records that travel between data, detectors, anchors and metrics.
+
+Shape letters, here and in the whole package: B images of a batch, M boxes an image (padded), A anchor shapes,
+C classes, H x W cells of the feature map, N a plain count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The annotated boxes of one image, in pixels of the stored image (continuous, 0-based).
+
+    Args:
+        image_id: Positive integer, unique within a data set.
+        boxes_xyxy: (N, 4) float64, left, top, right, bottom.
+        labels: (N,) int64 in [0, C).
+        ignore: (N,) bool; True for `difficult` (VOC) and `iscrowd` (COCO) boxes, which neither count as missed nor
+            make a detection that meets them wrong.
+        area: (N,) float64, the area that decides whether a box counts as small, medium or large (COCO's segment area
+            where the annotation gives one, width x height otherwise).
+    """
+
+    image_id: int
+    boxes_xyxy: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    area: np.ndarray
+
+
+@dataclass
+class DetectionBatch:
+    """A batch of images with their boxes padded to a common count.
+
+    Args:
+        images: (B, 3, H, W) RGB; uint8 in [0, 255] from the loader, floating point in [0, 1] on the device.
+        boxes_xyxy: (B, M, 4) float32 in pixels of the network input; zeros where padded.
+        labels: (B, M) int64 in [0, C); -1 where padded.
+        mask: (B, M) bool; True where a box is real.
+        image_ids: (B,) int64, the `GroundTruth.image_id` of each image.
+        original_sizes: (B, 2) float32, height and width of the stored images in pixels.
+        colour: (B, 3) float32, hue shift in [-0.5, 0.5], saturation factor and exposure factor to apply on the device;
+            (0, 1, 1) leaves an image as it is.
+    """
+
+    images: Tensor
+    boxes_xyxy: Tensor
+    labels: Tensor
+    mask: Tensor
+    image_ids: Tensor
+    original_sizes: Tensor
+    colour: Tensor
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
+        """The batch with every tensor on `device` (what Lightning calls to move a batch)."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
+        return replace(self, **moved)
+
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory (what `DataLoader(pin_memory=True)` calls)."""
+        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a one-stage detector says of every anchor, before any activation.
+
+    Args:
+        raw: (B, A, 5 + C, H, W): Δx, Δy (through a sigmoid: position within the cell), Δw, Δh (log ratio to the anchor),
+            objectness logit, class logits.
+        stride: Pixels of the network input per cell.
+    """
+
+    raw: Tensor
+    stride: int
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """How much each anchor of a box's cell answers for the box (δ of Eq. 1); constant for the backward pass.
+
+    Args:
+        delta: (B, M, A) float32 >= 0; each row of a real box sums to 1, rows of padding are 0.
+        cell: (B, M) int64, row-major index of the cell that holds the box centre; 0 where padded.
+        log_wh: (B, M, 2) float32, log width and height of the boxes in pixels; 0 where padded.
+    """
+
+    delta: Tensor
+    cell: Tensor
+    log_wh: Tensor
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The final boxes of one image, highest score first.
+
+    Args:
+        boxes_xyxy: (N, 4) float32, in pixels of whatever image the maker states.
+        scores: (N,) float32 in [0, 1].
+        labels: (N,) int64 in [0, C).
+        anchors: (N,) int64, the anchor shape that each box came from.
+    """
+
+    boxes_xyxy: Tensor
+    scores: Tensor
+    labels: Tensor
+    anchors: Tensor
