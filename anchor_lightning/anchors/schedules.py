@@ -1,0 +1,46 @@
+"""The two warm-up schedules (§3.2.1, §3.2.2) as pure functions of the optimizer step."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+TemperatureSchedule = Literal["linear", "geometric"]
+
+GEOMETRIC_END: Final = 0.005
+"""Share of its start that a geometric temperature has come down to when the warm-up ends."""
+
+
+def temperature_at(step: int, start: float, steps: int, schedule: TemperatureSchedule = "linear") -> float:
+    """The temperature T of Eq. 10 at an optimizer step; 0 (hard assignment) from step `steps` on.
+
+    Args:
+        step: Optimizer steps taken so far.
+        start: T at step 0.
+        steps: Length of the warm-up; 0 turns it off.
+        schedule: `linear` (the paper) falls to 0 in equal steps; `geometric` shrinks by a constant factor to 0.005 of the
+            start and is then 0.
+
+    Raises:
+        ValueError: The schedule is unknown.
+    """
+    if schedule not in ("linear", "geometric"):
+        raise ValueError(f"soft_assignment.schedule: unknown '{schedule}'; known are linear and geometric")
+    if step >= steps:
+        return 0.0
+    progress = step / steps
+    return start * (1 - progress) if schedule == "linear" else float(start * GEOMETRIC_END**progress)
+
+
+def clustering_weight_at(step: int, start: float, steps: int) -> float:
+    """λ of Eq. 11 at an optimizer step: from `start` linearly to 0 at step `steps`; 0 from there on."""
+    return start * (1 - step / steps) if step < steps else 0.0
+
+
+def learning_rate_at(step: int, rates: dict[int, float]) -> float:
+    """The learning rate of a step-wise schedule at an optimizer step.
+
+    Args:
+        step: Optimizer steps taken so far.
+        rates: First step of each stretch -> its rate; has an entry for step 0.
+    """
+    return rates[max(first for first in rates if first <= step)]

@@ -1,0 +1,94 @@
+"""The anchor shapes: one parameter, owned here and handed to everybody else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class AnchorShapes(nn.Module):
+    """A anchor shapes as learnable logarithms (§3.2: ŝ = log s is learned instead of s).
+
+    `log_wh` stays float32 whatever precision the rest of the model is converted to: in bfloat16 the steps of a normal
+    learning rate round to nothing and the shapes do not move at all.
+
+    Args:
+        num: Number of shapes A >= 1.
+        wh: (A, 2) widths and heights in pixels of the network input, or None when they are not known yet (k-means needs
+            the training boxes); `pending` is then True until `set_initial` or `load_state_dict` gives them.
+        learn: False freezes the shapes.
+
+    Attributes:
+        log_wh: (A, 2) float32 parameter, log of pixels of the network input.
+        initial_log_wh: (A, 2) float32 buffer, where training started; kept in checkpoints so that a resumed run still
+            draws the right first point.
+        pending: Whether the shapes still wait for their initial values.
+    """
+
+    log_wh: nn.Parameter
+    initial_log_wh: Tensor
+
+    def __init__(self, num: int, wh: Tensor | None = None, *, learn: bool = True) -> None:
+        super().__init__()
+        self.pending = wh is None
+        zeros = torch.zeros(num, 2, dtype=torch.float32)
+        self.log_wh = nn.Parameter(zeros.clone(), requires_grad=learn)
+        self.register_buffer("initial_log_wh", zeros.clone())
+        if wh is not None:
+            self.set_initial(wh)
+
+    @property
+    def wh(self) -> Tensor:
+        """(A, 2) widths and heights in pixels of the network input, without gradient."""
+        return self.log_wh.detach().exp()
+
+    @property
+    def initial_wh(self) -> Tensor:
+        """(A, 2) widths and heights that training started from, in pixels of the network input."""
+        return self.initial_log_wh.exp()
+
+    @torch.no_grad()
+    def set_initial(self, wh: Tensor) -> None:
+        """Starts the shapes at `wh`, (A, 2) in pixels of the network input.
+
+        Raises:
+            ValueError: The count differs from A, or a side is not a positive finite number.
+        """
+        if wh.shape != self.log_wh.shape:
+            raise ValueError(f"model.anchors: expected {tuple(self.log_wh.shape)} widths and heights, got {tuple(wh.shape)}")
+        check_positive(wh)
+        self.log_wh.copy_(wh.log())
+        self.initial_log_wh.copy_(self.log_wh)
+        self.pending = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def keep_float32(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_float32, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.pending = False
+
+    def extra_repr(self) -> str:
+        return f"num={len(self.log_wh)}, learn={self.log_wh.requires_grad}, pending={self.pending}"
+
+
+def check_positive(wh: Tensor) -> None:
+    """Refuses shapes that have no logarithm.
+
+    Raises:
+        ValueError: Naming the first shape with a side that is not a positive finite number.
+    """
+    for index, (w, h) in enumerate(wh.tolist()):
+        if not (math.isfinite(w) and math.isfinite(h) and w > 0 and h > 0):
+            raise ValueError(
+                f"model.anchors: shape {index} is ({w}, {h}); widths and heights are pixels of the network input and must "
+                "be positive (grid units of a darknet .cfg times the stride, 32, are pixels)"
+            )

@@ -1,0 +1,184 @@
+"""Records where the shapes go: scalars to every logger, a CSV and a figure in the run folder, a table at the end."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from anchor_lightning.boxes import shape_iou
+from anchor_lightning.plots import anchor_figure, save_figure
+
+MAX_BOXES: Final = 50_000
+"""Boxes that usage and mean best IoU are measured on; a larger set is sampled (seeded)."""
+
+
+class AnchorLogger(Callback):
+    """Logs the shapes as scalars, as `anchors.csv` and as the log w - log h figure over the box density.
+
+    Usage is the share of the training boxes whose best shape by IoU an anchor is, without augmentation.
+
+    Args:
+        every_n_steps: Optimizer steps between rows of `anchors.csv` and of the loggers.
+        figure_every_n_steps: Optimizer steps between figures; one is always drawn at the end.
+
+    Raises:
+        ValueError: A number of steps is not positive.
+    """
+
+    def __init__(self, every_n_steps: int = 50, figure_every_n_steps: int = 1000) -> None:
+        if every_n_steps < 1 or figure_every_n_steps < 1:
+            raise ValueError(
+                f"anchor_logger: every_n_steps ({every_n_steps}) and figure_every_n_steps ({figure_every_n_steps}) must be "
+                "1 or more"
+            )
+        self.every_n_steps, self.figure_every_n_steps = every_n_steps, figure_every_n_steps
+        self._boxes = torch.empty(0, 2)
+        self._last_step = -1
+
+    @property
+    def state_key(self) -> str:
+        """One key whatever the cadence: the callback keeps no state."""
+        return type(self).__qualname__
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the first row."""
+        if not trainer.is_global_zero:
+            return
+        boxes = trainer.datamodule.train_box_shapes()  # type: ignore[attr-defined]
+        if len(boxes) > MAX_BOXES:
+            boxes = boxes[torch.randperm(len(boxes), generator=torch.Generator().manual_seed(0))[:MAX_BOXES]]
+        self._boxes = boxes
+        self._last_step = -1
+        self._log(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes a row, and a figure, when the step is due."""
+        step = trainer.global_step
+        if not trainer.is_global_zero or step == self._last_step:  # still accumulating
+            return
+        if step % self.every_n_steps == 0:
+            self._log(trainer, pl_module)
+        if step % self.figure_every_n_steps == 0:
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the last row, the figure and the table."""
+        if not trainer.is_global_zero:
+            return
+        if trainer.global_step != self._last_step:
+            self._log(trainer, pl_module)
+        self._draw(trainer, pl_module)
+        wh, initial = pl_module.shapes.wh.cpu(), pl_module.shapes.initial_wh.cpu()  # type: ignore[operator, union-attr]
+        modes = getattr(trainer.datamodule, "mode_shapes", lambda: None)()  # type: ignore[attr-defined]
+        columns, rows = shape_table(initial, wh, self._usage(wh), modes)
+        rank_zero_info(format_table(columns, rows))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_table("anchors/table", columns=columns, data=rows)
+
+    def _usage(self, wh: Tensor) -> Tensor:
+        best = shape_iou(self._boxes[:, None], wh[None]).argmax(1)
+        return best.bincount(minlength=len(wh)) / max(1, len(self._boxes))
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        step = self._last_step = trainer.global_step
+        wh = pl_module.shapes.wh.cpu()  # type: ignore[operator, union-attr]
+        metrics: dict[str, float] = {}
+        for anchor, (w, h) in enumerate(wh.tolist()):
+            metrics |= {f"anchors/{anchor}/w": w, f"anchors/{anchor}/h": h}
+        for anchor, share in enumerate(self._usage(wh).tolist()):
+            metrics[f"anchors/usage_{anchor}"] = share
+        if len(self._boxes):
+            best = shape_iou(self._boxes[:, None], wh[None]).amax(1)
+            metrics["anchors/mean_best_iou"] = float(best.mean())
+        metrics["anchors/temperature"] = float(pl_module.temperature)  # type: ignore[arg-type]
+        metrics["anchors/lambda"] = float(pl_module.clustering_weight)  # type: ignore[arg-type]
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=step)
+        if (folder := run_folder(trainer)) is not None:
+            append_rows(folder / "anchors.csv", step, wh)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        shapes = pl_module.shapes
+        figure = anchor_figure(
+            self._boxes.numpy(),
+            {"initial": shapes.initial_wh.cpu().numpy(), "learned": shapes.wh.cpu().numpy()},  # type: ignore[union-attr, operator]
+            title=f"Anchors after {trainer.global_step} steps",
+        )
+        if (folder := run_folder(trainer)) is not None:
+            save_figure(figure, folder / "anchors.png")
+        for logger in trainer.loggers:
+            log_figure(logger, "anchors/figure", figure, trainer.global_step)
+
+
+def run_folder(trainer: Trainer) -> Path | None:
+    """The folder of the run on rank 0, made if need be; None when the trainer keeps none (`fast_dev_run`)."""
+    # `trainer.log_dir` is a collective call; the first logger's folder is the same and can be read on one rank.
+    folder = getattr(trainer.loggers[0], "log_dir", None) if trainer.loggers else trainer.default_root_dir
+    if trainer.fast_dev_run or not isinstance(folder, str):
+        return None
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)
+
+
+def append_rows(path: Path, step: int, wh: Tensor) -> None:
+    """Appends the (A, 2) shapes at a step to `anchors.csv`: step, anchor, w, h (pixels of the network input)."""
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if is_new:
+            writer.writerow(["step", "anchor", "w", "h"])
+        writer.writerows([step, anchor, f"{w:.4f}", f"{h:.4f}"] for anchor, (w, h) in enumerate(wh.tolist()))
+
+
+@rank_zero_only
+def log_figure(logger: Logger, key: str, figure: Figure, step: int) -> None:
+    """Hands a figure to the loggers that take figures: Weights & Biases and TensorBoard."""
+    if isinstance(logger, WandbLogger):
+        logger.log_image(key, [figure])
+    elif isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_figure(key, figure, global_step=step)
+
+
+def shape_table(
+    initial: Tensor, learned: Tensor, usage: Tensor, modes: Tensor | None = None
+) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of initial and learned shapes, with the nearest true mode where the modes are known.
+
+    Args:
+        initial: (A, 2) pixels.
+        learned: (A, 2) pixels.
+        usage: (A,) share of the boxes.
+        modes: (K, 2) pixels, or None.
+    """
+    columns = ["anchor", "initial w", "initial h", "learned w", "learned h", "usage"]
+    rows: list[list[Any]] = [
+        [anchor, *(round(side, 1) for side in start + end), round(share, 3)]
+        for anchor, (start, end, share) in enumerate(
+            zip(initial.tolist(), learned.tolist(), usage.tolist(), strict=True)
+        )
+    ]
+    if modes is not None:
+        columns += ["nearest mode w", "nearest mode h", "IoU with it"]
+        iou, nearest = shape_iou(learned[:, None], modes.to(learned)[None]).max(1)
+        for row, value, mode in zip(rows, iou.tolist(), modes[nearest].tolist(), strict=True):
+            row += [*(round(side, 1) for side in mode), round(value, 3)]
+    return columns, rows
+
+
+def format_table(columns: list[str], rows: list[list[Any]]) -> str:
+    """The table as aligned text; shapes are in pixels of the network input."""
+    cells = [columns, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(["Anchors in pixels of the network input:", *lines])

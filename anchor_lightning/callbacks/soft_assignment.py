@@ -1,0 +1,51 @@
+"""Anneals the temperature of the assignment (§3.2.1)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from anchor_lightning.anchors import critical_temperature, temperature_at
+from anchor_lightning.anchors.assignment import Distance
+from anchor_lightning.anchors.schedules import TemperatureSchedule
+
+
+class SoftAssignment(Callback):
+    """Sets the task's `temperature` and `distance` at every step start, as a pure function of `global_step`.
+
+    Args:
+        start: T at step 0; `auto` for the critical temperature of the training boxes, below which shapes part.
+        steps: Optimizer steps until T is 0, the hard assignment; 0 turns the warm-up off.
+        schedule: `linear` (the paper), or `geometric`: a constant factor a step down to 0.005 of the start, then 0.
+        distance: Distance of the assignment while T > 0: `l2` in log space, or `iou`; `model.distance` follows.
+
+    Raises:
+        ValueError: start or steps is negative.
+    """
+
+    def __init__(
+        self,
+        start: float | Literal["auto"] = 2.0,
+        steps: int = 1500,
+        schedule: TemperatureSchedule = "linear",
+        distance: Distance = "l2",
+    ) -> None:
+        if steps < 0 or (start != "auto" and start < 0):
+            raise ValueError(f"soft_assignment: start ({start}) and steps ({steps}) must be 0 or more")
+        self.start, self.steps, self.schedule, self.distance = start, steps, schedule, distance
+        self._start_temperature = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds the temperature that `auto` stands for, from the training boxes alone."""
+        if self.start == "auto":
+            boxes = trainer.datamodule.train_box_shapes()  # type: ignore[attr-defined]
+            self._start_temperature = critical_temperature(boxes)
+        else:
+            self._start_temperature = self.start
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Sets T and the distance of this step."""
+        temperature = temperature_at(trainer.global_step, self._start_temperature, self.steps, self.schedule)
+        pl_module.temperature = temperature  # type: ignore[assignment]
+        pl_module.distance = self.distance if temperature > 0 else pl_module.hparams["distance"]

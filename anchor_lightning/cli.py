@@ -1,0 +1,136 @@
+"""The command line: Lightning's, with configurations by name and a run folder that always holds the same files."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Final
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger
+
+from anchor_lightning.callbacks import AnchorLogger, Checkpoint, ClusteringDecay, PredictionWriter, SoftAssignment
+from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.task import DetectionTask
+
+HERE: Final = Path(__file__).resolve().parent
+CONFIG_FOLDERS: Final = (HERE.parent / "configs", HERE / "configs")
+"""Where the shipped configurations lie: beside the package in a checkout, inside it in a wheel."""
+CONFIG_FLAGS: Final = ("--config", "-c")
+WANDB_LOGGER: Final = "anchor_lightning.loggers.WandbLogger"
+
+
+class AnchorLightningCLI(LightningCLI):
+    """LightningCLI with our callbacks, the data module's classes linked to the model, and a CSV logger always first."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the callbacks' options and the links."""
+        parser.add_lightning_class_args(SoftAssignment, "soft_assignment")
+        parser.add_lightning_class_args(ClusteringDecay, "clustering")
+        parser.add_lightning_class_args(AnchorLogger, "anchor_logger")
+        parser.add_lightning_class_args(PredictionWriter, "prediction_writer")
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+        parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning lets the checkpoint's hyper-parameters silently win over the command line; here the configuration
+        # counts, and the task refuses a checkpoint that does not fit it.
+        if self.config.get("subcommand"):
+            config = self.config[self.config.subcommand]
+            if config.get("ckpt_path") == "last":
+                config.ckpt_path = str(newest_checkpoint(Path(config.trainer.default_root_dir)))
+            elif config.get("ckpt_path") and not Path(config.ckpt_path).is_file():
+                raise SystemExit(f"--ckpt_path: there is no file {config.ckpt_path}")
+
+    def before_instantiate_classes(self) -> None:
+        """Puts W&B's own files where the run folders are, unless told otherwise."""
+        trainer = self._get(self.config, "trainer")
+        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        for logger in loggers:
+            if getattr(logger, "class_path", None) == WANDB_LOGGER and logger.init_args.save_dir == "runs":
+                logger.init_args.save_dir = trainer.default_root_dir
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with a CSV logger first: its folder is the run's, and holds the config and the checkpoints."""
+        trainer = self._get(self.config_init, "trainer")
+        given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        loggers = [logger for logger in given if isinstance(logger, Logger)]
+        if not any(isinstance(logger, CSVLogger) for logger in loggers):
+            loggers.append(CSVLogger(trainer.default_root_dir, name=""))
+        loggers.sort(key=lambda logger: not isinstance(logger, CSVLogger))
+        return super().instantiate_trainer(logger=loggers, **kwargs)
+
+
+def main(args: ArgsType = None) -> AnchorLightningCLI:
+    """Runs a sub-command.
+
+    Args:
+        args: Command line as a list of words; `sys.argv` if not given.
+    """
+    words = sys.argv[1:] if args is None else args
+    if isinstance(words, list):
+        words, sys.argv = named_configs(words), sys.argv[:1]  # LightningCLI warns about two sources of arguments
+    try:
+        return AnchorLightningCLI(
+            DetectionTask,
+            DetectionDataModule,
+            subclass_mode_data=True,
+            trainer_defaults={"default_root_dir": "runs", "use_distributed_sampler": False},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_kwargs={"overwrite": True},
+            args=words,
+        )
+    except (ValueError, FloatingPointError) as error:
+        if Path(traceback.extract_tb(error.__traceback__)[-1].filename).is_relative_to(HERE):
+            # We raised it for the user: the sentence is worth more than the way it took through the code.
+            raise SystemExit(f"anchor_lightning: {error}") from None
+        raise
+
+
+def named_configs(words: list[str]) -> list[str]:
+    """The words with every `--config NAME` that is no file here replaced by the shipped configuration of that name.
+
+    Raises:
+        SystemExit: There is neither a file nor a shipped configuration of a name; lists the shipped ones.
+    """
+    result: list[str] = []
+    for word in words:
+        flag, separator, value = word.partition("=")
+        if result and result[-1] in CONFIG_FLAGS:
+            result.append(find_config(word))
+        elif separator and flag in CONFIG_FLAGS:
+            result.append(f"{flag}={find_config(value)}")
+        else:
+            result.append(word)
+    return result
+
+
+def find_config(name: str) -> str:
+    """The path of a configuration: a file as given, or a shipped one by its name (`voc.yaml`, `init/uniform.yaml`).
+
+    Raises:
+        SystemExit: Neither exists.
+    """
+    if Path(name).is_file():
+        return name
+    for folder in CONFIG_FOLDERS:
+        if (folder / name).is_file():
+            return str(folder / name)
+    shipped = sorted(str(path.relative_to(folder)) for folder in CONFIG_FOLDERS for path in folder.rglob("*.yaml"))
+    raise SystemExit(f"--config {name}: no such file, and no shipped configuration; shipped are {', '.join(shipped)}")
+
+
+def newest_checkpoint(root: Path) -> Path:
+    """The `last.ckpt` written last in any run folder under `root`.
+
+    Raises:
+        SystemExit: There is none.
+    """
+    found = sorted(root.rglob("checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise SystemExit(f"--ckpt_path last: no checkpoints/last.ckpt under {root} (trainer.default_root_dir)")
+    return found[-1]

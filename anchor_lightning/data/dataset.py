@@ -1,0 +1,247 @@
+"""From one image record to one sample, and from samples to a batch.
+
+Shape letters: B images of a batch, M boxes an image (padded), N boxes of one image.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from anchor_lightning.data.images import read_image
+from anchor_lightning.data.sampler import NO_IMAGE, SampleKey
+from anchor_lightning.data.transforms import (
+    NEUTRAL_COLOUR,
+    WHOLE_IMAGE,
+    draw_colour,
+    draw_jitter,
+    draw_native_crop,
+    warp_boxes,
+    warp_image,
+)
+from anchor_lightning.structures import DetectionBatch, GroundTruth
+
+SMALLEST_BUCKET = 32
+MAX_BAD_IN_A_ROW = 100
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a split and what is annotated in it.
+
+    Args:
+        path: The image file; also what tells two images apart when splits are checked for overlap.
+        name: The file's stem (VOC style) or file name (COCO), as result files name the image.
+        height: Height of the stored image in pixels.
+        width: Width of the stored image in pixels.
+        truth: All its boxes, the ignorable ones included.
+    """
+
+    path: Path
+    name: str
+    height: int
+    width: int
+    truth: GroundTruth
+
+
+class Sample(NamedTuple):
+    """One image as the network sees it, before batching.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes_xyxy: (N, 4) float32 in pixels of `image`.
+        labels: (N,) int64.
+        image_id: The record's id; 0 where there is no image (an unreadable one, or the empty share of a rank).
+        original_size: Height and width of the stored image in pixels.
+        colour: (3,) float32, see `DetectionBatch.colour`.
+    """
+
+    image: np.ndarray
+    boxes_xyxy: np.ndarray
+    labels: np.ndarray
+    image_id: int
+    original_size: tuple[int, int]
+    colour: np.ndarray
+
+
+class DetectionDataset(Dataset[Sample]):
+    """The samples of one split; a pure function of the key.
+
+    `load` is the one method for subclasses to override. Boxes that are marked ignorable are no targets, except in
+    training with `keep_difficult`.
+
+    Args:
+        records: The images. They are read here once and packed, so that worker processes share their memory.
+        seed: Non-negative; with epoch and index it fixes the augmentation of a sample.
+        augment: Draw geometry and colour (training); otherwise the image is only stretched to the asked size.
+        native_crop: Augment with crops at native scale instead of jitter and resizing.
+        keep_difficult: Train on ignorable boxes too. Has no effect without `training`.
+        skip_bad_images: Replace an unreadable image by the next readable one (training) or leave it out (evaluation)
+            instead of raising.
+        training: Whether the samples are trained on.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        *,
+        seed: int = 0,
+        augment: bool = False,
+        native_crop: bool = False,
+        keep_difficult: bool = False,
+        skip_bad_images: bool = False,
+        training: bool = False,
+    ) -> None:
+        self.records = records
+        self.seed = seed
+        self.augment = augment
+        self.native_crop = native_crop
+        self.skip_bad_images = skip_bad_images
+        self.training = training
+        # Python objects are copied into every worker when their reference counts are touched, arrays are not: from here
+        # on a worker reads only the arrays.
+        self._paths = np.array([str(r.path).encode() for r in records])
+        self._sizes = np.array([(r.height, r.width) for r in records], dtype=np.int64).reshape(-1, 2)
+        self._ids = np.array([r.truth.image_id for r in records], dtype=np.int64)
+        used = [np.ones_like(r.truth.ignore) if training and keep_difficult else ~r.truth.ignore for r in records]
+        counts = [int(u.sum()) for u in used]
+        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        empty_boxes, empty_labels = np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
+        pairs = list(zip(records, used, strict=True))
+        self._boxes = np.concatenate([empty_boxes, *(r.truth.boxes_xyxy[u] for r, u in pairs)])
+        self._labels = np.concatenate([empty_labels, *(r.truth.labels[u] for r, u in pairs)])
+        # Shared memory: workers mark what they could not read and the main process counts it.
+        self._bad = torch.zeros(len(records), dtype=torch.uint8)
+        self._bad.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def bad_images(self) -> list[int]:
+        """Indices of the images that could not be read so far, in any worker."""
+        return [int(index) for index in self._bad.nonzero()]
+
+    def path(self, index: int) -> Path:
+        """The image file of an index."""
+        return Path(self._paths[index].decode())
+
+    def load(self, index: int, min_size: tuple[int, int] | None = None) -> np.ndarray:
+        """The pixels of one image.
+
+        Args:
+            index: Position in the split.
+            min_size: Height and width in pixels that are enough for the caller: a reader that can decode a reduced
+                image cheaply may return any size of at least this. An override may ignore it.
+
+        Returns:
+            (height, width, 3) uint8 RGB.
+
+        Raises:
+            ValueError: If the image cannot be read; names the file.
+        """
+        return read_image(
+            self.path(index), min_size, expected_size=(int(self._sizes[index, 0]), int(self._sizes[index, 1]))
+        )
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        if key.index == NO_IMAGE:
+            return _no_sample(key.image_size)
+        if not self.skip_bad_images:
+            return self._make(key)
+        for step in range(min(len(self), MAX_BAD_IN_A_ROW)):
+            index = (key.index + step) % len(self)
+            try:
+                return self._make(key._replace(index=index))
+            except ValueError as error:
+                self._mark_bad(index, error)
+            if not self.training:
+                return _no_sample(key.image_size)
+        raise ValueError(
+            f"{min(len(self), MAX_BAD_IN_A_ROW)} images in a row cannot be read, from {self.path(key.index)} on. "
+            "data.skip_bad_images is meant for a few: check the data set."
+        )
+
+    def _mark_bad(self, index: int, error: ValueError) -> None:
+        if not self._bad[index]:
+            self._bad[index] = 1
+            warnings.warn(f"Skipped an image that cannot be read: {error}", stacklevel=2)
+
+    def _make(self, key: SampleKey) -> Sample:
+        height, width = self._sizes[key.index].tolist()
+        geometry, colour = WHOLE_IMAGE, NEUTRAL_COLOUR
+        if self.augment:
+            seeds = np.random.SeedSequence([self.seed, key.epoch, key.index])
+            rng = np.random.Generator(np.random.Philox(seeds))
+            geometry = draw_native_crop(rng, (height, width), key.image_size) if self.native_crop else draw_jitter(rng)
+            colour = draw_colour(rng)
+        image = warp_image(self.load(key.index, geometry.source_size(key.image_size)), geometry, key.image_size)
+        span = slice(self._starts[key.index], self._starts[key.index + 1])
+        boxes, kept = warp_boxes(self._boxes[span], (height, width), geometry, key.image_size)
+        return Sample(image, boxes, self._labels[span][kept], int(self._ids[key.index]), (height, width), colour)
+
+
+class DetectionLoader(DataLoader[Sample]):
+    """A data loader that resumes in the middle of an epoch.
+
+    Its state is empty: the position is a function of the trainer's `global_step`, which the checkpoint holds anyway and
+    which the sampler reads whenever an iteration starts. The two methods tell Lightning that resuming is taken care of.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: `global_step` is the whole state."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to do: `global_step` is the whole state."""
+
+
+def _no_sample(image_size: tuple[int, int]) -> Sample:
+    boxes, labels = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
+    return Sample(np.zeros((*image_size, 3), dtype=np.uint8), boxes, labels, 0, (0, 0), NEUTRAL_COLOUR)
+
+
+def bucket_size(num_boxes: int) -> int:
+    """The smallest of 32, 64, 128, … that holds `num_boxes`."""
+    return max(SMALLEST_BUCKET, 1 << max(0, num_boxes - 1).bit_length())
+
+
+def collate(samples: Sequence[Sample]) -> DetectionBatch:
+    """Samples of one image size as a batch; samples without an image (`image_id` 0) are left out.
+
+    Returns:
+        A batch with uint8 images whose M is the bucket of its fullest image, so that few different shapes reach the
+        device; B is 0 where no sample holds an image. The images are stored with the channels last.
+    """
+    image_shape = samples[0].image.shape
+    samples = [s for s in samples if s.image_id]
+    num_images, bucket = len(samples), bucket_size(max((len(s.labels) for s in samples), default=0))
+    boxes = torch.zeros(num_images, bucket, 4)
+    labels = torch.full((num_images, bucket), -1, dtype=torch.int64)
+    for i, sample in enumerate(samples):
+        boxes[i, : len(sample.labels)] = torch.from_numpy(sample.boxes_xyxy)
+        labels[i, : len(sample.labels)] = torch.from_numpy(sample.labels)
+    images = torch.empty(num_images, *image_shape, dtype=torch.uint8)
+    if samples:
+        np.stack([s.image for s in samples], out=images.numpy())
+    return DetectionBatch(
+        images=images.permute(0, 3, 1, 2),  # (B, H, W, 3) -> (B, 3, H, W)
+        boxes_xyxy=boxes,
+        labels=labels,
+        mask=labels >= 0,
+        image_ids=torch.tensor([s.image_id for s in samples], dtype=torch.int64),
+        original_sizes=_float_rows([s.original_size for s in samples], 2),
+        colour=_float_rows([s.colour.tolist() for s in samples], 3),
+    )
+
+
+def _float_rows(rows: Sequence[Sequence[float]], width: int) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, width)

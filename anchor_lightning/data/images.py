@@ -1,0 +1,127 @@
+"""The one place where image files are read.
+
+JPEGs go through libjpeg-turbo in its strict mode, everything else through PIL. Missing data is an error; other warnings
+of a decoder are not. EXIF orientation is ignored on purpose: VOC and COCO annotate the pixels as they are stored.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+JPEG_START = b"\xff\xd8"
+MIN_REDUCTION = 2
+"""An image is decoded smaller only by at least this factor: libjpeg's odd factors below it save no time."""
+MAX_REDUCTION = 8
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def read_image(
+    path: Path | str, min_size: tuple[int, int] | None = None, *, expected_size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The stored pixels of an image file as RGB.
+
+    Greyscale, palette and CMYK images are converted, an alpha channel is dropped, 16-bit values are scaled to 8 bits.
+
+    Args:
+        path: The file.
+        min_size: Height and width that are enough. An image at least twice as large is decoded at a fraction of its
+            size, never below this. By default every image is decoded whole.
+        expected_size: Height and width in pixels that the annotation states for the whole image.
+
+    Returns:
+        (height, width, 3) uint8.
+
+    Raises:
+        ValueError: If the file is missing, is no image, is truncated or corrupt, or is not of the expected size; names
+            the file.
+    """
+    data = _read_bytes(path)
+    if data.startswith(JPEG_START):
+        height, width = min_size or (0, 0)
+        factor = MIN_REDUCTION if min_size else 1
+        try:
+            if expected_size:
+                _check_size(path, simplejpeg.decode_jpeg_header(data)[:2], expected_size)
+            image: np.ndarray = simplejpeg.decode_jpeg(data, min_height=height, min_width=width, min_factor=factor)
+            return image
+        except SizeError:
+            raise
+        except ValueError as error:
+            if "premature end" in str(error).lower():
+                raise ValueError(f"{path}: the JPEG is truncated ({error}). Restore the file.") from None
+    # What strict mode refuses without data missing (extraneous bytes, say), PIL decodes.
+    return _read_with_pil(path, data, min_size, expected_size)
+
+
+class SizeError(ValueError):
+    """An image whose size is not the annotated one."""
+
+
+def image_size_of(path: Path | str) -> tuple[int, int]:
+    """Height and width in pixels of the stored image, from its header alone.
+
+    Raises:
+        ValueError: If the file is missing or is no image; names the file.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such image. Add it, or take it out of the annotations.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: cannot be read as an image ({error}). Restore or remove the file.") from None
+
+
+def _read_bytes(path: Path | str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such image. Add it, or take it out of the annotations.") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def _read_with_pil(
+    path: Path | str, data: bytes, min_size: tuple[int, int] | None, expected_size: tuple[int, int] | None
+) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if expected_size:
+                _check_size(path, (image.height, image.width), expected_size)
+            image.load()
+            rgb = _to_rgb(path, image)
+    except SizeError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: cannot be read as an image ({error}). Restore or remove the file.") from None
+    factor = 1
+    while min_size and factor < MAX_REDUCTION and min(rgb.height / min_size[0], rgb.width / min_size[1]) >= 2 * factor:
+        factor *= 2
+    return np.array(rgb.reduce(factor) if factor > 1 else rgb)
+
+
+def _to_rgb(path: Path | str, image: Image.Image) -> Image.Image:
+    """An 8-bit RGB image; 16-bit RGB files are already reduced to 8 bits by PIL."""
+    if not image.mode.startswith(("I", "F")):
+        return image.convert("RGB")
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+        raise ValueError(f"pixels of mode {image.mode} have no known range: convert them to 8 or 16 bits")
+    # 257 = 65535 / 255 maps white to white.
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _check_size(path: Path | str, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    if tuple(size) != tuple(expected):
+        hint = (
+            " The annotation seems to be made on the image as its EXIF tag turns it." if size[::-1] == expected else ""
+        )
+        raise SizeError(
+            f"{path}: the stored image is {size[1]} x {size[0]} pixels, its annotation says {expected[1]} x "
+            f"{expected[0]}.{hint} Correct width and height in the annotation, and the boxes with them."
+        )

@@ -1,0 +1,169 @@
+"""Which image goes where: the order of training and evaluation, as pure functions of the seed and the step.
+
+Nothing here has a state of its own. `TrainBatchSampler` asks for the number of optimizer steps done each time that an
+epoch begins, so that a resumed run stands where the killed one stood and any number of ranks sees the same batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+NO_IMAGE = -1
+"""`SampleKey.index` of a place that holds no image, see `EvalBatchSampler`."""
+
+
+class SampleKey(NamedTuple):
+    """All that a worker needs to know to make one sample, so that persistent workers never read changed attributes.
+
+    Args:
+        index: Position of the image in its split, or `NO_IMAGE`.
+        epoch: Epoch that the sample belongs to; with the seed and the index it fixes the augmentation.
+        image_size: Height and width of the network input in pixels.
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls
+    epoch: int
+    image_size: tuple[int, int]
+
+
+class TrainBatchSampler(Sampler[list[SampleKey]]):
+    """The batches of one rank, in an order that depends on the seed and the epoch only.
+
+    The global batch is `batch_size` consecutive entries of the epoch's permutation and rank r takes every
+    `world_size`-th of them, so that the global batches are the same for any number of ranks. An incomplete last global
+    batch is dropped: its images are drawn again in the next epoch's order.
+
+    The position is a function of the number of optimizer steps alone. With `accumulation` batches a step and the
+    `limit` that the trainer puts on an epoch, an epoch has `ceil(batches / accumulation)` steps; each `iter()` starts
+    at the batch after the last step, so that a partly accumulated window is replayed.
+
+    Args:
+        num_images: Images in the split.
+        batch_size: Images of the global batch, divisible by `world_size`.
+        image_size: Height and width of the network input in pixels.
+        seed: Non-negative.
+        rank: This process, in [0, world_size).
+        world_size: Number of processes.
+        accumulation: Batches per optimizer step.
+        limit: `trainer.limit_train_batches`: at most that many batches an epoch (int), or that share of them (float).
+        global_step: Returns the number of optimizer steps done, read at every `iter()`.
+
+    Raises:
+        ValueError: If the split has fewer images than a batch, or the batch does not divide among the ranks.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        image_size: tuple[int, int],
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulation: int = 1,
+        limit: int | float = 1.0,
+        global_step: Callable[[], int] = lambda: 0,
+    ) -> None:
+        per_rank_batch_size(batch_size, world_size)
+        if num_images < batch_size:
+            raise ValueError(
+                f"The training split has {num_images} images, fewer than data.batch_size = {batch_size}, and an "
+                f"incomplete batch is never used. Set data.batch_size to {max(1, num_images)} or less."
+            )
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.accumulation = accumulation
+        self.limit = limit
+        self.global_step = global_step
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, before `limit` (the trainer applies its limit to this number itself)."""
+        return self.num_images // self.batch_size
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch after `limit`."""
+        # An int counts batches and a float is a share, as in Lightning: 1 is one batch, 1.0 is all.
+        return min(len(self), self.limit) if isinstance(self.limit, int) else int(len(self) * self.limit)
+
+    def position(self) -> tuple[int, int]:
+        """The epoch and the first batch in it that the next `iter()` yields."""
+        steps_per_epoch = math.ceil(self.num_batches / self.accumulation)
+        epoch, step = divmod(self.global_step(), max(1, steps_per_epoch))
+        return epoch, step * self.accumulation
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        # Not itself a generator: the step must be read now, not when the first batch is asked for.
+        return self._batches(*self.position())
+
+    def _batches(self, epoch: int, first: int) -> Iterator[list[SampleKey]]:
+        order = epoch_order(self.num_images, self.seed, epoch)
+        for batch in range(first, self.num_batches):
+            members = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [SampleKey(int(i), epoch, self.image_size) for i in members[self.rank :: self.world_size]]
+
+
+class EvalBatchSampler(Sampler[list[SampleKey]]):
+    """Every `world_size`-th image of a split in its order, once, without padding to equal shares.
+
+    A rank whose share is empty gets one batch that holds no image: Lightning leaves out the whole evaluation loop on a
+    rank without batches, the end of the epoch with its collective calls included, and the other ranks would wait for
+    ever.
+
+    Args:
+        num_images: Images in the split.
+        batch_size: Images of this rank's batches; the last one may hold fewer.
+        image_size: Height and width of the network input in pixels.
+        rank: This process, in [0, world_size).
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, num_images: int, batch_size: int, image_size: tuple[int, int], *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.share = range(rank, num_images, world_size)
+
+    def __len__(self) -> int:
+        """Batches of this rank, at least 1."""
+        return max(1, math.ceil(len(self.share) / self.batch_size))
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        if not self.share:
+            yield [SampleKey(NO_IMAGE, 0, self.image_size)]
+        for start in range(0, len(self.share), self.batch_size):
+            yield [SampleKey(i, 0, self.image_size) for i in self.share[start : start + self.batch_size]]
+
+
+def per_rank_batch_size(batch_size: int, world_size: int) -> int:
+    """The share of a global batch that one rank takes.
+
+    Raises:
+        ValueError: If `batch_size` is not positive or not divisible by `world_size`.
+    """
+    if batch_size < 1:
+        raise ValueError(f"data.batch_size must be positive, got {batch_size}.")
+    if batch_size % world_size:
+        lower = batch_size // world_size * world_size
+        nearest = " or ".join(str(size) for size in (lower, lower + world_size) if size)
+        raise ValueError(
+            f"data.batch_size = {batch_size} is the global batch and does not divide among {world_size} processes. "
+            f"Set it to {nearest}, or change trainer.devices."
+        )
+    return batch_size // world_size
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch: an (num_images,) int64 permutation that depends on its arguments only."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch]))).permutation(num_images)

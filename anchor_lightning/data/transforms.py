@@ -1,0 +1,175 @@
+"""YOLOv2's augmentation: geometry on uint8 images in a single warp, colour on the device.
+
+Parameters are drawn first, as fractions of the stored image, so that the reader knows how many pixels are needed and
+the boxes are transformed without rounding.
+
+Shape letters: B images of a batch, N boxes of one image, H W sides of the network input.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+# The loader's processes share the cores out; threads inside each of them only get in each other's way.
+cv2.setNumThreads(0)
+
+JITTER = 0.3
+HUE = 0.1
+SATURATION = 1.5
+EXPOSURE = 1.5
+MIN_BOX_SIDE = 0.001
+"""Boxes narrower or lower than this share of the network input are dropped, as fill_truth_detection does."""
+
+
+@dataclass(frozen=True)
+class GeometryParams:
+    """The window of the stored image that becomes the network input, and whether it is mirrored.
+
+    Args:
+        left: Left side of the window as a fraction of the image's width; negative outside the image.
+        top: Top side of the window as a fraction of the image's height.
+        width: Width of the window as a fraction of the image's width, > 0.
+        height: Height of the window as a fraction of the image's height, > 0.
+        flip: Mirror left and right.
+    """
+
+    left: float = 0.0
+    top: float = 0.0
+    width: float = 1.0
+    height: float = 1.0
+    flip: bool = False
+
+    def source_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the whole image that give the window at least `image_size` pixels, never upscaled."""
+        return math.ceil(image_size[0] / self.height), math.ceil(image_size[1] / self.width)
+
+
+WHOLE_IMAGE = GeometryParams()
+NEUTRAL_COLOUR = np.array([0, 1, 1], dtype=np.float32)
+
+
+def draw_jitter(rng: np.random.Generator) -> GeometryParams:
+    """Crop or expand each side by up to 0.3 of the image, and flip half of the time (the C code's load_data).
+
+    Note:
+        The C code rounds each side to whole pixels of the stored image.
+    """
+    left, right, top, bottom = rng.uniform(-JITTER, JITTER, size=4).tolist()
+    return GeometryParams(left, top, 1 - left - right, 1 - top - bottom, flip=bool(rng.random() < 0.5))
+
+
+def draw_native_crop(
+    rng: np.random.Generator, source_size: tuple[int, int], image_size: tuple[int, int]
+) -> GeometryParams:
+    """A crop of `image_size` pixels at a random place, without scaling, flipped half of the time.
+
+    Where the image is smaller than the crop it is placed at random inside it and its border is repeated.
+    """
+    (source_h, source_w), (height, width) = source_size, image_size
+    top = int(rng.integers(min(0, source_h - height), max(0, source_h - height), endpoint=True))
+    left = int(rng.integers(min(0, source_w - width), max(0, source_w - width), endpoint=True))
+    flip = bool(rng.random() < 0.5)
+    return GeometryParams(left / source_w, top / source_h, width / source_w, height / source_h, flip)
+
+
+def draw_colour(rng: np.random.Generator) -> np.ndarray:
+    """(3,) float32: hue shift in ±0.1, saturation and exposure factors in [1/1.5, 1.5] (`rand_scale` of the C code)."""
+    hue = rng.uniform(-HUE, HUE)
+    factors = rng.uniform(1, (SATURATION, EXPOSURE))
+    factors = np.where(rng.random(2) < 0.5, factors, 1 / factors)
+    return np.array([hue, *factors], dtype=np.float32)
+
+
+def warp_image(image: np.ndarray, params: GeometryParams, image_size: tuple[int, int]) -> np.ndarray:
+    """The window of an image, stretched bilinearly to the network input; outside of the image its border is repeated.
+
+    Args:
+        image: (h, w, 3) uint8, the stored image at any scale.
+        params: The window.
+        image_size: H and W in pixels.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    (source_h, source_w), (height, width) = image.shape[:2], image_size
+    scale_x, scale_y = params.width * source_w / width, params.height * source_h / height
+    offset_x = params.left * source_w
+    if params.flip:
+        scale_x, offset_x = -scale_x, offset_x + params.width * source_w
+    # Pixel centres lie at halves: source + 0.5 = scale * (target + 0.5) + offset.
+    to_source = np.array(
+        [
+            [scale_x, 0, scale_x / 2 + offset_x - 0.5],
+            [0, scale_y, scale_y / 2 + params.top * source_h - 0.5],
+        ]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, to_source, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def warp_boxes(
+    boxes_xyxy: np.ndarray, source_size: tuple[int, int], params: GeometryParams, image_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes of the stored image as the network input shows them, clipped to it.
+
+    Args:
+        boxes_xyxy: (N, 4) in pixels of the stored image.
+        source_size: Height and width of the stored image in pixels.
+        params: The window.
+        image_size: H and W in pixels.
+
+    Returns:
+        (K, 4) float32 boxes in pixels of the network input, and (N,) bool: which boxes they are. The others show less
+        than 0.001 of the input's width or height.
+    """
+    boxes = boxes_xyxy / np.tile(source_size[::-1], 2)
+    boxes = (boxes - np.tile((params.left, params.top), 2)) / np.tile((params.width, params.height), 2)
+    if params.flip:
+        boxes[:, [0, 2]] = 1 - boxes[:, [2, 0]]
+    boxes = boxes.clip(0, 1)
+    kept = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_BOX_SIDE).all(axis=1)
+    return (boxes[kept] * np.tile(image_size[::-1], 2)).astype(np.float32), kept
+
+
+def distort_colour(images: Tensor, colour: Tensor) -> Tensor:
+    """Images with hue shifted and saturation and value scaled, then clamped to [0, 1] (`distort_image` of the C code).
+
+    With value V, chroma C and hue h in sixths of the circle, a channel of the new image is
+    V' - C' max(0, min(k, 4 - k, 1)) with k = (n + h') mod 6, n = 5, 3, 1 for red, green, blue; V' = exposure V,
+    C' = exposure saturation C. Saturation itself, a quotient, is never needed.
+
+    Args:
+        images: (B, 3, H, W) floating point RGB in [0, 1].
+        colour: (B, 3), see `DetectionBatch.colour`.
+
+    Returns:
+        (B, 3, H, W), a new tensor.
+
+    Note:
+        As in the C code saturation and value are not clamped before the conversion back, the result is.
+    """
+    hue, saturation, exposure = colour.to(images.dtype)[:, :, None, None].unbind(1)  # (B, 1, 1) each
+    red, green, blue = images.unbind(1)  # (B, H, W) each
+    value = images.amax(1)
+    chroma = value - images.amin(1)
+    inverse = 1 / chroma.clamp_min(torch.finfo(images.dtype).tiny ** 0.5)
+    sixths = torch.where(
+        value == red,
+        (green - blue) * inverse,
+        torch.where(value == green, (blue - red) * inverse + 2, (red - green) * inverse + 4),
+    )
+    sixths += 6 * hue
+    value *= exposure
+    chroma *= saturation * exposure
+    result = torch.empty_like(images)
+    for channel, offset in enumerate((5, 3, 1)):
+        k = (sixths + offset).remainder_(6)
+        weight = torch.minimum(k, 4 - k).clamp_(0, 1)
+        torch.sub(value, weight.mul_(chroma), out=result[:, channel])
+    return result.clamp_(0, 1)

@@ -1,0 +1,77 @@
+"""DarkNet-19, the backbone of YOLOv2 (Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", CVPR 2017)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from torch import Tensor, nn
+
+BN_EPSILON: Final = 1e-6
+"""Inside the root; the published weights were made with this value."""
+LEAKY_SLOPE: Final = 0.1
+CHANNEL_MULTIPLE: Final = 8
+
+# Rows of convolutions (filters, kernel size) between the five 2x2 poolings; the fourth ends at stride 16.
+STAGES: Final[tuple[tuple[tuple[int, int], ...], ...]] = (
+    ((32, 3),),
+    ((64, 3),),
+    ((128, 3), (64, 1), (128, 3)),
+    ((256, 3), (128, 1), (256, 3)),
+    ((512, 3), (256, 1), (512, 3), (256, 1), (512, 3)),
+    ((1024, 3), (512, 1), (1024, 3), (512, 1), (1024, 3)),
+)
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels` times the width multiplier, rounded to a multiple of 8 and at least 8."""
+    return max(CHANNEL_MULTIPLE, round(channels * width / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE)
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution without bias, batch norm, leaky ReLU (slope 0.1); keeps height and width.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Filters.
+        kernel_size: 1 or 3.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+            nn.BatchNorm2d(out_channels, eps=BN_EPSILON),
+            nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+        )
+        nn.init.kaiming_normal_(self[0].weight, a=LEAKY_SLOPE)
+
+
+class DarkNet19(nn.Module):
+    """The 18 convolutions of DarkNet-19 below its classifier.
+
+    Args:
+        width: Multiplier of all channel counts (1 is the published network).
+    """
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        channels = 3
+        stages: list[nn.Sequential] = []
+        for index, rows in enumerate(STAGES):
+            layers: list[nn.Module] = [nn.MaxPool2d(2)] if index else []
+            for filters, kernel_size in rows:
+                layers.append(ConvBlock(channels, scaled(filters, width), kernel_size))
+                channels = scaled(filters, width)
+            stages.append(nn.Sequential(*layers))
+        self.to_stride_16 = nn.Sequential(*stages[:-1])
+        self.to_stride_32 = stages[-1]
+        self.fine_channels = scaled(STAGES[-2][-1][0], width)
+        self.coarse_channels = channels
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The features at strides 16 and 32.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1]; H and W are multiples of 32.
+        """
+        fine = self.to_stride_16(images)
+        return fine, self.to_stride_32(fine)

@@ -1,0 +1,152 @@
+"""From features to predictions: the passthrough, the batch norm without shift, and what the output channels mean."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from anchor_lightning.detectors.yolov2.darknet import BN_EPSILON, ConvBlock, scaled
+
+NUM_BOX_CHANNELS: Final = 5
+"""Δx, Δy, Δw, Δh, objectness; the class logits follow."""
+MAX_OFFSET: Final = 10.0
+"""Δw, Δh beyond this (a box e^10 times its anchor) are clamped before the exponential, which would overflow."""
+OUTPUT_STD: Final = 0.01
+
+
+def reorg(features: Tensor) -> Tensor:
+    """Space to depth by 2 in the memory order of darknet's reorg layer, which the published weights expect.
+
+    The C code reads the memory of a (C, H, W) input as if it were (C / 4, 2 H, 2 W), takes the four phases of that
+    image, and writes them behind one another into memory that the next layer reads as (4 C, H / 2, W / 2).
+
+    Args:
+        features: (B, C, H, W); C a multiple of 4, H and W even.
+
+    Returns:
+        (B, 4 C, H / 2, W / 2).
+    """
+    batch, channels, height, width = features.shape
+    phases = features.reshape(batch, channels // 4, height, 2, width, 2)  # (B, C/4, H, dy, W, dx)
+    return phases.permute(0, 3, 5, 1, 2, 4).reshape(batch, 4 * channels, height // 2, width // 2)
+
+
+class Neck(nn.Module):
+    """YOLOv2's two extra convolutions, the passthrough from stride 16, and the convolution that joins them.
+
+    Args:
+        fine_channels: Channels at stride 16.
+        coarse_channels: Channels at stride 32.
+        width: Channel multiplier.
+    """
+
+    def __init__(self, fine_channels: int, coarse_channels: int, width: float) -> None:
+        super().__init__()
+        self.out_channels = scaled(1024, width)
+        passed = scaled(64, width)
+        self.coarse = nn.Sequential(
+            ConvBlock(coarse_channels, self.out_channels, 3), ConvBlock(self.out_channels, self.out_channels, 3)
+        )
+        self.passthrough = ConvBlock(fine_channels, passed, 1)
+        self.join = ConvBlock(4 * passed + self.out_channels, self.out_channels, 3)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """(B, out_channels, H, W) at stride 32 from the features at strides 16 and 32."""
+        # The passed features come first, as in the order of the published configuration's route layer.
+        joined = torch.cat([reorg(self.passthrough(fine)), self.coarse(coarse)], dim=1)
+        return self.join(joined)  # type: ignore[no-any-return]  # nn.Module calls are untyped
+
+
+class BatchNormWithoutShift(nn.BatchNorm2d):
+    """Batch norm with a scale γ but no shift (§3.2.3): its output has zero mean over the batch.
+
+    Args:
+        num_features: Channels.
+        scale_init: Where γ starts; the paper does not say.
+    """
+
+    def __init__(self, num_features: int, scale_init: float = 1.0) -> None:
+        super().__init__(num_features, eps=BN_EPSILON)
+        self.register_parameter("bias", None)
+        nn.init.constant_(self.weight, scale_init)
+
+
+class RegionHead(nn.Module):
+    """The last convolution: A x (5 + C) channels, Δw and Δh optionally through a batch norm without shift.
+
+    Args:
+        in_channels: Channels of the features.
+        num_anchors: A.
+        num_classes: C.
+        bn_without_shift: Normalise Δw and Δh; their convolution then has no bias, which the norm would take away again.
+        bn_scale_init: Start of the norm's γ.
+    """
+
+    def __init__(
+        self, in_channels: int, num_anchors: int, num_classes: int, bn_without_shift: bool, bn_scale_init: float
+    ) -> None:
+        super().__init__()
+        self.num_anchors, self.num_classes = num_anchors, num_classes
+        self.norm: BatchNormWithoutShift | None = None
+        if bn_without_shift:
+            self.wh = nn.Conv2d(in_channels, num_anchors * 2, 1, bias=False)
+            self.norm = BatchNormWithoutShift(num_anchors * 2, bn_scale_init)
+            self.rest = nn.Conv2d(in_channels, num_anchors * (3 + num_classes), 1)
+        else:
+            self.all = nn.Conv2d(in_channels, num_anchors * (NUM_BOX_CHANNELS + num_classes), 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=OUTPUT_STD)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, A, 5 + C, H, W) raw predictions from (B, in_channels, H, W)."""
+        batch, _, height, width = features.shape
+        if self.norm is None:
+            return self.all(features).reshape(batch, self.num_anchors, -1, height, width)  # type: ignore[no-any-return]
+        wh = self.norm(self.wh(features)).reshape(batch, self.num_anchors, 2, height, width)
+        rest = self.rest(features).reshape(batch, self.num_anchors, -1, height, width)
+        return torch.cat([rest[:, :, :2], wh, rest[:, :, 2:]], dim=2)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Folds the norm into one plain convolution, in place: what is left is exactly the baseline's head."""
+        if self.norm is None:
+            return
+        norm, anchors = self.norm, self.num_anchors
+        assert norm.running_mean is not None and norm.running_var is not None
+        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        wh_weight = (self.wh.weight * gain[:, None, None, None]).unflatten(0, (anchors, 2))
+        wh_bias = (-norm.running_mean * gain).unflatten(0, (anchors, 2))
+        assert self.rest.bias is not None
+        weight, bias = self.rest.weight.unflatten(0, (anchors, -1)), self.rest.bias.unflatten(0, (anchors, -1))
+        folded = nn.Conv2d(self.wh.in_channels, anchors * (NUM_BOX_CHANNELS + self.num_classes), 1)
+        folded.to(weight)
+        assert folded.bias is not None
+        folded.weight.copy_(torch.cat([weight[:, :2], wh_weight, weight[:, 2:]], dim=1).flatten(0, 1))
+        folded.bias.copy_(torch.cat([bias[:, :2], wh_bias, bias[:, 2:]], dim=1).flatten())
+        self.all = folded
+        self.norm = None
+        del self.wh, self.rest
+
+
+def decode(raw: Tensor, log_wh: Tensor, stride: int) -> Tensor:
+    """The boxes that raw predictions stand for (§4.1): σ(Δx), σ(Δy) within the cell, e^Δ times the anchor's sides.
+
+    Args:
+        raw: (B, A, >= 4, H, W) raw predictions.
+        log_wh: (A, 2) log sides of the shapes in pixels.
+        stride: Pixels per cell.
+
+    Returns:
+        (B, A, 4, H, W) centre x, centre y, width, height in pixels of the network input.
+    """
+    height, width = raw.shape[-2:]
+    column = torch.arange(width, device=raw.device, dtype=raw.dtype)
+    row = torch.arange(height, device=raw.device, dtype=raw.dtype)[:, None]
+    centre = raw[:, :, :2].sigmoid() + torch.stack([column.expand(height, width), row.expand(height, width)])
+    log_sides = raw[:, :, 2:4].clamp(-MAX_OFFSET, MAX_OFFSET) + log_wh[:, :, None, None]
+    return torch.cat([centre * stride, log_sides.exp()], dim=2)

@@ -1,0 +1,58 @@
+"""From raw predictions to final boxes (§4.1): scores, threshold, per-class NMS, top k."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms, box_convert
+
+from anchor_lightning.detectors.yolov2.head import NUM_BOX_CHANNELS, decode
+from anchor_lightning.structures import Detections, Predictions
+
+NMS_IOU: Final = 0.45
+MAX_DETECTIONS: Final = 300
+FIRST_CANDIDATES: Final = 4096
+
+
+@torch.no_grad()
+def postprocess(predictions: Predictions, log_wh: Tensor, score_threshold: float) -> list[Detections]:
+    """The boxes of each image: score = objectness x class probability, so that a box may score in several classes.
+
+    Args:
+        predictions: Raw output for B images.
+        log_wh: (A, 2) log sides of the shapes in pixels.
+        score_threshold: Scores up to this are dropped.
+
+    Returns:
+        B detections in pixels of the network input, clipped to it, at most 300 each after NMS at IoU 0.45 per class.
+    """
+    raw, stride = predictions.raw.float(), predictions.stride
+    grid_h, grid_w = raw.shape[-2:]
+    boxes = decode(raw, log_wh, stride).permute(0, 1, 3, 4, 2).flatten(1, 3)  # (B, A*H*W, 4)
+    boxes = box_convert(boxes, "cxcywh", "xyxy")
+    limit = boxes.new_tensor([grid_w, grid_h, grid_w, grid_h]) * stride
+    boxes = boxes.clamp_min(0).minimum(limit)
+    probability = raw[:, :, NUM_BOX_CHANNELS:].softmax(2) * raw[:, :, 4:NUM_BOX_CHANNELS].sigmoid()
+    scores = probability.permute(0, 1, 3, 4, 2).flatten(1, 3)  # (B, A*H*W, C)
+    cells = grid_h * grid_w
+    return [_of_one_image(b, s, score_threshold, cells) for b, s in zip(boxes, scores, strict=True)]
+
+
+def _of_one_image(boxes: Tensor, scores: Tensor, score_threshold: float, cells: int) -> Detections:
+    num_classes = scores.shape[1]
+    flat = scores.flatten()
+    candidates = (flat > score_threshold).nonzero().squeeze(1)
+    candidates = candidates[flat[candidates].argsort(descending=True, stable=True)]
+    # NMS looks at candidates in order of score, so the 300 best of the first few thousand are the 300 best of all,
+    # unless NMS leaves fewer than 300 of them: an untrained network has 100,000 candidates an image.
+    num = min(FIRST_CANDIDATES, len(candidates))
+    while True:
+        chosen = candidates[:num]
+        box, label = chosen // num_classes, chosen % num_classes
+        keep = batched_nms(boxes[box], flat[chosen], label, NMS_IOU)[:MAX_DETECTIONS]
+        if len(keep) == MAX_DETECTIONS or num == len(candidates):
+            break
+        num = min(4 * num, len(candidates))
+    return Detections(boxes[box[keep]], flat[chosen[keep]], label[keep], box[keep] // cells)

@@ -1,0 +1,184 @@
+"""Average precision as the Pascal VOC development kit computes it (VOCevaldet.m, VOCap.m).
+
+Shape letters: G truths of an image, N detections of an image, D detections of a class, P of them that count, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anchor_lightning.metrics.records import check_inputs
+from anchor_lightning.structures import Detections, GroundTruth
+
+# MATLAB's 0:0.1:1 counts up from 0 to the middle and down from 1 above it. The fourth level is the double after 0.3, so
+# a recall of exactly 3/10 misses it, in the development kit as here.
+_STEPS = np.arange(6) * 0.1
+_RECALL_LEVELS = np.concatenate([_STEPS[:5], [0.5], 1 - _STEPS[4::-1]])
+_TO_INCLUSIVE = np.array([1.0, 1.0, 0.0, 0.0])  # from continuous 0-based corners to the first and last pixel, 1-based
+
+
+@dataclass(frozen=True)
+class VOCResult:
+    """Average precision of each class under both VOC protocols.
+
+    Args:
+        ap_11_point: (C,) float64 in [0, 1], the mean of the precision at eleven recall levels (2007); NaN for a class
+            without a truth that is not difficult.
+        ap_area: (C,) float64 in [0, 1], the area under the monotone precision-recall curve (2010 and later); NaN alike.
+    """
+
+    ap_11_point: np.ndarray
+    ap_area: np.ndarray
+
+    @property
+    def mean_11_point(self) -> float:
+        """Mean of `ap_11_point` over the classes that have truth, in [0, 1]; NaN when none has."""
+        return _mean_of_defined(self.ap_11_point)
+
+    @property
+    def mean_area(self) -> float:
+        """Mean of `ap_area` over the classes that have truth, in [0, 1]; NaN when none has."""
+        return _mean_of_defined(self.ap_area)
+
+
+@dataclass(frozen=True)
+class _Matches:
+    """Every detection of the set beside the truth of its class that it overlaps most, in the order of the images.
+
+    Args:
+        scores: (D,) float64.
+        labels: (D,) int64.
+        overlap: (D,) float64, 0 where no truth of the class is touched.
+        truth: (D,) int64, position of that truth among all truths of the set; meaningless where overlap is 0.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    overlap: np.ndarray
+    truth: np.ndarray
+
+
+def voc_average_precision(
+    truths: Sequence[GroundTruth],
+    detections: Mapping[int, Detections],
+    num_classes: int,
+    iou_threshold: float = 0.5,
+) -> VOCResult:
+    """Average precision per class, by the development kit's algorithm.
+
+    The detections of a class are taken over all images in falling order of score. Each takes the truth of its class
+    and image that it overlaps most. An overlap of at least `iou_threshold` with a difficult truth counts as nothing,
+    with a truth not yet taken as true positive, with a taken one as false positive; less overlap is a false positive.
+
+    Args:
+        truths: The images to evaluate; `ignore` is VOC's `difficult`.
+        detections: By image id, boxes in pixels of the stored image (continuous, 0-based, as the truths); at most one
+            entry an image, an image without an entry has none.
+        num_classes: C > 0.
+        iou_threshold: In (0, 1].
+
+    Returns:
+        The average precisions.
+
+    Raises:
+        ValueError: `iou_threshold` out of range, or records that `check_inputs` refuses.
+
+    Note:
+        The development kit leaves the order of equal scores to the order of its results file. Here it is the order of
+        `truths`, then the order within an image. Where everything found of a class is difficult, the development kit
+        divides 0 by 0 in the 11-point protocol; here the average precision is 0.
+    """
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must lie in (0, 1], got {iou_threshold}")
+    check_inputs(truths, detections, num_classes)
+    ap_11_point, ap_area = np.full(num_classes, np.nan), np.full(num_classes, np.nan)
+    if not truths:
+        return VOCResult(ap_11_point, ap_area)
+    matches = _match(truths, detections)
+    difficult = np.concatenate([truth.ignore for truth in truths]).astype(bool)
+    truth_labels = np.concatenate([truth.labels for truth in truths]).astype(np.int64)
+    num_positives = np.bincount(truth_labels[~difficult], minlength=num_classes)
+
+    order = np.lexsort((-matches.scores, matches.labels))  # stable: by class, then score, then position
+    starts = np.searchsorted(matches.labels[order], np.arange(num_classes + 1))
+    for label in np.flatnonzero(num_positives):
+        of_class = order[starts[label] : starts[label + 1]]
+        hit = matches.overlap[of_class] >= iou_threshold
+        true_positive = _true_positives(matches.truth[of_class], hit, difficult)
+        ap_11_point[label], ap_area[label] = _average_precisions(true_positive, int(num_positives[label]))
+    return VOCResult(ap_11_point, ap_area)
+
+
+def _true_positives(truth: np.ndarray, hit: np.ndarray, difficult: np.ndarray) -> np.ndarray:
+    """Whether each detection that counts is right, in falling order of score: (D,), (D,), all truths -> (P,) bool."""
+    right = np.zeros(len(hit), dtype=bool)
+    hits = np.flatnonzero(hit)
+    _, first = np.unique(truth[hits], return_index=True)  # only the first to reach a truth takes it
+    right[hits[first]] = True
+    counts = ~hit
+    counts[hits] = ~difficult[truth[hits]]
+    counting: np.ndarray = right[counts]
+    return counting
+
+
+def _average_precisions(true_positive: np.ndarray, num_positives: int) -> tuple[float, float]:
+    """11-point and area average precision from (P,) bool in falling order of score."""
+    if not len(true_positive):
+        return 0.0, 0.0
+    found = np.cumsum(true_positive)
+    recall = found / num_positives
+    precision = found / np.arange(1, len(found) + 1)
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    level = np.searchsorted(recall, _RECALL_LEVELS)  # first point whose recall reaches the level; P if none does
+    eleven = np.append(best_from_here, 0.0)[level].mean()
+    area = (np.diff(recall, prepend=0.0) * best_from_here).sum()
+    return float(eleven), float(area)
+
+
+def _match(truths: Sequence[GroundTruth], detections: Mapping[int, Detections]) -> _Matches:
+    scores, labels, overlaps, positions = [], [], [], []
+    num_truths_before = 0
+    for truth in truths:
+        found = detections.get(truth.image_id)
+        if found is not None and len(found.labels):
+            boxes_xyxy = found.boxes_xyxy.detach().double().cpu().numpy()
+            found_labels = found.labels.cpu().numpy()
+            overlap, best = np.zeros(len(found_labels)), np.zeros(len(found_labels), dtype=np.int64)
+            if len(truth.labels):
+                same_class = found_labels[:, None] == truth.labels[None, :]
+                of_pairs = np.where(same_class, _overlap(boxes_xyxy, truth.boxes_xyxy), 0.0)  # (N, G)
+                best = of_pairs.argmax(axis=1)  # the first on a tie
+                overlap = of_pairs[np.arange(len(best)), best]
+            scores.append(found.scores.detach().double().cpu().numpy())
+            labels.append(found_labels)
+            overlaps.append(overlap)
+            positions.append(best + num_truths_before)
+        num_truths_before += len(truth.labels)
+    if not scores:
+        return _Matches(np.zeros(0), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+    return _Matches(*(np.concatenate(parts) for parts in (scores, labels, overlaps, positions)))
+
+
+def _overlap(boxes_xyxy: np.ndarray, truth_xyxy: np.ndarray) -> np.ndarray:
+    """The development kit's IoU, which counts pixels from corner to corner inclusive: (N, 4), (G, 4) -> (N, G)."""
+    left, top, right, bottom = (boxes_xyxy + _TO_INCLUSIVE).T[:, :, None]  # (N, 1)
+    truth_left, truth_top, truth_right, truth_bottom = (truth_xyxy + _TO_INCLUSIVE).T[:, None, :]  # (1, G)
+    width = np.minimum(right, truth_right) - np.maximum(left, truth_left) + 1
+    height = np.minimum(bottom, truth_bottom) - np.maximum(top, truth_top) + 1
+    intersection = width * height
+    union = (
+        (right - left + 1) * (bottom - top + 1)
+        + (truth_right - truth_left + 1) * (truth_bottom - truth_top + 1)
+        - intersection
+    )
+    iou: np.ndarray = np.zeros_like(intersection)
+    np.divide(intersection, union, out=iou, where=(width > 0) & (height > 0))
+    return iou
+
+
+def _mean_of_defined(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")

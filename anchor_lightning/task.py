@@ -1,0 +1,315 @@
+"""The LightningModule that wires a detector, the anchor shapes and the metrics together."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from typing import Any, Final, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from anchor_lightning.anchors import (
+    AnchorOptions,
+    AnchorShapes,
+    assign,
+    clustering_loss,
+    initial_shapes,
+    kmeans_shapes,
+    learning_rate_at,
+    num_shapes,
+)
+from anchor_lightning.anchors.assignment import Distance
+from anchor_lightning.detectors.yolov2 import YOLOv2
+from anchor_lightning.metrics.evaluator import DetectionEvaluator
+from anchor_lightning.structures import DetectionBatch, Detections
+
+# §4.2.1: (0~100, 1e-4), (100~15000, 1e-3), (15000~27000, 1e-4), (27000~30000, 1e-5)
+VOC_LEARNING_RATE: Final = {0: 1e-4, 100: 1e-3, 15000: 1e-4, 27000: 1e-5}
+MUST_MATCH: Final = ("detector", "num_classes", "width", "bn_without_shift")
+"""Hyper-parameters that a checkpoint's weights fit only if they are equal."""
+
+
+class DetectionTask(LightningModule):
+    """Trains a detector together with the anchor shapes (Eq. 7).
+
+    Args:
+        num_classes: C; the command line takes it from the data module.
+        class_names: Names of the C classes, for logs and metrics.
+        detector: Which detector.
+        anchors: Start and learning of the shapes.
+        width: Channel multiplier of the network; 1 is the published one, 0.25 suits small machines.
+        bn_without_shift: Batch norm without shift on Δw, Δh (§3.2.3).
+        bn_scale_init: Where the scale of that norm starts.
+        distance: Distance of the assignment after the warm-up, `iou` or `l2`; during it `soft_assignment.distance` counts.
+        learning_rate: First optimizer step of each stretch -> its rate; one entry is for step 0.
+        momentum: Of SGD.
+        weight_decay: On the convolutions' weights; never on biases, batch norms and shapes.
+        prior_images: While fewer images than this were seen (steps x global batch), anchors without a box are pulled to the
+            cell's centre and their own shape, as in YOLOv2; 0 is off.
+        score_threshold: Detections that score up to this are dropped.
+        compile: Compile the network with `torch.compile`.
+
+    Attributes:
+        shapes: The owner of the shapes.
+        temperature: T of Eq. 10, set by the `SoftAssignment` callback.
+        distance: Distance of the assignment in force, set by the same.
+        clustering_weight: λ of Eq. 11, set by the `ClusteringDecay` callback.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_names: list[str] | None = None,
+        detector: Literal["yolov2"] = "yolov2",
+        anchors: AnchorOptions | dict[str, Any] | None = None,
+        width: float = 1.0,
+        bn_without_shift: bool = True,
+        bn_scale_init: float = 1.0,
+        distance: Distance = "iou",
+        learning_rate: dict[int, float] = VOC_LEARNING_RATE,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        prior_images: int = 12800,
+        score_threshold: float = 0.005,
+        compile: bool = False,  # noqa: A002  # the option's name on the command line
+    ) -> None:
+        super().__init__()
+        options = AnchorOptions(**anchors) if isinstance(anchors, dict) else anchors or AnchorOptions()
+        self.save_hyperparameters()
+        # Plain types only: every checkpoint loads with torch.load(weights_only=True).
+        self.hparams.update({"anchors": asdict(options), "learning_rate": dict(learning_rate)})
+        if 0 not in learning_rate:
+            raise ValueError(f"model.learning_rate: give the rate from step 0 on, as in {{0: 0.001}}; got {learning_rate}")
+        if num_classes < 1:
+            raise ValueError(f"model.num_classes: {num_classes}; a detector needs at least one class")
+        num_anchors = num_shapes(options.init, options.num)
+        self.class_names = class_names or [f"class {index}" for index in range(num_classes)]
+        self.shapes = AnchorShapes(num_anchors, initial_shapes(options.init, options.num), learn=options.learn)
+        self.detector = YOLOv2(num_anchors, num_classes, width, bn_without_shift, bn_scale_init)
+        self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+        self.temperature = 0.0
+        self.clustering_weight = 0.0
+        self.distance: Distance = distance
+        self.evaluator: DetectionEvaluator | None = None
+        self._loss_is_finite: Tensor | None = None
+
+    def setup(self, stage: str) -> None:
+        """Compiles the network if asked to."""
+        if not self.hparams["compile"]:
+            return
+        if any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++")):
+            self.detector.compile()
+        else:
+            rank_zero_warn("model.compile: no C++ compiler was found (c++, g++, clang++); the network runs uncompiled.")
+
+    def _start_shapes(self) -> None:
+        """Gives k-means shapes their first values, unless a checkpoint has given them already.
+
+        Once, on rank 0. This hook rather than `setup` because it runs after a checkpoint has been restored; the parameter
+        is filled in place, so the optimizer and DDP already hold it.
+        """
+        if not self.shapes.pending:
+            return
+        result: Tensor | str = ""
+        if self.trainer.is_global_zero:
+            try:
+                result = kmeans_shapes(self.data.train_box_shapes(), len(self.shapes.log_wh))
+            except ValueError as error:  # the other ranks wait for the broadcast below
+                result = str(error)
+        result = self.trainer.strategy.broadcast(result)
+        if isinstance(result, str):
+            raise ValueError(result)
+        self.shapes.set_initial(result.to(self.device))
+
+    @property
+    def data(self) -> Any:
+        """The data module of the run."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer attaches it at run time
+
+    # Training
+
+    def on_fit_start(self) -> None:
+        """Starts the shapes."""
+        self._start_shapes()
+
+    def on_train_batch_start(self, batch: DetectionBatch, batch_idx: int) -> None:
+        """Sets the learning rates of this optimizer step."""
+        rate = learning_rate_at(self.trainer.global_step, self.hparams["learning_rate"])
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["lr_mult"]
+
+    def training_step(self, batch: DetectionBatch, batch_idx: int) -> Tensor:
+        """The loss of Eq. 11: the detector's terms plus the clustering term, with δ held fixed."""
+        log_wh = self.shapes.log_wh
+        predictions = self.detector(batch.images.contiguous(memory_format=torch.channels_last))
+        assignment = assign(
+            log_wh,
+            batch.boxes_xyxy,
+            batch.mask,
+            (predictions.raw.shape[-2], predictions.raw.shape[-1]),
+            predictions.stride,
+            torch.full((), self.temperature, device=self.device),
+            self.distance,
+        )
+        images_seen = self.trainer.global_step * len(batch) * self.trainer.world_size
+        prior = torch.full((), float(images_seen < self.hparams["prior_images"]), device=self.device)
+        terms = self.detector.losses(predictions, batch, assignment, log_wh, prior)
+        num_boxes = self._global_num_boxes(batch.mask)
+        # DDP averages gradients over the ranks, while Eq. 11 divides the sum over all of them by N.
+        weight = self.clustering_weight * self.trainer.world_size
+        terms["loss_clustering"] = weight * clustering_loss(
+            log_wh, assignment.log_wh, assignment.delta, num_boxes
+        )
+        loss = torch.stack(list(terms.values())).sum()
+        self._check_finite(loss, terms, batch)
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(batch))
+        self.log("train/loss", loss.detach(), batch_size=len(batch), prog_bar=True)
+        return loss
+
+    def _global_num_boxes(self, mask: Tensor) -> Tensor:
+        """Eq. 11's N: the boxes of the global batch, at least 1."""
+        num_boxes = mask.sum().float()
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(num_boxes)
+        return num_boxes.clamp_min(1)
+
+    def _check_finite(self, loss: Tensor, terms: dict[str, Tensor], batch: DetectionBatch) -> None:
+        """Stops the run on a loss that is not finite.
+
+        On an accelerator reading the loss makes the host wait, so it is read when the loss is logged anyway; in between
+        the verdict stays on the device, and `on_save_checkpoint` reads it before anything is written.
+        """
+        finite = loss.detach().isfinite()
+        self._loss_is_finite = finite if self._loss_is_finite is None else self._loss_is_finite & finite
+        is_read = self.device.type == "cpu" or self.trainer.global_step % self.trainer.log_every_n_steps == 0
+        if is_read and not self._loss_is_finite:
+            values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
+            raise FloatingPointError(
+                f"The loss is not finite at step {self.trainer.global_step}: {values} (images "
+                f"{batch.image_ids.tolist()}). {self._last_checkpoint()} Lower model.learning_rate, or look at the images."
+            )
+
+    def _last_checkpoint(self) -> str:
+        callback = self.trainer.checkpoint_callback
+        path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+        return f"The last checkpoint, from before, is {path}." if path else "No checkpoint was written yet."
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD over `network` (weights decayed), `network_no_decay` (biases, batch norms) and `anchors` (no decay)."""
+        decayed, plain = [], []
+        for module in self.detector.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                (decayed if isinstance(module, nn.Conv2d) and name == "weight" else plain).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"name": "network", "params": decayed, "lr_mult": 1.0, "weight_decay": self.hparams["weight_decay"]},
+            {"name": "network_no_decay", "params": plain, "lr_mult": 1.0},
+            {"name": "anchors", "params": [self.shapes.log_wh], "lr_mult": self.hparams["anchors"]["lr_mult"]},
+        ]
+        rate = learning_rate_at(0, self.hparams["learning_rate"])
+        return torch.optim.SGD(groups, lr=rate, momentum=self.hparams["momentum"])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the network's gradients as the trainer asks; those of the shapes are never touched."""
+        if not gradient_clip_val:
+            return
+        parameters = list(self.detector.parameters())
+        if gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        else:
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+    # Evaluation and prediction
+
+    def detect(self, batch: DetectionBatch) -> list[Detections]:
+        """The detections of each image, in pixels of the stored images."""
+        predictions = self.detector(batch.images.contiguous(memory_format=torch.channels_last))
+        found = self.detector.postprocess(predictions, self.shapes.log_wh, self.hparams["score_threshold"])
+        height, width = batch.images.shape[-2:]
+        scales = batch.original_sizes.flip(1) / batch.original_sizes.new_tensor([width, height])  # (B, 2), x and y
+        return [
+            Detections(d.boxes_xyxy * scale.repeat(2), d.scores, d.labels, d.anchors)
+            for d, scale in zip(found, scales, strict=True)
+        ]
+
+    def on_validation_start(self) -> None:
+        """Prepares the metrics of the validation split."""
+        self._start_evaluation("val")
+
+    def on_test_start(self) -> None:
+        """Prepares the metrics of the test split."""
+        self._start_evaluation("test")
+
+    def on_predict_start(self) -> None:
+        """Starts the shapes if no checkpoint did."""
+        self._start_shapes()
+
+    def _start_evaluation(self, split: Literal["val", "test"]) -> None:
+        self._start_shapes()
+        self.evaluator = DetectionEvaluator(self.data.ground_truth(split), self.class_names)
+
+    def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
+        """Hands the batch's detections to the metrics."""
+        assert self.evaluator is not None
+        self.evaluator.update(batch.image_ids, self.detect(batch))
+
+    def test_step(self, batch: DetectionBatch, batch_idx: int) -> None:
+        """Hands the batch's detections to the metrics."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Computes and logs the metrics once, over all ranks."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Computes and logs the metrics once, over all ranks."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, prefix: str) -> None:
+        assert self.evaluator is not None
+        if not self.trainer.sanity_checking:
+            metrics = self.evaluator.compute(per_class=not self.trainer.training and prefix == "test")
+            self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})
+        self.evaluator.reset()
+
+    def predict_step(self, batch: DetectionBatch, batch_idx: int) -> tuple[Tensor, list[Detections]]:
+        """Image ids and detections, in pixels of the stored images."""
+        return batch.image_ids, self.detect(batch)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to write weights that a loss that was not finite has spoilt."""
+        if self._loss_is_finite is not None and not self._loss_is_finite:
+            raise FloatingPointError(f"The loss is not finite; nothing was written. {self._last_checkpoint()}")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint that this model cannot continue, naming both values.
+
+        Raises:
+            ValueError: Another number of classes or shapes, another width or head.
+        """
+        theirs = checkpoint.get("hyper_parameters", {})
+        shapes = checkpoint["state_dict"].get("shapes.log_wh")
+        if shapes is None:
+            raise ValueError("The checkpoint holds no anchor shapes (shapes.log_wh): it is not one of this project.")
+        pairs = {name: (theirs.get(name), self.hparams[name]) for name in MUST_MATCH}
+        pairs["anchors.num"] = (len(shapes), len(self.shapes.log_wh))
+        for name, (saved, ours) in pairs.items():
+            if saved != ours:
+                raise ValueError(
+                    f"model.{name}: the checkpoint was made with {saved}, this run has {ours}; give the configuration that "
+                    "the checkpoint was made with (config.yaml in its run folder), or another checkpoint."
+                )

@@ -1,0 +1,79 @@
+"""Tiny data sets, made on the spot, and the place of the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anchor_lightning.data.base import DetectionDataModule, DetectionDataset, ImageRecord, Split
+from anchor_lightning.structures import GroundTruth
+
+SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real images; the test is skipped where there is none."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no real data beside the checkout")
+    return SHARED_DATA
+
+
+def truth(image_id: int, boxes: Sequence[Sequence[float]], ignore: Sequence[bool] | None = None) -> GroundTruth:
+    """Boxes of class 0."""
+    array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    wh = array[:, 2:] - array[:, :2]
+    ignored = np.zeros(len(array), dtype=bool) if ignore is None else np.array(ignore, dtype=bool)
+    return GroundTruth(image_id, array, np.zeros(len(array), dtype=np.int64), ignored, wh[:, 0] * wh[:, 1])
+
+
+def record(image_id: int, boxes: Sequence[Sequence[float]], size: tuple[int, int], name: str = "") -> ImageRecord:
+    """A record whose file does not exist."""
+    path = Path(name or f"/nowhere/{image_id}.jpg")
+    return ImageRecord(path, path.stem, *size, truth(image_id, boxes))
+
+
+def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth colourful image, (height, width, 3) uint8."""
+    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+class MemoryDataset(DetectionDataset):
+    """Images that come from a seed."""
+
+    def load(self, index: int, min_size: tuple[int, int] | None = None) -> np.ndarray:
+        return texture(*self._sizes[index].tolist(), seed=index)
+
+
+class MemoryModule(DetectionDataModule):
+    """A data module without files."""
+
+    counts = {"train": 20, "val": 7, "test": 3}
+
+    @property
+    def class_names(self) -> list[str]:
+        return ["thing"]
+
+    def _default_splits(self) -> dict[Split, str]:
+        return {"train": "train", "val": "val", "test": "test"}
+
+    def _read_split(self, name: str) -> list[ImageRecord]:
+        return [
+            record(i + 1, [[5, 5, 20 + i, 30], [1, 2, 30, 20]][: i % 3], (40, 60), f"/nowhere/{name}/{i}.png")
+            for i in range(self.counts[name])
+        ]
+
+    def _make_dataset(self, records: Sequence[ImageRecord], training: bool) -> DetectionDataset:
+        return MemoryDataset(records, seed=self.data_seed, augment=training and self.augment, training=training)
+
+
+def write_image(path: Path, height: int = 40, width: int = 60, seed: int = 0) -> Path:
+    """A textured image file of any format that PIL knows by its suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(texture(height, width, seed)).save(path)
+    return path

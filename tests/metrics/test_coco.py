@@ -1,0 +1,177 @@
+"""COCO average precision against pycocotools' own evaluation, and against values worked by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from anchor_lightning.metrics import coco_average_precision
+from anchor_lightning.metrics.coco import Backend
+from anchor_lightning.structures import Detections, GroundTruth
+
+from .scenes import found, nothing, random_scene, truth
+
+BACKENDS: list[Backend] = ["faster_coco_eval", "pycocotools"]
+TWELVE = [
+    *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
+    *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large"),
+]
+BOX = [10.0, 10.0, 50.0, 50.0]  # 40 x 40: medium
+SMALL = [200.0, 200.0, 210.0, 210.0]  # 10 x 10
+
+
+def evaluate_directly(truths: list[GroundTruth], detections: dict[int, Detections], num_classes: int) -> COCOeval:
+    """COCO's own evaluation of the same records, without torchmetrics."""
+    images = [{"id": record.image_id} for record in truths]
+    categories = [{"id": c + 1, "name": str(c)} for c in range(num_classes)]
+    annotations, results = [], []
+    for record in truths:
+        for k, (x1, y1, x2, y2) in enumerate(record.boxes_xyxy.tolist()):
+            annotation = {"image_id": record.image_id, "category_id": int(record.labels[k]) + 1}
+            annotation |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": float(record.area[k])}
+            annotations.append({**annotation, "id": len(annotations) + 1, "iscrowd": int(record.ignore[k])})
+    for image_id, here in detections.items():
+        for k, (x1, y1, x2, y2) in enumerate(here.boxes_xyxy.tolist()):
+            result = {"image_id": image_id, "category_id": int(here.labels[k]) + 1, "score": float(here.scores[k])}
+            result |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+            results.append({**result, "id": len(results) + 1, "iscrowd": 0})
+    with contextlib.redirect_stdout(io.StringIO()):
+        annotated, detected = COCO(), COCO()
+        annotated.dataset = {"images": images, "categories": categories, "annotations": annotations}
+        detected.dataset = {"images": images, "categories": categories, "annotations": results}
+        annotated.createIndex()
+        detected.createIndex()
+        evaluation = COCOeval(annotated, detected, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def mean_or_nan(values: np.ndarray) -> float:
+    return float(values[values > -1].mean()) if (values > -1).any() else math.nan
+
+
+def assert_is_pycocotools(
+    truths: list[GroundTruth], detections: dict[int, Detections], num_classes: int, backend: Backend
+) -> None:
+    result = coco_average_precision(truths, detections, num_classes, backend)
+    direct = evaluate_directly(truths, detections, num_classes)
+    precision = direct.eval["precision"]  # thresholds, recall levels, classes, areas, limits
+    expected = {name: math.nan if v == -1 else float(v) for name, v in zip(TWELVE, direct.stats, strict=True)}
+    for a, size in enumerate(("small", "medium", "large"), start=1):
+        expected[f"map_50_{size}"] = mean_or_nan(precision[0, :, :, a, 2])
+    assert list(result.summary) == list(expected)
+    for name, value in expected.items():
+        assert result.summary[name] == pytest.approx(value, abs=1e-12, nan_ok=True), name
+    per_class = [mean_or_nan(precision[:, :, c, 0, 2]) for c in range(num_classes)]
+    np.testing.assert_allclose(result.ap, per_class, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_images=st.integers(1, 6),
+    num_classes=st.integers(1, 4),
+    scale=st.sampled_from([5, 10, 20, 40]),
+)
+def test_equals_pycocotools_on_random_scenes_with_crowds(
+    backend: Backend, seed: int, num_images: int, num_classes: int, scale: int
+) -> None:
+    truths, detections = random_scene(seed, num_images, num_classes, scale)
+    assert_is_pycocotools(truths, detections, num_classes, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_equals_pycocotools_beyond_a_hundred_detections_an_image(backend: Backend) -> None:
+    truths, detections = random_scene(5, num_images=4, num_classes=1, scale=30, max_boxes=30, max_found=400)
+    assert max(len(here.labels) for here in detections.values()) > 100
+    assert_is_pycocotools(truths, detections, 1, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_overlap_on_a_threshold_reaches_it(backend: Backend) -> None:
+    # IoU 60 / 100 = 0.6 reaches 0.5, 0.55 and 0.6: three of ten thresholds, each with average precision 1.
+    result = coco_average_precision(
+        [truth(1, [[0, 0, 10, 10]], [0])], {1: found([[0, 0, 6, 10]], [0.5], [0])}, 1, backend
+    )
+    assert result.summary["map"] == pytest.approx(0.3, abs=1e-12)
+    assert result.summary["map_50"] == pytest.approx(1, abs=1e-12)
+    assert result.summary["map_75"] == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_average_precision_by_size_by_hand(backend: Backend) -> None:
+    # One medium truth, found with IoU 0.64 (32 x 32 of 40 x 40: reaches 0.5, 0.55, 0.6), one small truth, missed.
+    # The recall levels 0 to 0.5 are 51 of 101: over all sizes AP at 0.5 is 51 / 101, medium alone 1, small alone 0.
+    truths = [truth(1, [BOX, SMALL], [0, 0])]
+    result = coco_average_precision(truths, {1: found([[10, 10, 42, 42]], [0.5], [0])}, 1, backend).summary
+    assert result["map_50"] == pytest.approx(51 / 101, abs=1e-12)
+    assert result["map"] == pytest.approx(0.3 * 51 / 101, abs=1e-12)
+    assert (result["map_50_medium"], result["map_50_small"]) == pytest.approx((1, 0), abs=1e-12)
+    assert result["map_medium"] == pytest.approx(0.3, abs=1e-12)
+    assert math.isnan(result["map_50_large"]) and math.isnan(result["map_large"]) and math.isnan(result["mar_large"])
+    assert result["mar_100"] == pytest.approx(0.3 / 2, abs=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_annotated_area_decides_the_size_even_where_it_is_zero(backend: Backend) -> None:
+    for area, size in ((0.0, "small"), (5000.0, "medium"), (10000.0, "large")):
+        record = dataclasses.replace(truth(1, [BOX], [0]), area=np.array([area]))
+        result = coco_average_precision([record], {1: found([BOX], [0.5], [0])}, 1, backend).summary
+        assert result[f"map_{size}"] == pytest.approx(1, abs=1e-12)
+        assert sum(math.isnan(result[f"map_{name}"]) for name in ("small", "medium", "large")) == 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_classes_without_truth_are_nan_and_outside_the_mean(backend: Backend) -> None:
+    truths = [truth(1, [BOX, SMALL], [0, 1])]
+    result = coco_average_precision(truths, {1: found([BOX, BOX], [0.9, 0.8], [0, 2])}, 4, backend)
+    np.testing.assert_allclose(result.ap, [1.0, 0.0, math.nan, math.nan])
+    assert result.summary["map"] == pytest.approx(0.5, abs=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_truth_everything_is_nan_and_without_detections_zero(backend: Backend) -> None:
+    empty, full = truth(1, [], []), truth(1, [BOX], [0])
+    crowd = truth(1, [BOX], [0], ignore=[True])
+    for truths, detections in (
+        ([], {}),
+        ([empty], {}),
+        ([empty], {1: found([BOX], [0.5], [0])}),
+        ([crowd], {1: found([BOX], [0.5], [0])}),
+        ([crowd], {}),
+    ):
+        result = coco_average_precision(truths, detections, 2, backend)
+        assert all(math.isnan(value) for value in result.summary.values())
+        assert np.isnan(result.ap).all()
+    for detections in ({}, {1: nothing()}):
+        result = coco_average_precision([full], detections, 2, backend)
+        assert result.summary["map"] == result.summary["map_50_medium"] == result.summary["mar_1"] == 0
+        np.testing.assert_array_equal(result.ap, [0, math.nan])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_is_printed_or_logged(
+    backend: Backend, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    coco_average_precision([truth(1, [BOX], [0])], {1: found([BOX] * 150, [0.5] * 150, [0] * 150)}, 1, backend)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(ValueError, match="backend"):
+        coco_average_precision([truth(1, [BOX], [0])], {}, 1, "cocoapi")  # type: ignore[arg-type]
