@@ -36,7 +36,7 @@ class WandbLogger(LightningWandbLogger):
         if not offline and os.environ.get("WANDB_MODE") is None and not has_key():
             offline = True
             rank_zero_info(
-                "No W&B key: the run is logged offline (`wandb login` or WANDB_API_KEY, then `wandb sync`, to upload it)."
+                "No W&B key: the run is logged offline (to upload: `wandb login` or WANDB_API_KEY, then `wandb sync`)."
             )
         Path(save_dir).mkdir(parents=True, exist_ok=True)
         super().__init__(project=project, name=name, save_dir=save_dir, offline=offline, log_model=log_model, **kwargs)

@@ -76,8 +76,8 @@ class Predictions:
     """What a one-stage detector says of every anchor, before any activation.
 
     Args:
-        raw: (B, A, 5 + C, H, W): Δx, Δy (through a sigmoid: position within the cell), Δw, Δh (log ratio to the anchor),
-            objectness logit, class logits.
+        raw: (B, A, 5 + C, H, W): Δx, Δy (through a sigmoid: position within the cell), Δw, Δh (log ratio to the
+            anchor), objectness logit, class logits.
         stride: Pixels of the network input per cell.
     """
 

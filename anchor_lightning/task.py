@@ -43,12 +43,12 @@ class DetectionTask(LightningModule):
         width: Channel multiplier of the network; 1 is the published one, 0.25 suits small machines.
         bn_without_shift: Batch norm without shift on Δw, Δh (§3.2.3).
         bn_scale_init: Where the scale of that norm starts.
-        distance: Distance of the assignment after the warm-up, `iou` or `l2`; during it `soft_assignment.distance` counts.
+        distance: Distance of the assignment after the warm-up, `iou` or `l2`; before, that of `soft_assignment`.
         learning_rate: First optimizer step of each stretch -> its rate; one entry is for step 0.
         momentum: Of SGD.
         weight_decay: On the convolutions' weights; never on biases, batch norms and shapes.
-        prior_images: While fewer images than this were seen (steps x global batch), anchors without a box are pulled to the
-            cell's centre and their own shape, as in YOLOv2; 0 is off.
+        prior_images: While fewer images than this were seen (steps x global batch), anchors without a box are pulled to
+            the cell's centre and their own shape, as in YOLOv2; 0 is off.
         score_threshold: Detections that score up to this are dropped.
         compile: Compile the network with `torch.compile`.
 
@@ -77,7 +77,7 @@ class DetectionTask(LightningModule):
         weight_decay: float = 5e-4,
         prior_images: int = 12800,
         score_threshold: float = 0.005,
-        compile: bool = False,  # noqa: A002  # the option's name on the command line
+        compile: bool = False,
     ) -> None:
         super().__init__()
         options = AnchorOptions(**anchors) if isinstance(anchors, dict) else anchors or AnchorOptions()
@@ -85,14 +85,16 @@ class DetectionTask(LightningModule):
         # Plain types only: every checkpoint loads with torch.load(weights_only=True).
         self.hparams.update({"anchors": asdict(options), "learning_rate": dict(learning_rate)})
         if 0 not in learning_rate:
-            raise ValueError(f"model.learning_rate: give the rate from step 0 on, as in {{0: 0.001}}; got {learning_rate}")
+            raise ValueError(
+                f"model.learning_rate: give the rate from step 0 on, as in {{0: 0.001}}; got {learning_rate}"
+            )
         if num_classes < 1:
             raise ValueError(f"model.num_classes: {num_classes}; a detector needs at least one class")
         num_anchors = num_shapes(options.init, options.num)
         self.class_names = class_names or [f"class {index}" for index in range(num_classes)]
         self.shapes = AnchorShapes(num_anchors, initial_shapes(options.init, options.num), learn=options.learn)
         self.detector = YOLOv2(num_anchors, num_classes, width, bn_without_shift, bn_scale_init)
-        self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+        self.detector.to(memory_format=torch.channels_last)
         self.temperature = 0.0
         self.clustering_weight = 0.0
         self.distance: Distance = distance
@@ -111,8 +113,8 @@ class DetectionTask(LightningModule):
     def _start_shapes(self) -> None:
         """Gives k-means shapes their first values, unless a checkpoint has given them already.
 
-        Once, on rank 0. This hook rather than `setup` because it runs after a checkpoint has been restored; the parameter
-        is filled in place, so the optimizer and DDP already hold it.
+        Once, on rank 0. This hook rather than `setup` because it runs after a checkpoint has been restored; the
+        parameter is filled in place, so the optimizer and DDP already hold it.
         """
         if not self.shapes.pending:
             return
@@ -165,9 +167,7 @@ class DetectionTask(LightningModule):
         num_boxes = self._global_num_boxes(batch.mask)
         # DDP averages gradients over the ranks, while Eq. 11 divides the sum over all of them by N.
         weight = self.clustering_weight * self.trainer.world_size
-        terms["loss_clustering"] = weight * clustering_loss(
-            log_wh, assignment.log_wh, assignment.delta, num_boxes
-        )
+        terms["loss_clustering"] = weight * clustering_loss(log_wh, assignment.log_wh, assignment.delta, num_boxes)
         loss = torch.stack(list(terms.values())).sum()
         self._check_finite(loss, terms, batch)
         self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(batch))
@@ -189,12 +189,13 @@ class DetectionTask(LightningModule):
         """
         finite = loss.detach().isfinite()
         self._loss_is_finite = finite if self._loss_is_finite is None else self._loss_is_finite & finite
-        is_read = self.device.type == "cpu" or self.trainer.global_step % self.trainer.log_every_n_steps == 0
+        is_read = self.device.type == "cpu" or self.trainer.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if is_read and not self._loss_is_finite:
             values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
             raise FloatingPointError(
                 f"The loss is not finite at step {self.trainer.global_step}: {values} (images "
-                f"{batch.image_ids.tolist()}). {self._last_checkpoint()} Lower model.learning_rate, or look at the images."
+                f"{batch.image_ids.tolist()}). {self._last_checkpoint()} Lower model.learning_rate, or look at "
+                "the images."
             )
 
     def _last_checkpoint(self) -> str:
@@ -204,7 +205,8 @@ class DetectionTask(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD over `network` (weights decayed), `network_no_decay` (biases, batch norms) and `anchors` (no decay)."""
-        decayed, plain = [], []
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for module in self.detector.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 (decayed if isinstance(module, nn.Conv2d) and name == "weight" else plain).append(parameter)
@@ -310,6 +312,6 @@ class DetectionTask(LightningModule):
         for name, (saved, ours) in pairs.items():
             if saved != ours:
                 raise ValueError(
-                    f"model.{name}: the checkpoint was made with {saved}, this run has {ours}; give the configuration that "
-                    "the checkpoint was made with (config.yaml in its run folder), or another checkpoint."
+                    f"model.{name}: the checkpoint was made with {saved}, this run has {ours}; give the "
+                    "configuration that the checkpoint was made with (config.yaml in its run folder), or another one."
                 )

@@ -42,8 +42,8 @@ class AnchorOptions:
     """How the shapes start and learn (`model.anchors`).
 
     Args:
-        init: `kmeans` (IoU k-means on the training boxes), `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, or a list
-            of [width, height] in pixels of the network input.
+        init: `kmeans` (IoU k-means on the training boxes), `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, or a
+            list of [width, height] in pixels of the network input.
         num: Number of shapes; if not given 5, or as many as a named set or list has.
         learn: Whether the shapes are trained; false freezes them.
         lr_mult: Factor on the learning rate of the shapes.
@@ -81,8 +81,8 @@ def num_shapes(init: AnchorInit, num: int | None) -> int:
     if num not in (None, natural):
         name = f"'{init}'" if isinstance(init, str) else "the list"
         raise ValueError(
-            f"model.anchors.num: {num}, but {name} has {natural} shapes; leave num out, or use init kmeans or identical, "
-            "which make any number"
+            f"model.anchors.num: {num}, but {name} has {natural} shapes; leave num out, or use init kmeans or "
+            "identical, which make any number"
         )
     return natural
 
@@ -140,8 +140,8 @@ def kmeans_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
     # A `unique` over all boxes of a large set costs more than the clustering; a sample mostly settles the question.
     if len(boxes[:RESTART_SAMPLE].unique(dim=0)) < num and (distinct := len(boxes.unique(dim=0))) < num:
         raise ValueError(
-            f"model.anchors.num: {num} shapes from k-means, but the training boxes have only {distinct} distinct shapes; "
-            f"ask for at most {distinct}, or use init identical"
+            f"model.anchors.num: {num} shapes from k-means, but the training boxes have only {distinct} distinct "
+            f"shapes; ask for at most {distinct}, or use init identical"
         )
     generator = torch.Generator().manual_seed(seed)
     sample = boxes[torch.randperm(len(boxes), generator=generator)[:RESTART_SAMPLE]]

@@ -59,7 +59,9 @@ class AnchorShapes(nn.Module):
             ValueError: The count differs from A, or a side is not a positive finite number.
         """
         if wh.shape != self.log_wh.shape:
-            raise ValueError(f"model.anchors: expected {tuple(self.log_wh.shape)} widths and heights, got {tuple(wh.shape)}")
+            raise ValueError(
+                f"model.anchors: expected {tuple(self.log_wh.shape)} widths and heights, got {tuple(wh.shape)}"
+            )
         check_positive(wh)
         self.log_wh.copy_(wh.log())
         self.initial_log_wh.copy_(self.log_wh)
@@ -70,13 +72,15 @@ class AnchorShapes(nn.Module):
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
-        return super()._apply(keep_float32, recurse)
+        super()._apply(keep_float32, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self.pending = False
 
     def extra_repr(self) -> str:
+        """What `print(module)` shows."""
         return f"num={len(self.log_wh)}, learn={self.log_wh.requires_grad}, pending={self.pending}"
 
 
@@ -89,6 +93,6 @@ def check_positive(wh: Tensor) -> None:
     for index, (w, h) in enumerate(wh.tolist()):
         if not (math.isfinite(w) and math.isfinite(h) and w > 0 and h > 0):
             raise ValueError(
-                f"model.anchors: shape {index} is ({w}, {h}); widths and heights are pixels of the network input and must "
-                "be positive (grid units of a darknet .cfg times the stride, 32, are pixels)"
+                f"model.anchors: shape {index} is ({w}, {h}); widths and heights are pixels of the network input and "
+                "must be positive (grid units of a darknet .cfg times the stride, 32, are pixels)"
             )

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from anchor_lightning.anchors import AnchorShapes
 from anchor_lightning.boxes import shape_iou
 from anchor_lightning.plots import anchor_figure, save_figure
 
@@ -36,8 +37,8 @@ class AnchorLogger(Callback):
     def __init__(self, every_n_steps: int = 50, figure_every_n_steps: int = 1000) -> None:
         if every_n_steps < 1 or figure_every_n_steps < 1:
             raise ValueError(
-                f"anchor_logger: every_n_steps ({every_n_steps}) and figure_every_n_steps ({figure_every_n_steps}) must be "
-                "1 or more"
+                f"anchor_logger: every_n_steps ({every_n_steps}) and figure_every_n_steps ({figure_every_n_steps}) "
+                "must be 1 or more"
             )
         self.every_n_steps, self.figure_every_n_steps = every_n_steps, figure_every_n_steps
         self._boxes = torch.empty(0, 2)
@@ -78,41 +79,41 @@ class AnchorLogger(Callback):
         if trainer.global_step != self._last_step:
             self._log(trainer, pl_module)
         self._draw(trainer, pl_module)
-        wh, initial = pl_module.shapes.wh.cpu(), pl_module.shapes.initial_wh.cpu()  # type: ignore[operator, union-attr]
+        wh, initial = shapes_of(pl_module).wh.cpu(), shapes_of(pl_module).initial_wh.cpu()
         modes = getattr(trainer.datamodule, "mode_shapes", lambda: None)()  # type: ignore[attr-defined]
-        columns, rows = shape_table(initial, wh, self._usage(wh), modes)
+        columns, rows = shape_table(initial, wh, self._best(wh)[1], modes)
         rank_zero_info(format_table(columns, rows))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("anchors/table", columns=columns, data=rows)
 
-    def _usage(self, wh: Tensor) -> Tensor:
-        best = shape_iou(self._boxes[:, None], wh[None]).argmax(1)
-        return best.bincount(minlength=len(wh)) / max(1, len(self._boxes))
+    def _best(self, wh: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean best IoU, and the share of the boxes that each shape serves best."""
+        iou, best = shape_iou(self._boxes[:, None], wh[None]).max(1)
+        return iou.mean(), best.bincount(minlength=len(wh)) / max(1, len(best))
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         step = self._last_step = trainer.global_step
-        wh = pl_module.shapes.wh.cpu()  # type: ignore[operator, union-attr]
-        metrics: dict[str, float] = {}
-        for anchor, (w, h) in enumerate(wh.tolist()):
-            metrics |= {f"anchors/{anchor}/w": w, f"anchors/{anchor}/h": h}
-        for anchor, share in enumerate(self._usage(wh).tolist()):
-            metrics[f"anchors/usage_{anchor}"] = share
-        if len(self._boxes):
-            best = shape_iou(self._boxes[:, None], wh[None]).amax(1)
-            metrics["anchors/mean_best_iou"] = float(best.mean())
-        metrics["anchors/temperature"] = float(pl_module.temperature)  # type: ignore[arg-type]
-        metrics["anchors/lambda"] = float(pl_module.clustering_weight)  # type: ignore[arg-type]
+        task: Any = pl_module
+        wh = shapes_of(pl_module).wh.cpu()
+        mean_best_iou, usage = self._best(wh)
+        metrics = {
+            "anchors/temperature": task.temperature,
+            "anchors/lambda": task.clustering_weight,
+            "anchors/mean_best_iou": float(mean_best_iou),
+        }
+        for anchor, ((w, h), share) in enumerate(zip(wh.tolist(), usage.tolist(), strict=True)):
+            metrics |= {f"anchors/{anchor}/w": w, f"anchors/{anchor}/h": h, f"anchors/usage_{anchor}": share}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
         if (folder := run_folder(trainer)) is not None:
             append_rows(folder / "anchors.csv", step, wh)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        shapes = pl_module.shapes
+        shapes = shapes_of(pl_module)
         figure = anchor_figure(
             self._boxes.numpy(),
-            {"initial": shapes.initial_wh.cpu().numpy(), "learned": shapes.wh.cpu().numpy()},  # type: ignore[union-attr, operator]
+            {"initial": shapes.initial_wh.cpu().numpy(), "learned": shapes.wh.cpu().numpy()},
             title=f"Anchors after {trainer.global_step} steps",
         )
         if (folder := run_folder(trainer)) is not None:
@@ -121,11 +122,18 @@ class AnchorLogger(Callback):
             log_figure(logger, "anchors/figure", figure, trainer.global_step)
 
 
+def shapes_of(module: LightningModule) -> AnchorShapes:
+    """The owner of the shapes within a task."""
+    shapes = module.shapes
+    assert isinstance(shapes, AnchorShapes)
+    return shapes
+
+
 def run_folder(trainer: Trainer) -> Path | None:
     """The folder of the run on rank 0, made if need be; None when the trainer keeps none (`fast_dev_run`)."""
     # `trainer.log_dir` is a collective call; the first logger's folder is the same and can be read on one rank.
     folder = getattr(trainer.loggers[0], "log_dir", None) if trainer.loggers else trainer.default_root_dir
-    if trainer.fast_dev_run or not isinstance(folder, str):
+    if trainer.fast_dev_run or not isinstance(folder, str):  # type: ignore[attr-defined]
         return None
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(folder)

@@ -27,5 +27,6 @@ class ClusteringDecay(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sets λ of this step."""
+        task: Any = pl_module
         weight = clustering_weight_at(trainer.global_step, self.start, self.steps)
-        pl_module.clustering_weight = weight  # type: ignore[assignment]
+        task.clustering_weight = weight

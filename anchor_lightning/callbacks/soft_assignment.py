@@ -46,6 +46,7 @@ class SoftAssignment(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sets T and the distance of this step."""
+        task: Any = pl_module
         temperature = temperature_at(trainer.global_step, self._start_temperature, self.steps, self.schedule)
-        pl_module.temperature = temperature  # type: ignore[assignment]
-        pl_module.distance = self.distance if temperature > 0 else pl_module.hparams["distance"]
+        task.temperature = temperature
+        task.distance = self.distance if temperature > 0 else task.hparams["distance"]

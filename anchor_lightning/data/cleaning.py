@@ -35,7 +35,7 @@ class BoxCleaner:
             (K, 4) float64 boxes with left < right and top < bottom inside the image, and (N,) bool: which they are.
         """
         boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
-        kept: np.ndarray = np.isfinite(boxes).all(axis=1)
+        kept = np.asarray(np.isfinite(boxes).all(axis=1))
         self._count("dropped, not a number", ~kept, where)
         low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
         ordered = np.concatenate([low, high], axis=1)

@@ -49,8 +49,8 @@ class VOCDataModule(DetectionDataModule):
     that itself holds `Annotations`, `JPEGImages` and `ImageSets/Main`.
 
     A split is the name of a list in `ImageSets/Main`: of each of `years`, or of one when written `2007/test`. With
-    years [2007, 2012] the defaults are `trainval` of both and `2007/test`; otherwise `train`, `val`, and `test` if there
-    is such a list, else `val`.
+    years [2007, 2012] the defaults are `trainval` of both and `2007/test`; otherwise `train`, `val`, and `test` if
+    there is such a list, else `val`.
 
     Args:
         years: The years of a devkit to use; without meaning for a set of the user's own.

@@ -129,7 +129,9 @@ def gradient_at_logits(reference: Reference, raw: Tensor) -> Tensor:
     return gradient / raw.shape[0]
 
 
-def loss_of(raw: Tensor, batch: DetectionBatch, log_wh: Tensor, *, prior: float = 0.0, temperature: float = 0.0) -> dict[str, Tensor]:
+def loss_of(
+    raw: Tensor, batch: DetectionBatch, log_wh: Tensor, *, prior: float = 0.0, temperature: float = 0.0
+) -> dict[str, Tensor]:
     grid = (raw.shape[-2], raw.shape[-1])
     assignment = assign(log_wh, batch.boxes_xyxy, batch.mask, grid, STRIDE, temperature)
     return region_loss(Predictions(raw, STRIDE), batch, assignment, log_wh, prior)
@@ -151,8 +153,8 @@ def raw() -> Tensor:
     generator = torch.Generator().manual_seed(3)
     raw = torch.randn(3, len(ANCHORS), NUM_BOX_CHANNELS + NUM_CLASSES, 4, 6, generator=generator, dtype=torch.float64)
     raw[:, :, :4] *= 0.3
-    # (cell row 1, column 1) of the first image lies at the middle of the first box, whose best anchor is 0: make anchor 2
-    # there predict the same box, so that it is a negative that must be ignored.
+    # (cell row 1, column 1) of the first image lies at the middle of the first box, whose best anchor is 0: make anchor
+    # 2 there predict the same box, so that it is a negative that must be ignored.
     raw[0, 2, :4, 1, 1] = torch.tensor([-1.0, 0.8, math.log(41 / 70), math.log(49 / 160)], dtype=torch.float64)
     return raw.requires_grad_()
 
@@ -241,7 +243,9 @@ def test_shape_gradient_is_equation_9(raw: Tensor, temperature: float) -> None:
 
     assert torch.autograd.gradcheck(loss, (log_wh,))
 
-    (gradient,) = torch.autograd.grad(region_loss(Predictions(raw.detach(), STRIDE), batch, assignment, log_wh)["loss_wh"], log_wh)
+    (gradient,) = torch.autograd.grad(
+        region_loss(Predictions(raw.detach(), STRIDE), batch, assignment, log_wh)["loss_wh"], log_wh
+    )
     expected = torch.zeros_like(log_wh)
     for b, m in batch.mask.nonzero().tolist():
         cell = int(assignment.cell[b, m])
@@ -266,7 +270,7 @@ def test_only_localisation_moves_the_shapes(raw: Tensor) -> None:
 
 
 def test_without_boxes_everything_is_background(raw: Tensor) -> None:
-    """No truth: no box or class loss, objectness is pushed down everywhere, and the shapes still get a gradient of 0."""
+    """No truth: no box or class loss, objectness is pushed down everywhere, the shapes still get a gradient of 0."""
     batch = make_batch([[], [], []], [[], [], []])
     log_wh = torch.tensor(ANCHORS, dtype=torch.float64).log().requires_grad_()
     terms = loss_of(raw, batch, log_wh)

@@ -212,6 +212,6 @@ def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
 
 def test_detections_in_half_precision_and_with_gradients_are_read() -> None:
     here = found([BOX], [0.5], [0])
-    half = Detections(here.boxes_xyxy.half().requires_grad_(), here.scores.bfloat16(), here.labels, here.anchors)
-    assert half.boxes_xyxy.dtype == torch.float16
+    half = Detections(here.boxes_xyxy.bfloat16().requires_grad_(), here.scores.half(), here.labels, here.anchors)
+    assert half.boxes_xyxy.dtype == torch.bfloat16
     assert voc_average_precision([truth(1, [BOX], [0])], {1: half}, 1).ap_area[0] == 1

@@ -37,12 +37,10 @@ class ConvBlock(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
-            nn.BatchNorm2d(out_channels, eps=BN_EPSILON),
-            nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
-        )
-        nn.init.kaiming_normal_(self[0].weight, a=LEAKY_SLOPE)
+        convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, a=LEAKY_SLOPE)
+        norm = nn.BatchNorm2d(out_channels, eps=BN_EPSILON)
+        super().__init__(convolution, norm, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
 
 
 class DarkNet19(nn.Module):

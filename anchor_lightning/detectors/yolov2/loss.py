@@ -43,8 +43,8 @@ def region_loss(
         batch: Boxes, labels and mask; the images are not read.
         assignment: δ, cells and log sides of the boxes.
         log_wh: (A, 2) log sides of the shapes in pixels; gets its gradient from the wh term alone.
-        prior: 1 while YOLOv2 pulls anchors without a box to the cell centre and their own shape (the first 12,800 images
-            there), 0 afterwards; a tensor spares a recompilation when it changes.
+        prior: 1 while YOLOv2 pulls anchors without a box to the cell centre and their own shape (the first 12,800
+            images there), 0 afterwards; a tensor spares a recompilation when it changes.
 
     Returns:
         `loss_xy`, `loss_wh`, `loss_objectness`, `loss_class`.

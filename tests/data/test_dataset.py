@@ -1,0 +1,194 @@
+"""Samples and batches: the same for any number of workers, padded to buckets, and unbothered by bad images."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anchor_lightning.data.dataset import (
+    DetectionDataset,
+    DetectionLoader,
+    Sample,
+    bucket_size,
+    collate,
+)
+from anchor_lightning.data.sampler import NO_IMAGE, SampleKey, TrainBatchSampler
+from anchor_lightning.data.transforms import NEUTRAL_COLOUR
+from anchor_lightning.structures import DetectionBatch
+from tests.data.conftest import MemoryModule, record, truth, write_image
+
+SIZE = (64, 96)
+
+
+def same(one: DetectionBatch, other: DetectionBatch) -> bool:
+    return all(torch.equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+
+
+def image_records(folder: Path, count: int, suffix: str = "jpg") -> list:
+    return [
+        record(i + 1, [[5, 5, 40, 30]], (40, 60), str(write_image(folder / f"{i}.{suffix}", seed=i)))
+        for i in range(count)
+    ]
+
+
+def sample(num_boxes: int, image_id: int = 1) -> Sample:
+    boxes = np.tile(np.array([1, 2, 3, 4], dtype=np.float32), (num_boxes, 1))
+    image = np.full((*SIZE, 3), image_id, dtype=np.uint8)
+    return Sample(image, boxes, np.arange(num_boxes), image_id, (40, 60), NEUTRAL_COLOUR)
+
+
+@pytest.mark.parametrize(("boxes", "bucket"), [(0, 32), (1, 32), (32, 32), (33, 64), (64, 64), (65, 128), (1000, 1024)])
+def test_boxes_are_padded_to_a_bucket_and_never_dropped(boxes: int, bucket: int) -> None:
+    assert bucket_size(boxes) == bucket
+    batch = collate([sample(boxes), sample(3, 2)])
+    assert batch.boxes_xyxy.shape == (2, bucket, 4)
+    assert batch.mask.sum(1).tolist() == [boxes, 3]
+    assert batch.labels[0].tolist() == [*range(boxes), *[-1] * (bucket - boxes)]
+    assert (batch.boxes_xyxy[~batch.mask] == 0).all()
+
+
+def test_a_batch_is_what_its_record_says() -> None:
+    batch = collate([sample(2), sample(0, 7)])
+    assert batch.images.shape == (2, 3, *SIZE)
+    assert batch.images.dtype == torch.uint8
+    assert batch.images[:, 0, 0, 0].tolist() == [1, 7]
+    assert batch.boxes_xyxy.dtype == batch.colour.dtype == batch.original_sizes.dtype == torch.float32
+    assert batch.image_ids.tolist() == [1, 7]
+    assert batch.original_sizes.tolist() == [[40, 60]] * 2
+    assert batch.colour.tolist() == [[0, 1, 1]] * 2
+
+
+def test_places_without_an_image_leave_the_batch() -> None:
+    batch = collate([sample(0, 0), sample(2, 5), sample(0, 0)])
+    assert batch.image_ids.tolist() == [5]
+    empty = collate([sample(0, 0)])
+    assert len(empty) == 0
+    assert empty.images.shape == (0, 3, *SIZE)
+    assert empty.boxes_xyxy.shape == (0, 32, 4)
+    assert empty.colour.shape == (0, 3)
+    assert empty.original_sizes.shape == (0, 2)
+
+
+def test_an_augmented_sample_depends_on_seed_epoch_and_index_only() -> None:
+    module = MemoryModule(seed=4)
+    dataset = module._make_dataset(module.records("train"), training=True)
+    key = SampleKey(4, 2, SIZE)
+    first = dataset[key]
+    dataset[SampleKey(5, 2, SIZE)]
+    again = dataset[key]
+    assert np.array_equal(first.image, again.image)
+    assert np.array_equal(first.boxes_xyxy, again.boxes_xyxy)
+    assert np.array_equal(first.colour, again.colour)
+    assert not np.array_equal(first.image, dataset[key._replace(epoch=3)].image)
+    dataset.seed = 5
+    assert not np.array_equal(first.image, dataset[key].image)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_batches_do_not_depend_on_the_number_of_workers(split: str) -> None:
+    batches = []
+    for num_workers in (0, 2):
+        module = MemoryModule(batch_size=4, image_size=list(SIZE), num_workers=num_workers, seed=3)
+        batches.append(list(getattr(module, f"{split}_dataloader")()))
+    assert len(batches[0]) == len(batches[1]) > 1
+    assert all(same(a, b) for a, b in zip(*batches, strict=True))
+
+
+def test_persistent_workers_follow_the_epoch() -> None:
+    """The second iteration must not repeat the first one's augmentation."""
+    step = 0
+    module = MemoryModule(batch_size=4, seed=3)
+    dataset = module._make_dataset(module.records("train"), training=True)
+
+    def loader(num_workers: int) -> DetectionLoader:
+        sampler = TrainBatchSampler(20, 4, SIZE, seed=3, global_step=lambda: step)
+        persistent = num_workers > 0
+        return DetectionLoader(
+            dataset, batch_sampler=sampler, num_workers=num_workers, collate_fn=collate, persistent_workers=persistent
+        )
+
+    workers, plain = loader(1), loader(0)
+    for step in (0, 5, 12):
+        got, expected = list(workers), list(plain)
+        assert len(got) == len(expected)
+        assert all(same(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_ignorable_boxes_are_targets_only_in_training_with_keep_difficult(tmp_path: Path) -> None:
+    plain = image_records(tmp_path, 1)[0]
+    records = [replace(plain, truth=truth(1, [[5, 5, 40, 30], [10, 10, 20, 20]], ignore=[False, True]))]
+    for training, keep, count in ((True, False, 1), (True, True, 2), (False, True, 1), (False, False, 1)):
+        dataset = DetectionDataset(records, training=training, keep_difficult=keep)
+        assert len(dataset[SampleKey(0, 0, SIZE)].labels) == count
+
+
+def test_without_augmentation_an_image_is_only_stretched(tmp_path: Path) -> None:
+    dataset = DetectionDataset(image_records(tmp_path, 1))
+    made = dataset[SampleKey(0, 3, (80, 120))]
+    np.testing.assert_allclose(made.boxes_xyxy, [[10, 10, 80, 60]])
+    assert made.image.shape == (80, 120, 3)
+    assert made.colour.tolist() == [0, 1, 1]
+
+
+def test_boxes_fit_images_that_are_decoded_at_a_fraction(tmp_path: Path) -> None:
+    pixels = np.zeros((480, 640, 3), dtype=np.uint8)
+    pixels[96:384, 64:320] = 255
+    path = tmp_path / "big.png"
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path)
+    dataset = DetectionDataset([record(1, [[64, 96, 320, 384]], (480, 640), str(path))])
+    made = dataset[SampleKey(0, 0, (96, 128))]
+    assert dataset.load(0, (96, 128)).shape[:2] == (120, 160)
+    bright = made.image[..., 0] > 127
+    rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
+    np.testing.assert_allclose(made.boxes_xyxy[0], [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=0.6)
+
+
+def test_an_unreadable_image_raises_with_its_name(tmp_path: Path) -> None:
+    records = image_records(tmp_path, 3)
+    records[1].path.write_bytes(b"<html>")
+    with pytest.raises(ValueError, match=r"1\.jpg"):
+        DetectionDataset(records)[SampleKey(1, 0, SIZE)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:Skipped an image")
+def test_bad_images_are_replaced_in_training_left_out_in_evaluation_and_counted(
+    tmp_path: Path, num_workers: int
+) -> None:
+    records = image_records(tmp_path, 6)
+    for bad in (1, 2, 5):
+        records[bad].path.write_bytes(b"<html>")
+    for training, ids in ((True, [1, 4, 4, 4, 5, 1]), (False, [1, 4, 5])):
+        dataset = DetectionDataset(records, skip_bad_images=True, training=training, augment=training)
+        keys = [[SampleKey(i, 0, SIZE) for i in part] for part in ((0, 1, 2), (3, 4, 5))]
+        loader = DetectionLoader(dataset, batch_sampler=keys, num_workers=num_workers, collate_fn=collate)
+        assert [i for batch in loader for i in batch.image_ids.tolist()] == ids
+        assert dataset.bad_images == [1, 2, 5]
+
+
+def test_a_bad_image_is_warned_of_once(tmp_path: Path) -> None:
+    records = image_records(tmp_path, 2)
+    records[0].path.write_bytes(b"")
+    dataset = DetectionDataset(records, skip_bad_images=True, training=True)
+    with pytest.warns(UserWarning, match=r"Skipped an image.*0\.jpg") as warned:
+        dataset[SampleKey(0, 0, SIZE)]
+        dataset[SampleKey(0, 1, SIZE)]
+    assert len(warned) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Skipped an image")
+def test_a_set_of_bad_images_only_is_an_error(tmp_path: Path) -> None:
+    records = [record(i + 1, [], (40, 60), str(tmp_path / f"{i}.jpg")) for i in range(3)]
+    with pytest.raises(ValueError, match="3 images in a row cannot be read"):
+        DetectionDataset(records, skip_bad_images=True, training=True)[SampleKey(0, 0, SIZE)]
+
+
+def test_the_empty_share_of_a_rank_has_no_image() -> None:
+    module = MemoryModule()
+    assert module._make_dataset(module.records("val"), training=False)[SampleKey(NO_IMAGE, 0, SIZE)].image_id == 0

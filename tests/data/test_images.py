@@ -1,0 +1,169 @@
+"""Reading images: every format ends as the stored pixels in RGB, and what is broken names itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from anchor_lightning.data.images import image_size_of, read_image
+from tests.data.conftest import texture, write_image
+
+PIXELS = texture(40, 60)
+
+
+def jpeg_bytes(tmp_path: Path, **options: object) -> bytes:
+    path = tmp_path / "whole.jpg"
+    Image.fromarray(texture(200, 300)).save(path, quality=95, **options)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
+def test_lossless_formats_come_back_exactly(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(PIXELS).save(path, lossless=True)
+    np.testing.assert_array_equal(read_image(path), PIXELS)
+    assert image_size_of(path) == (40, 60)
+
+
+def test_jpeg_is_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    Image.fromarray(PIXELS).save(path, quality=98, subsampling=0)
+    assert np.abs(read_image(path).astype(int) - PIXELS).mean() < 2
+
+
+def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a-png.jpg"
+    Image.fromarray(PIXELS).save(path, format="PNG")
+    np.testing.assert_array_equal(read_image(path), PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [*((mode, "png") for mode in ("L", "1", "P", "RGBA", "LA")), ("L", "jpg"), ("CMYK", "jpg"), ("CMYK", "tif")],
+)
+def test_other_modes_become_rgb(tmp_path: Path, mode: str, suffix: str) -> None:
+    image = Image.fromarray(PIXELS).convert(mode)
+    path = tmp_path / f"image.{suffix}"
+    image.save(path)
+    read = read_image(path)
+    assert read.shape == (40, 60, 3)
+    assert read.dtype == np.uint8
+    assert np.abs(read.astype(int) - np.asarray(image.convert("RGB"))).mean() < 6
+
+
+def test_a_transparent_pixel_keeps_its_colour(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(np.dstack([PIXELS, np.zeros((40, 60), dtype=np.uint8)])).save(path)
+    np.testing.assert_array_equal(read_image(path), PIXELS)
+
+
+def test_16_bit_grey_is_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    assert cv2.imwrite(str(path), values)
+    np.testing.assert_array_equal(read_image(path)[0, :, 0], [0, 1, 128, 255])
+
+
+def test_16_bit_colour_is_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    assert cv2.imwrite(str(path), np.full((2, 2, 3), (65535, 257, 0), dtype=np.uint16))
+    np.testing.assert_array_equal(read_image(path)[0, 0], [0, 1, 255])
+
+
+def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter
+    Image.fromarray(PIXELS).save(tmp_path / "image.jpg", exif=exif)
+    assert read_image(tmp_path / "image.jpg").shape == (40, 60, 3)
+    assert image_size_of(tmp_path / "image.jpg") == (40, 60)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize(
+    ("min_size", "expected"),
+    [
+        (None, (320, 480)),
+        ((320, 480), (320, 480)),
+        ((161, 100), (320, 480)),
+        ((160, 240), (160, 240)),
+        ((80, 120), (80, 120)),
+        ((1, 1), (40, 60)),
+    ],
+)
+def test_reduced_decoding_never_falls_below_what_is_asked(
+    tmp_path: Path, suffix: str, min_size: tuple[int, int] | None, expected: tuple[int, int]
+) -> None:
+    path = write_image(tmp_path / f"image.{suffix}", 320, 480)
+    reduced = read_image(path, min_size)
+    assert reduced.shape[:2] == expected
+    area = cv2.resize(read_image(path), expected[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(reduced.astype(int) - area).mean() < 3
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_truncated_jpeg_is_an_error(tmp_path: Path, keep: float, progressive: bool) -> None:
+    data = jpeg_bytes(tmp_path, progressive=progressive)
+    path = tmp_path / "part.jpg"
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(ValueError, match=r"part\.jpg"):
+        read_image(path)
+
+
+def test_missing_data_behind_an_end_marker_is_an_error(tmp_path: Path) -> None:
+    data = jpeg_bytes(tmp_path)
+    path = tmp_path / "part.jpg"
+    path.write_bytes(data[: len(data) // 2] + b"\xff\xd9")
+    with pytest.raises(ValueError, match="truncated"):
+        read_image(path)
+
+
+def test_harmless_warnings_are_no_error(tmp_path: Path) -> None:
+    data = jpeg_bytes(tmp_path)
+    whole = read_image(tmp_path / "whole.jpg")
+    for name, changed in {"extra": data[:-2] + b"\x12" * 9 + data[-2:], "garbage": data + b"garbage" * 9}.items():
+        path = tmp_path / f"{name}.jpg"
+        path.write_bytes(changed)
+        assert np.abs(read_image(path).astype(int) - whole).max() <= 2, name
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>not found</html>", b"\xff\xd8", b"\xff\xd8\xff\xe0 no image", b"\x89PNG\r\n"]
+)
+def test_what_is_no_image_names_itself(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    for read in (read_image, image_size_of):
+        with pytest.raises(ValueError, match=r"broken\.jpg"):
+            read(path)
+
+
+def test_a_truncated_png_is_an_error(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "part.png")
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"part\.png"):
+        read_image(path)
+
+
+def test_a_missing_file_names_itself(tmp_path: Path) -> None:
+    for read in (read_image, image_size_of):
+        with pytest.raises(ValueError, match=r"gone\.jpg: no such image"):
+            read(tmp_path / "gone.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_size_other_than_the_annotated_one_is_an_error(tmp_path: Path, suffix: str) -> None:
+    path = write_image(tmp_path / f"image.{suffix}")
+    assert read_image(path, expected_size=(40, 60)).shape == (40, 60, 3)
+    with pytest.raises(ValueError, match=r"60 x 40 pixels, its annotation says 40 x 60\. .*EXIF"):
+        read_image(path, expected_size=(60, 40))
+
+
+def test_float_images_have_no_known_range(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "image.tif")
+    with pytest.raises(ValueError, match="no known range"):
+        read_image(tmp_path / "image.tif")

@@ -1,0 +1,112 @@
+"""Order and position: pure functions of seed and step, the same for any number of ranks."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anchor_lightning.data.sampler import NO_IMAGE, EvalBatchSampler, TrainBatchSampler, per_rank_batch_size
+
+SIZE = (32, 64)
+
+
+def indices(sampler: TrainBatchSampler | EvalBatchSampler) -> list[list[int]]:
+    return [[key.index for key in batch] for batch in sampler]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_share_the_batches_of_one_rank(world_size: int) -> None:
+    alone = indices(TrainBatchSampler(30, 8, SIZE, seed=1))
+    shares = [indices(TrainBatchSampler(30, 8, SIZE, seed=1, rank=r, world_size=world_size)) for r in range(world_size)]
+    assert len(alone) == 3
+    for batch, parts in zip(alone, zip(*shares, strict=True), strict=True):
+        assert all(len(part) == 8 // world_size for part in parts)
+        assert sorted(batch) == sorted(index for part in parts for index in part)
+
+
+def test_an_epoch_shows_an_image_at_most_once() -> None:
+    seen = [index for batch in indices(TrainBatchSampler(30, 8, SIZE)) for index in batch]
+    assert len(seen) == len(set(seen)) == 24
+    assert set(seen) <= set(range(30))
+
+
+def test_the_order_changes_with_epoch_and_seed_only() -> None:
+    def order(seed: int, step: int) -> list[list[int]]:
+        return indices(TrainBatchSampler(30, 8, SIZE, seed=seed, global_step=lambda: step))
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 3) != order(0, 6)
+    assert order(0, 0) != order(1, 0)
+
+
+def test_keys_carry_epoch_and_size() -> None:
+    keys = next(iter(TrainBatchSampler(30, 8, SIZE, global_step=lambda: 7)))
+    assert {(key.epoch, key.image_size) for key in keys} == {(2, SIZE)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    batches=st.integers(1, 12),
+    accumulation=st.integers(1, 5),
+    limit=st.one_of(st.integers(1, 15), st.floats(0.5, 1.0)),
+    step=st.integers(0, 60),
+)
+def test_any_step_resumes_in_the_uninterrupted_sequence(
+    batches: int, accumulation: int, limit: int | float, step: int
+) -> None:
+    steps_done = 0
+    sampler = TrainBatchSampler(
+        batches * 2 + 1, 2, SIZE, accumulation=accumulation, limit=limit, global_step=lambda: steps_done
+    )
+    if sampler.num_batches == 0:
+        return
+    windows: list[list[list[int]]] = []  # the batches of each optimizer step
+    while len(windows) <= step:
+        epoch = indices(sampler)
+        windows += [epoch[i : i + accumulation] for i in range(0, len(epoch), accumulation)]
+        steps_done = len(windows)
+    steps_done = step
+    assert indices(sampler)[:accumulation][: len(windows[step])] == windows[step]
+
+
+def test_the_position_is_read_when_iteration_starts() -> None:
+    step = 0
+    sampler = TrainBatchSampler(30, 8, SIZE, global_step=lambda: step)
+    iterator = iter(sampler)
+    step = 1
+    assert [k.index for k in next(iterator)] == indices(TrainBatchSampler(30, 8, SIZE))[0]
+    assert len(indices(sampler)) == 2
+
+
+def test_a_limit_of_one_is_one_batch_and_of_one_point_nought_is_all() -> None:
+    assert len(indices(TrainBatchSampler(30, 8, SIZE, limit=1))) == 1
+    assert len(indices(TrainBatchSampler(30, 8, SIZE, limit=1.0))) == 3
+
+
+def test_too_few_images_are_refused_with_a_remedy() -> None:
+    with pytest.raises(ValueError, match=r"7 images.*data\.batch_size = 8.*to 7 or less"):
+        TrainBatchSampler(7, 8, SIZE)
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_a_remedy() -> None:
+    assert per_rank_batch_size(64, 4) == 16
+    with pytest.raises(ValueError, match=r"64 .* among 3 processes\. Set it to 63 or 66"):
+        per_rank_batch_size(64, 3)
+    with pytest.raises(ValueError, match=r"Set it to 4,"):
+        per_rank_batch_size(2, 4)
+    with pytest.raises(ValueError, match="positive"):
+        per_rank_batch_size(0, 1)
+
+
+@given(num_images=st.integers(1, 40), world_size=st.integers(1, 6), batch_size=st.integers(1, 7))
+def test_evaluation_sees_every_image_once(num_images: int, world_size: int, batch_size: int) -> None:
+    samplers = [
+        EvalBatchSampler(num_images, batch_size, SIZE, rank=r, world_size=world_size) for r in range(world_size)
+    ]
+    batches = [indices(sampler) for sampler in samplers]
+    assert [len(b) for b in batches] == [len(s) for s in samplers]
+    assert all(b for b in batches)
+    seen = [index for rank in batches for batch in rank for index in batch if index != NO_IMAGE]
+    assert sorted(seen) == list(range(num_images))
+    assert all(index == sorted(index) for index in ([i for b in rank for i in b] for rank in batches))
