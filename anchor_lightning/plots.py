@@ -14,10 +14,10 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -32,8 +32,8 @@ DENSITY_COLOURS = LinearSegmentedColormap.from_list("density", ["#eef0f3", "#c9c
 # Shares of the boxes that lie inside each contour, outermost first.
 ENCLOSED = (0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 GRID = 240
-MIN_BANDWIDTH = 0.02  # nats; keeps a set of equal boxes drawable
-MIN_SPAN = np.log(4.0)  # nats; keeps at least two powers of two on an axis
+MIN_BANDWIDTH, MIN_SPAN = 0.02, np.log(4.0)  # nats; equal boxes stay drawable, an axis shows two powers of two
+Limits = list[tuple[float, float]]
 
 
 def anchor_figure(box_wh: ArrayLike, shapes: Mapping[str, ArrayLike], *, title: str | None = None) -> Figure:
@@ -62,11 +62,11 @@ def anchor_figure(box_wh: ArrayLike, shapes: Mapping[str, ArrayLike], *, title: 
 
     figure = Figure(figsize=(6.4, 6.8), layout="constrained", facecolor=PAPER)
     plane = figure.add_subplot(facecolor=PAPER)
-    for axis, (low, high), name in zip((plane.xaxis, plane.yaxis), limits, ("width", "height"), strict=True):
-        _pixel_axis(axis, low, high, f"box {name} (pixels)")
+    _pixel_axis(plane, "x", *limits[0], "box width (pixels)")
+    _pixel_axis(plane, "y", *limits[1], "box height (pixels)")
     plane.set_aspect("equal", adjustable="box")
     _dress(plane)
-    # Insets live in the plane's own coordinates: the marginals stay aligned with it at any figure size.
+    # Insets, so that the marginals stay aligned with the plane at any figure size.
     top = plane.inset_axes((0, 1.015, 1, 0.17), sharex=plane, facecolor=PAPER)
     right = plane.inset_axes((1.015, 0, 0.17, 1), sharey=plane, facecolor=PAPER)
     _draw_density(plane, top, right, log_boxes, limits)
@@ -74,7 +74,10 @@ def anchor_figure(box_wh: ArrayLike, shapes: Mapping[str, ArrayLike], *, title: 
         _draw_set(plane, top, right, name, log_wh, index)
     if set(log_shapes) == {"initial", "learned"} and len(log_shapes["initial"]) == len(log_shapes["learned"]):
         _draw_arrows(plane, log_shapes["initial"], log_shapes["learned"])
-    _finish(figure, plane, title)
+    if title:
+        figure.suptitle(title, color=INK)
+    if shapes:  # below the plane, where it cannot hide a shape
+        figure.legend(loc="outside lower center", ncols=4, frameon=False, labelcolor=INK)
     return figure
 
 
@@ -112,7 +115,9 @@ def trajectory_figure(
         for anchor in range(wh.shape[1]):
             colour, dash = COLOURS[anchor % len(COLOURS)], DASHES[anchor // len(COLOURS) % len(DASHES)]
             panel.plot(step, wh[:, anchor, side], color=colour, linestyle=dash, linewidth=1.6)
-        _pixel_axis(panel.yaxis, low, high, f"anchor {name} (pixels)")
+            # The dot at the end also makes a run of a single step visible.
+            panel.plot(step[-1], wh[-1, anchor, side], "o", color=colour, markersize=4, clip_on=False, zorder=5)
+        _pixel_axis(panel, "y", low, high, f"anchor {name} (pixels)")
         panel.set_xlabel("optimizer step", color=INK)
         panel.set_xlim(step.min(), step.max() + (step.max() == step.min()))
         _dress(panel)
@@ -154,8 +159,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150)
 def _log_boxes(box_wh: ArrayLike) -> np.ndarray:
     """(N, 2) natural logarithms of the boxes that have a positive finite shape."""
     wh = np.asarray(box_wh, dtype=np.float64)
-    if wh.size == 0:
-        return np.zeros((0, 2))
+    wh = wh if wh.size else np.zeros((0, 2))
     if wh.ndim != 2 or wh.shape[1] != 2:
         raise ValueError(f"expected boxes as (N, 2) widths and heights, got an array of shape {wh.shape}")
     good = (np.isfinite(wh) & (wh > 0)).all(axis=1)
@@ -172,7 +176,7 @@ def _log_shapes(name: str, wh: ArrayLike) -> np.ndarray:
     return np.log(array)
 
 
-def _square_limits(log_boxes: np.ndarray, log_shapes: np.ndarray) -> list[tuple[float, float]]:
+def _square_limits(log_boxes: np.ndarray, log_shapes: np.ndarray) -> Limits:
     """(low, high) in nats per column, equally long, around nearly all boxes and every shape."""
     points = log_shapes
     if len(log_boxes):
@@ -203,16 +207,12 @@ def _centres(low: float, high: float) -> np.ndarray:
     return np.exp(low + (np.arange(GRID) + 0.5) * (high - low) / GRID)
 
 
-def _draw_density(
-    plane: Axes, top: Axes, right: Axes, log_boxes: np.ndarray, limits: list[tuple[float, float]]
-) -> None:
+def _draw_density(plane: Axes, top: Axes, right: Axes, log_boxes: np.ndarray, limits: Limits) -> None:
     """Contours of the boxes' density on the plane, and the two marginals."""
     (w_low, w_high), (h_low, h_high) = limits
     _draw_marginal(top, log_boxes[:, 0], w_low, w_high, vertical=False)
     _draw_marginal(right, log_boxes[:, 1], h_low, h_high, vertical=True)
-    plane.text(
-        0.985, 0.015, f"{len(log_boxes):,} boxes", transform=plane.transAxes, ha="right", color=FAINT, fontsize=8
-    )
+    plane.annotate(f"{len(log_boxes):,} boxes", (0.985, 0.015), xycoords="axes fraction", ha="right", color=FAINT)
     # Square shapes lie on this line, wide ones below, tall ones above.
     plane.axline((1, 1), (2, 2), color=FAINT, linewidth=0.7, linestyle=(0, (1, 3)), zorder=1.5)
     column, row = _cells(log_boxes[:, 0], w_low, w_high), _cells(log_boxes[:, 1], h_low, h_high)
@@ -226,45 +226,29 @@ def _draw_density(
     share = np.cumsum(falling) / falling.sum()
     levels = np.unique(falling[np.searchsorted(share, ENCLOSED).clip(max=falling.size - 1)])
     colours = DENSITY_COLOURS(np.linspace(0, 1, len(levels)))
-    plane.contourf(
-        _centres(w_low, w_high),
-        _centres(h_low, h_high),
-        density,
-        levels=[*levels, np.inf],
-        colors=colours,
-        zorder=1,
-    )
+    sides = _centres(w_low, w_high), _centres(h_low, h_high)
+    plane.contourf(*sides, density, levels=[*levels, np.inf], colors=colours, zorder=1)
 
 
 def _draw_marginal(axes: Axes, log_values: np.ndarray, low: float, high: float, *, vertical: bool) -> None:
     """The density of one side of the boxes, along the neighbour's axis and without one of its own."""
     axes.set_axis_off()
-    cell = _cells(log_values, low, high)
-    cell = cell[(cell >= 0) & (cell < GRID)]
-    if not len(cell):
+    (axes.set_xlim if vertical else axes.set_ylim)(0, 1.05)
+    inside = (log_values >= low) & (log_values < high)
+    if not inside.any():
         return
-    density = _kernel(log_values, (high - low) / GRID, 1) @ np.bincount(cell, minlength=GRID)
+    counts = np.bincount(_cells(log_values[inside], low, high), minlength=GRID)[:GRID]
+    density = _kernel(log_values, (high - low) / GRID, 1) @ counts
     fill = axes.fill_betweenx if vertical else axes.fill_between
     fill(_centres(low, high), density / density.max(), color="#c9ced6", edgecolor="#667080", linewidth=0.8)
-    (axes.set_xlim if vertical else axes.set_ylim)(0, 1.05)
 
 
 def _draw_set(plane: Axes, top: Axes, right: Axes, name: str, log_wh: np.ndarray, index: int) -> None:
     """One set of shapes: markers on the plane, short ticks at the foot of the marginals."""
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
     w, h = np.exp(log_wh).T
-    plane.plot(
-        w,
-        h,
-        marker,
-        label=name,
-        color=colour,
-        markersize=8,
-        markeredgecolor=PAPER,
-        markeredgewidth=1.1,
-        zorder=4 + 0.1 * index,
-        clip_on=False,
-    )
+    edge: dict[str, Any] = {"markeredgecolor": PAPER, "markeredgewidth": 1.1}
+    plane.plot(w, h, marker, label=name, color=colour, markersize=8, zorder=4 + 0.1 * index, clip_on=False, **edge)
     top.vlines(w, 0, 0.14, color=colour, linewidth=1.6, zorder=4)
     right.hlines(h, 0, 0.14, color=colour, linewidth=1.6, zorder=4)
     # Shapes that coincide (`identical`) would look like one.
@@ -277,13 +261,14 @@ def _draw_set(plane: Axes, top: Axes, right: Axes, name: str, log_wh: np.ndarray
 def _draw_arrows(plane: Axes, log_from: np.ndarray, log_to: np.ndarray) -> None:
     """A thin arrow from each shape of one set to its namesake in the other."""
     for start, end in zip(np.exp(log_from), np.exp(log_to), strict=True):
-        style = {"arrowstyle": "->", "color": INK, "linewidth": 0.8, "alpha": 0.7, "shrinkA": 4, "shrinkB": 5}
-        plane.annotate("", end, start, arrowprops=style, zorder=3)
+        arrow = {"arrowstyle": "->", "color": INK, "linewidth": 0.8, "alpha": 0.7, "shrinkA": 4, "shrinkB": 5}
+        plane.annotate("", end, start, arrowprops=arrow, zorder=3)
 
 
-def _pixel_axis(axis: Axis, low: float, high: float, label: str) -> None:
-    """Make an axis logarithmic in pixels from `low` to `high` (nats), with ticks at powers of two."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (np.exp(low), np.exp(high))})
+def _pixel_axis(axes: Axes, letter: str, low: float, high: float, label: str) -> None:
+    """Make the x or y axis logarithmic in pixels from `low` to `high` (nats), with ticks at powers of two."""
+    axes.set(**{f"{letter}scale": "log", f"{letter}lim": (np.exp(low), np.exp(high))})
+    axis = axes.xaxis if letter == "x" else axes.yaxis
     powers = 2.0 ** np.arange(np.ceil(low / np.log(2)), np.floor(high / np.log(2)) + 1)
     ticks = powers[:: 1 + len(powers) // 12]
     if len(ticks) < 4:
@@ -302,11 +287,8 @@ def _label_ends(panel: Axes, log_ends: np.ndarray, low: float, high: float) -> N
     heights = np.maximum.accumulate(log_ends[order] - gap * np.arange(len(order))) + gap * np.arange(len(order))
     heights -= (heights - log_ends[order]).mean() if len(order) else 0
     for anchor, height in zip(order, heights, strict=True):
-        colour = COLOURS[anchor % len(COLOURS)]
-        at = (1.015, float(np.exp(height)))
-        panel.annotate(
-            str(anchor), at, xycoords=panel.get_yaxis_transform(), va="center", color=colour, annotation_clip=False
-        )
+        text = panel.text(1.015, float(np.exp(height)), str(anchor), va="center", transform=panel.get_yaxis_transform())
+        text.set_color(COLOURS[anchor % len(COLOURS)])
 
 
 def _dress(axes: Axes) -> None:
@@ -316,12 +298,3 @@ def _dress(axes: Axes) -> None:
     axes.set_axisbelow(True)
     for spine in axes.spines.values():
         spine.set(color=FAINT, linewidth=0.8)
-
-
-def _finish(figure: Figure, plane: Axes, title: str | None) -> None:
-    """Title above, legend below: neither can hide a shape."""
-    if title:
-        figure.suptitle(title, color=INK)
-    handles, labels = plane.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, labelcolor=INK)

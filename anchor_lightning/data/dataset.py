@@ -120,7 +120,7 @@ class DetectionDataset(Dataset[Sample]):
         self._labels = np.concatenate([empty_labels, *(r.truth.labels[u] for r, u in pairs)])
         # Shared memory: workers mark what they could not read and the main process counts it.
         self._bad = torch.zeros(len(records), dtype=torch.uint8)
-        self._bad.share_memory_()  # type: ignore[no-untyped-call]
+        self._bad.share_memory_()
 
     def __len__(self) -> int:
         return len(self._ids)

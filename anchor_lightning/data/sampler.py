@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -144,6 +144,30 @@ class EvalBatchSampler(Sampler[list[SampleKey]]):
             yield [SampleKey(NO_IMAGE, 0, self.image_size)]
         for start in range(0, len(self.share), self.batch_size):
             yield [SampleKey(i, 0, self.image_size) for i in self.share[start : start + self.batch_size]]
+
+
+def rewind_partial_window(checkpoint: dict[str, Any], accumulation: int) -> None:
+    """Moves Lightning's batch counters in a checkpoint back to the last optimizer step.
+
+    `TrainBatchSampler` replays a partly accumulated window from its first batch, but Lightning counts the batches that
+    the killed run had already seen, ends the first window and the first epoch early, and so skips as many. To be called
+    from `LightningModule.on_load_checkpoint`; changes nothing where no window was open.
+
+    Args:
+        checkpoint: A Lightning checkpoint that is about to be restored; changed in place.
+        accumulation: Batches per optimizer step.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    current = progress["current"]
+    # Within `on_train_batch_end` the batch is done and not yet counted as completed.
+    uncounted = int(current["ready"] == current["processed"] == current["completed"] + 1)
+    done = current["completed"] + uncounted
+    step_was_done = progress["is_last_batch"] and current["ready"] == done
+    surplus = 0 if step_was_done else done % accumulation
+    if surplus:
+        for counts in (progress["total"], current):
+            first = counts["completed"] + uncounted - surplus
+            counts.update(ready=first + 1, started=first + 1, processed=first, completed=first)
 
 
 def per_rank_batch_size(batch_size: int, world_size: int) -> int:

@@ -140,10 +140,6 @@ def warp_boxes(
 def distort_colour(images: Tensor, colour: Tensor) -> Tensor:
     """Images with hue shifted and saturation and value scaled, then clamped to [0, 1] (`distort_image` of the C code).
 
-    With value V, chroma C and hue h in sixths of the circle, a channel of the new image is
-    V' - C' max(0, min(k, 4 - k, 1)) with k = (n + h') mod 6, n = 5, 3, 1 for red, green, blue; V' = exposure V,
-    C' = exposure saturation C. Saturation itself, a quotient, is never needed.
-
     Args:
         images: (B, 3, H, W) floating point RGB in [0, 1].
         colour: (B, 3), see `DetectionBatch.colour`.
@@ -154,22 +150,35 @@ def distort_colour(images: Tensor, colour: Tensor) -> Tensor:
     Note:
         As in the C code saturation and value are not clamped before the conversion back, the result is.
     """
-    hue, saturation, exposure = colour.to(images.dtype)[:, :, None, None].unbind(1)  # (B, 1, 1) each
-    red, green, blue = images.unbind(1)  # (B, H, W) each
-    value = images.amax(1)
-    chroma = value - images.amin(1)
-    inverse = 1 / chroma.clamp_min(torch.finfo(images.dtype).tiny ** 0.5)
-    sixths = torch.where(
-        value == red,
-        (green - blue) * inverse,
-        torch.where(value == green, (blue - red) * inverse + 2, (red - green) * inverse + 4),
-    )
-    sixths += 6 * hue
-    value *= exposure
-    chroma *= saturation * exposure
     result = torch.empty_like(images)
-    for channel, offset in enumerate((5, 3, 1)):
-        k = (sixths + offset).remainder_(6)
-        weight = torch.minimum(k, 4 - k).clamp_(0, 1)
-        torch.sub(value, weight.mul_(chroma), out=result[:, channel])
-    return result.clamp_(0, 1)
+    factors = colour.to(images.dtype)[:, :, None, None]  # (B, 3) -> (B, 3, 1, 1)
+    # On the CPU the many passes over one image stay in the cache: several times faster than over the batch.
+    step = 1 if images.device.type == "cpu" else max(1, len(images))
+    for part in zip(images.split(step), factors.split(step), result.split(step), strict=True):
+        _distort_into(*part)
+    return result
+
+
+def _distort_into(images: Tensor, factors: Tensor, result: Tensor) -> None:
+    """Without branches and without saturation itself, a quotient that is never needed.
+
+    With value V, minimum m and chroma C = V - m, the hue in sixths of the circle is ±(1 + (G + B - R - m) / C), with
+    the sign of G - B. The new red is V' - C' clamp(2 - |h' - 3|, 0, 1), the new green
+    V' - C' clamp(|h' - 2| - 1, 0, 1) and the new blue V' - C' clamp(|h' - 4| - 1, 0, 1), where V' = exposure V and
+    C' = exposure saturation C.
+    """
+    red, green, blue = images.unbind(1)  # (B, H, W) each
+    hue, saturation, exposure = factors.unbind(1)  # (B, 1, 1) each
+    value, minimum = images.amax(1), images.amin(1)
+    chroma = value - minimum
+    sixths = (green + blue).sub_(red).sub_(minimum)
+    # Where the chroma is 0 the hue is of no account, but must be finite.
+    sixths.div_(chroma.clamp_min(torch.finfo(images.dtype).tiny)).add_(1).copysign_(green - blue)
+    turns = sixths.div_(6).add_(hue)
+    sixths = turns.sub_(turns.floor()).mul_(6)
+    value.mul_(exposure)
+    chroma.mul_(saturation * exposure)
+    torch.sub(value, (sixths - 3).abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma), out=result[:, 0])
+    torch.sub(value, (sixths - 2).abs_().sub_(1).clamp_(0, 1).mul_(chroma), out=result[:, 1])
+    torch.sub(value, (sixths - 4).abs_().sub_(1).clamp_(0, 1).mul_(chroma), out=result[:, 2])
+    result.clamp_(0, 1)

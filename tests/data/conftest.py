@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ class MemoryDataset(DetectionDataset):
 class MemoryModule(DetectionDataModule):
     """A data module without files."""
 
-    counts = {"train": 20, "val": 7, "test": 3}
+    counts: ClassVar[dict[str, int]] = {"train": 20, "val": 7, "test": 3}
 
     @property
     def class_names(self) -> list[str]:

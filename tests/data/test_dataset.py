@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from anchor_lightning.data.dataset import (
     DetectionDataset,
@@ -112,7 +113,8 @@ def test_persistent_workers_follow_the_epoch() -> None:
         )
 
     workers, plain = loader(1), loader(0)
-    for step in (0, 5, 12):
+    for done in (0, 5, 12):
+        step = done
         got, expected = list(workers), list(plain)
         assert len(got) == len(expected)
         assert all(same(a, b) for a, b in zip(got, expected, strict=True))
@@ -138,8 +140,6 @@ def test_boxes_fit_images_that_are_decoded_at_a_fraction(tmp_path: Path) -> None
     pixels = np.zeros((480, 640, 3), dtype=np.uint8)
     pixels[96:384, 64:320] = 255
     path = tmp_path / "big.png"
-    from PIL import Image
-
     Image.fromarray(pixels).save(path)
     dataset = DetectionDataset([record(1, [[64, 96, 320, 384]], (480, 640), str(path))])
     made = dataset[SampleKey(0, 0, (96, 128))]

@@ -108,6 +108,11 @@ def test_a_native_crop_is_a_piece_of_the_image() -> None:
         np.testing.assert_array_equal(warp_image(image, params, (64, 96)), piece[:, ::-1] if params.flip else piece)
 
 
+def test_native_crops_reach_every_place() -> None:
+    places = {round(draw_native_crop(rng(seed), (34, 40), (32, 40)).top * 34) for seed in range(60)}
+    assert places == {0, 1, 2}
+
+
 def test_a_native_crop_of_a_small_image_holds_all_of_it() -> None:
     for seed in range(8):
         params = draw_native_crop(rng(seed), (30, 40), (64, 96))
@@ -123,6 +128,8 @@ def test_drawn_parameters_keep_their_ranges_and_reach_them() -> None:
         length = np.array([getattr(w, size) for w in windows])
         assert -0.3 <= start.min() < -0.29
         assert 0.29 < start.max() <= 0.3
+        assert 0.7 <= (start + length).min() < 0.71
+        assert 1.29 < (start + length).max() <= 1.3
         assert 0.4 <= length.min() < 0.5
         assert 1.5 < length.max() <= 1.6
     assert 0.45 < np.mean([w.flip for w in windows]) < 0.55

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import logging
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -112,6 +113,15 @@ def test_an_overlap_on_a_threshold_reaches_it(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_widths_are_taken_in_double_precision(backend: Backend) -> None:
+    # The upper half of the truth: IoU 1/2. In float32 the width 4096 - 2^-14 would round up to 4096: below 1/2.
+    left = 2.0**-14
+    truths = [truth(1, [[left, 0, 4096, 20]], [0])]
+    result = coco_average_precision(truths, {1: found([[left, 0, 4096, 10]], [0.5], [0])}, 1, backend)
+    assert result.summary["map_50"] == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_average_precision_by_size_by_hand(backend: Backend) -> None:
     # One medium truth, found with IoU 0.64 (32 x 32 of 40 x 40: reaches 0.5, 0.55, 0.6), one small truth, missed.
     # The recall levels 0 to 0.5 are 51 of 101: over all sizes AP at 0.5 is 51 / 101, medium alone 1, small alone 0.
@@ -163,11 +173,13 @@ def test_without_truth_everything_is_nan_and_without_detections_zero(backend: Ba
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_nothing_is_printed_or_logged(
+def test_nothing_is_printed_logged_or_warned_of(
     backend: Backend, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    coco_average_precision([truth(1, [BOX], [0])], {1: found([BOX] * 150, [0.5] * 150, [0] * 150)}, 1, backend)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        coco_average_precision([truth(1, [BOX], [0])], {1: found([BOX] * 150, [0.5] * 150, [0] * 150)}, 1, backend)
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
 

@@ -33,14 +33,16 @@ def postprocess(predictions: Predictions, log_wh: Tensor, score_threshold: float
     boxes = decode(raw, log_wh, stride).permute(0, 1, 3, 4, 2).flatten(1, 3)  # (B, A*H*W, 4)
     boxes = box_convert(boxes, "cxcywh", "xyxy")
     limit = boxes.new_tensor([grid_w, grid_h, grid_w, grid_h]) * stride
-    boxes = boxes.clamp_min(0).minimum(limit)
+    # As in the C code NMS sees the boxes before they are clipped; an image's size beyond the edges is enough, and keeps
+    # the coordinates that batched_nms shifts apart by class small enough for float32.
+    boxes = boxes.maximum(-limit).minimum(2 * limit)
     probability = raw[:, :, NUM_BOX_CHANNELS:].softmax(2) * raw[:, :, 4:NUM_BOX_CHANNELS].sigmoid()
     scores = probability.permute(0, 1, 3, 4, 2).flatten(1, 3)  # (B, A*H*W, C)
     cells = grid_h * grid_w
-    return [_of_one_image(b, s, score_threshold, cells) for b, s in zip(boxes, scores, strict=True)]
+    return [_of_one_image(b, s, score_threshold, cells, limit) for b, s in zip(boxes, scores, strict=True)]
 
 
-def _of_one_image(boxes: Tensor, scores: Tensor, score_threshold: float, cells: int) -> Detections:
+def _of_one_image(boxes: Tensor, scores: Tensor, score_threshold: float, cells: int, limit: Tensor) -> Detections:
     num_classes = scores.shape[1]
     flat = scores.flatten()
     candidates = (flat > score_threshold).nonzero().squeeze(1)
@@ -55,4 +57,5 @@ def _of_one_image(boxes: Tensor, scores: Tensor, score_threshold: float, cells: 
         if len(keep) == MAX_DETECTIONS or num == len(candidates):
             break
         num = min(4 * num, len(candidates))
-    return Detections(boxes[box[keep]], flat[chosen[keep]], label[keep], box[keep] // cells)
+    clipped = boxes[box[keep]].clamp_min(0).minimum(limit)
+    return Detections(clipped, flat[chosen[keep]], label[keep], box[keep] // cells)
