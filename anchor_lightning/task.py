@@ -22,6 +22,7 @@ from anchor_lightning.anchors import (
     num_shapes,
 )
 from anchor_lightning.anchors.assignment import Distance
+from anchor_lightning.data.sampler import rewind_partial_window
 from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.metrics.evaluator import DetectionEvaluator
 from anchor_lightning.structures import DetectionBatch, Detections
@@ -237,6 +238,8 @@ class DetectionTask(LightningModule):
 
     def detect(self, batch: DetectionBatch) -> list[Detections]:
         """The detections of each image, in pixels of the stored images."""
+        if len(batch) == 0:  # a rank without images of its own
+            return []
         predictions = self.detector(batch.images.contiguous(memory_format=torch.channels_last))
         found = self.detector.postprocess(predictions, self.shapes.log_wh, self.hparams["score_threshold"])
         height, width = batch.images.shape[-2:]
@@ -298,7 +301,7 @@ class DetectionTask(LightningModule):
             raise FloatingPointError(f"The loss is not finite; nothing was written. {self._last_checkpoint()}")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint that this model cannot continue, naming both values.
+        """Refuses a checkpoint that this model cannot continue, naming both values; prepares the data position.
 
         Raises:
             ValueError: Another number of classes or shapes, another width or head.
@@ -315,3 +318,5 @@ class DetectionTask(LightningModule):
                     f"model.{name}: the checkpoint was made with {saved}, this run has {ours}; give the "
                     "configuration that the checkpoint was made with (config.yaml in its run folder), or another one."
                 )
+        if self._trainer is not None and "loops" in checkpoint:
+            rewind_partial_window(checkpoint, self.trainer.accumulate_grad_batches)

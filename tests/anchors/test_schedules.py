@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from anchor_lightning.anchors import clustering_weight_at, learning_rate_at, temperature_at
@@ -14,7 +16,7 @@ def test_the_papers_temperature() -> None:
 
 def test_geometric_temperature() -> None:
     values = [temperature_at(step, 2.0, 100, "geometric") for step in range(101)]
-    ratios = [after / before for before, after in zip(values[:-2], values[1:-1], strict=True)]
+    ratios = [after / before for before, after in pairwise(values[:-1])]
     assert max(ratios) == pytest.approx(min(ratios))
     assert values[0] == 2.0 and values[99] * ratios[0] == pytest.approx(0.01) and values[100] == 0.0
 
