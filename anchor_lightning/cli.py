@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from anchor_lightning.callbacks import AnchorLogger, Checkpoint, ClusteringDecay, PredictionWriter, SoftAssignment
 from anchor_lightning.data import DetectionDataModule
@@ -63,6 +63,14 @@ class AnchorLightningCLI(LightningCLI):
         loggers.sort(key=lambda logger: not isinstance(logger, CSVLogger))
         return super().instantiate_trainer(logger=loggers, **kwargs)
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            for logger in self.trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.finish()  # the next run of this process is a run of its own
+
 
 def main(args: ArgsType = None) -> AnchorLightningCLI:
     """Runs a sub-command.
@@ -85,10 +93,19 @@ def main(args: ArgsType = None) -> AnchorLightningCLI:
             args=words,
         )
     except (ValueError, FloatingPointError) as error:
+        if (ours := raised_here(error)) is None:
+            raise
+        # Made for the user: the sentence is worth more than the way it took through the code.
+        raise SystemExit(f"anchor_lightning: {ours}") from None
+
+
+def raised_here(error: BaseException | None) -> BaseException | None:
+    """The error itself, or the one that caused it, if this package raised it; None if it came from somewhere else."""
+    while error is not None:
         if Path(traceback.extract_tb(error.__traceback__)[-1].filename).is_relative_to(HERE):
-            # We raised it for the user: the sentence is worth more than the way it took through the code.
-            raise SystemExit(f"anchor_lightning: {error}") from None
-        raise
+            return error
+        error = error.__cause__  # jsonargparse wraps what a class raises when it is made
+    return None
 
 
 def named_configs(words: list[str]) -> list[str]:

@@ -38,8 +38,9 @@ class WandbLogger(LightningWandbLogger):
             rank_zero_info(
                 "No W&B key: the run is logged offline (to upload: `wandb login` or WANDB_API_KEY, then `wandb sync`)."
             )
-        Path(save_dir).mkdir(parents=True, exist_ok=True)
-        super().__init__(project=project, name=name, save_dir=save_dir, offline=offline, log_model=log_model, **kwargs)
+        folder = Path(save_dir).absolute()  # W&B falls back to a temporary folder where this one does not exist
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(project=project, name=name, save_dir=folder, offline=offline, log_model=log_model, **kwargs)
 
 
 def has_key() -> bool:

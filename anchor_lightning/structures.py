@@ -100,7 +100,7 @@ class Assignment:
     log_wh: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning moves what `predict_step` returns field by field
 class Detections:
     """The final boxes of one image, highest score first.
 

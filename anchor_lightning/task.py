@@ -25,7 +25,7 @@ from anchor_lightning.anchors.assignment import Distance
 from anchor_lightning.data.sampler import rewind_partial_window
 from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.metrics.evaluator import DetectionEvaluator
-from anchor_lightning.structures import DetectionBatch, Detections
+from anchor_lightning.structures import DetectionBatch, Detections, Predictions
 
 # §4.2.1: (0~100, 1e-4), (100~15000, 1e-3), (15000~27000, 1e-4), (27000~30000, 1e-5)
 VOC_LEARNING_RATE: Final = {0: 1e-4, 100: 1e-3, 15000: 1e-4, 27000: 1e-5}
@@ -135,6 +135,12 @@ class DetectionTask(LightningModule):
         """The data module of the run."""
         return self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer attaches it at run time
 
+    def forward(self, images: Tensor) -> Predictions:
+        """Raw predictions for (B, 3, H, W) images in [0, 1]."""
+        dtype = next(self.detector.parameters()).dtype  # not float32 under trainer.precision bf16-true
+        predictions: Predictions = self.detector(images.to(dtype, memory_format=torch.channels_last))
+        return predictions
+
     # Training
 
     def on_fit_start(self) -> None:
@@ -152,7 +158,7 @@ class DetectionTask(LightningModule):
     def training_step(self, batch: DetectionBatch, batch_idx: int) -> Tensor:
         """The loss of Eq. 11: the detector's terms plus the clustering term, with δ held fixed."""
         log_wh = self.shapes.log_wh
-        predictions = self.detector(batch.images.contiguous(memory_format=torch.channels_last))
+        predictions = self(batch.images)
         assignment = assign(
             log_wh,
             batch.boxes_xyxy,
@@ -170,8 +176,9 @@ class DetectionTask(LightningModule):
         weight = self.clustering_weight * self.trainer.world_size
         terms["loss_clustering"] = weight * clustering_loss(log_wh, assignment.log_wh, assignment.delta, num_boxes)
         loss = torch.stack(list(terms.values())).sum()
-        self._check_finite(loss, terms, batch)
-        self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()}, batch_size=len(batch))
+        terms = {name: term.detach() for name, term in terms.items()}
+        self._check_finite(loss.detach(), terms, batch)
+        self.log_dict({f"train/{name}": term for name, term in terms.items()}, batch_size=len(batch))
         self.log("train/loss", loss.detach(), batch_size=len(batch), prog_bar=True)
         return loss
 
@@ -188,7 +195,7 @@ class DetectionTask(LightningModule):
         On an accelerator reading the loss makes the host wait, so it is read when the loss is logged anyway; in between
         the verdict stays on the device, and `on_save_checkpoint` reads it before anything is written.
         """
-        finite = loss.detach().isfinite()
+        finite = loss.isfinite()
         self._loss_is_finite = finite if self._loss_is_finite is None else self._loss_is_finite & finite
         is_read = self.device.type == "cpu" or self.trainer.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if is_read and not self._loss_is_finite:
@@ -240,7 +247,7 @@ class DetectionTask(LightningModule):
         """The detections of each image, in pixels of the stored images."""
         if len(batch) == 0:  # a rank without images of its own
             return []
-        predictions = self.detector(batch.images.contiguous(memory_format=torch.channels_last))
+        predictions = self(batch.images)
         found = self.detector.postprocess(predictions, self.shapes.log_wh, self.hparams["score_threshold"])
         height, width = batch.images.shape[-2:]
         scales = batch.original_sizes.flip(1) / batch.original_sizes.new_tensor([width, height])  # (B, 2), x and y

@@ -1,0 +1,222 @@
+"""Through the front door: every shipped configuration on tiny made data, and what bad input gets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.loggers import CSVLogger
+
+from anchor_lightning.cli import CONFIG_FOLDERS, find_config, main, named_configs
+from tests.made_data import make_brainwash, make_coco, make_voc
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(str(path.relative_to(CONFIG_FOLDERS[0])) for path in CONFIG_FOLDERS[0].rglob("*.yaml"))
+SMALL = """
+    --model.width 0.1 --data.batch_size 2 --data.num_workers 0 --trainer.accelerator cpu --trainer.max_steps 2
+    --trainer.val_check_interval 2 --trainer.enable_progress_bar false --trainer.log_every_n_steps 1
+    --trainer.num_sanity_val_steps 0 --model.prior_images 0
+""".split()
+SYNTHETIC = [
+    "--config",
+    "synthetic.yaml",
+    *SMALL,
+    "--data.num_train",
+    "6",
+    "--data.num_val",
+    "2",
+    "--data.image_size",
+    "64",
+]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run starts in a folder of its own, offline, and as a user types it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def values(folder: Path, key: str) -> list[float]:
+    return [float(row[key]) for row in rows(folder / "metrics.csv") if row.get(key)]
+
+
+@pytest.mark.parametrize(
+    ("config", "make", "sizes"),
+    [
+        ("voc.yaml", make_voc, ["--data.image_size", "64"]),
+        ("coco.yaml", make_coco, ["--data.image_size", "[64, 96]"]),
+        ("brainwash.yaml", make_brainwash, ["--data.image_size", "64", "--data.val_image_size", "[96, 128]"]),
+        ("small.yaml", make_voc, ["--data.image_size", "64", "--data.years", "[2012]"]),
+        ("synthetic.yaml", None, ["--data.image_size", "64", "--data.num_train", "6", "--data.num_val", "2"]),
+    ],
+)
+def test_every_configuration_trains(
+    tmp_path: Path, config: str, make: Callable[[Path], Path] | None, sizes: list[str]
+) -> None:
+    data = [] if make is None else ["--data.root", str(make(tmp_path / "data"))]
+    main(["fit", "--config", config, *SMALL, *sizes, *data])
+    run = tmp_path / "runs" / "version_0"
+    found = {str(path.relative_to(run)) for path in run.rglob("*")}
+    assert {"config.yaml", "metrics.csv", "anchors.csv", "anchors.png", "checkpoints/last.ckpt"} <= found
+    keys = set(rows(run / "metrics.csv")[0])
+    losses = {f"train/{name}" for name in ("loss", "loss_xy", "loss_wh", "loss_objectness", "loss_class")}
+    scalars = {"anchors/temperature", "anchors/lambda", "anchors/mean_best_iou", "train/loss_clustering"}
+    shapes = {f"anchors/{k}/{side}" for k in range(5) for side in "wh"} | {f"anchors/usage_{k}" for k in range(5)}
+    metrics = {f"val/{name}" for name in ("map", "map_50", "map_voc07", "map_voc")}
+    assert losses | scalars | shapes | metrics <= keys
+    assert sum(values(run, f"anchors/usage_{k}")[-1] for k in range(5)) == pytest.approx(1)
+    learned = rows(run / "anchors.csv")
+    assert learned[0].keys() == {"step", "anchor", "w", "h"}
+    assert {row["step"] for row in learned} >= {"0", "2"}
+    torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    if config in ("voc.yaml", "coco.yaml", "brainwash.yaml"):
+        assert list((tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb")), "W&B is the default there"
+
+
+@pytest.mark.parametrize("overlay", [name for name in CONFIGS if "/" in name])
+def test_every_overlay_composes(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "voc.yaml", "--config", overlay, "--print_config"])
+    assert end.value.code == 0
+    composed = yaml.safe_load(capsys.readouterr().out)
+    given = yaml.safe_load((CONFIG_FOLDERS[0] / overlay).read_text())
+
+    def holds(part: object, whole: object) -> bool:
+        if isinstance(part, dict) and isinstance(whole, dict):
+            return all(holds(value, whole[key]) for key, value in part.items())
+        if isinstance(part, list) and isinstance(whole, list):
+            return all(holds(a, b) for a, b in zip(part, whole, strict=True))
+        return part == whole
+
+    assert holds(given, composed), "what the overlay says is what comes out"
+    assert composed["trainer"]["max_steps"] == 30000, "and what it does not mention stays"
+
+
+def test_the_baseline_is_the_baseline(tmp_path: Path) -> None:
+    main(["fit", *SYNTHETIC, "--config", "ablation/baseline.yaml"])
+    run = tmp_path / "runs" / "version_0"
+    learned = rows(run / "anchors.csv")
+    assert len({(row["w"], row["h"]) for row in learned if row["anchor"] == "0"}) == 1
+    assert set(values(run, "anchors/temperature")) == {0.0} and set(values(run, "train/loss_clustering")) == {0.0}
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert not any("head.norm" in name for name in state)
+
+
+def test_validate_test_and_predict_from_a_checkpoint(tmp_path: Path) -> None:
+    main(["fit", *SYNTHETIC])
+    trained = values(tmp_path / "runs" / "version_0", "val/map_50")[-1]
+    for command in ("validate", "test", "predict"):
+        options = [word for pair in zip(SYNTHETIC[::2], SYNTHETIC[1::2], strict=True) for word in pair]
+        main([command, *options, "--ckpt_path", "last"])
+    assert values(tmp_path / "runs" / "version_1", "val/map_50") == [pytest.approx(trained, abs=1e-6)]
+    tested = rows(tmp_path / "runs" / "version_2" / "metrics.csv")[0]
+    assert {"test/map_50", "test/map_voc07"} <= tested.keys()
+    assert sum(key.startswith("test/ap_voc07/") for key in tested) == 4, "one for each class"
+    predictions = json.loads((tmp_path / "runs" / "version_3" / "predictions.json").read_text())
+    assert all(set(row) == {"image_id", "category_id", "bbox", "score"} for row in predictions)
+
+
+def test_last_is_the_newest_run_and_a_saved_config_repeats_it(tmp_path: Path) -> None:
+    main(["fit", *SYNTHETIC])
+    config = str(tmp_path / "runs" / "version_0" / "config.yaml")
+    main(["fit", "--config", config, "--ckpt_path", "last", "--trainer.max_steps", "4"])
+    steps = [row["step"] for row in rows(tmp_path / "runs" / "version_1" / "anchors.csv")]
+    assert steps[0] == "2" and steps[-1] == "4"
+    main(["fit", "--config", config, "--trainer.max_steps", "4"])
+    resumed, whole = (
+        torch.load(tmp_path / "runs" / f"version_{n}" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for n in (1, 2)
+    )
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_tensorboard_gets_the_figure(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    main(["fit", *SYNTHETIC, "--config", "logger/tensorboard.yaml"])
+    (events,) = (tmp_path / "runs" / "tensorboard").rglob("events.out*")
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    assert "anchors/figure" in accumulator.Tags()["images"]
+    assert {"anchors/0/w", "train/loss"} <= set(accumulator.Tags()["scalars"])
+    assert (tmp_path / "runs" / "version_0" / "metrics.csv").exists(), "CSV always"
+
+
+def test_logger_of_ones_own_keeps_the_run_folder(tmp_path: Path) -> None:
+    cli = main(["fit", *SYNTHETIC, "--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "here"])
+    assert isinstance(cli.trainer.loggers[0], CSVLogger) and len(cli.trainer.loggers) == 1
+    assert list((tmp_path / "here").rglob("anchors.png"))
+
+
+def test_fast_dev_run_leaves_nothing(tmp_path: Path) -> None:
+    main(["fit", *SYNTHETIC, "--trainer.fast_dev_run", "true"])
+    assert not list(tmp_path.rglob("anchors.*"))
+
+
+def test_names_of_configurations(tmp_path: Path) -> None:
+    shipped = str(CONFIG_FOLDERS[0] / "voc.yaml")
+    assert named_configs(["fit", "--config", "voc.yaml", "-c", "voc.yaml", "--config=voc.yaml"]) == [
+        "fit",
+        "--config",
+        shipped,
+        "-c",
+        shipped,
+        f"--config={shipped}",
+    ]
+    (tmp_path / "voc.yaml").write_text("{}")
+    assert find_config("voc.yaml") == "voc.yaml", "a file here goes before a shipped one"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config", "vco.yaml"], "no shipped configuration; shipped are .*voc.yaml"),
+        (["--config", "voc.yaml", "--data.root", "nowhere"], "nowhere"),
+        ([*SYNTHETIC, "--data.image_size", "100"], r"data\.image_size.*multiple of 32.*96 or 128"),
+        ([*SYNTHETIC, "--model.anchors.init", "[[10, -4]]"], "shape 0 .* must be positive"),
+        ([*SYNTHETIC, "--model.anchors.num", "3", "--model.anchors.init", "uniform"], "has 5 shapes"),
+        ([*SYNTHETIC, "--data.batch_size", "7"], r"6 images, fewer than data\.batch_size"),
+        ([*SYNTHETIC, "--ckpt_path", "nothing.ckpt"], "there is no file nothing.ckpt"),
+        ([*SYNTHETIC, "--ckpt_path", "last"], r"no checkpoints/last\.ckpt"),
+        ([*SYNTHETIC, "--model.detector", "yolov9"], "yolov9"),
+        ([*SYNTHETIC, "--soft_assignment.steps", "-1"], "must be 0 or more"),
+    ],
+)
+def test_what_bad_input_gets(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One message that says it, an exit code that is not 0."""
+    import re
+
+    with pytest.raises(SystemExit) as end:
+        main(["fit", *words])
+    said = f"{end.value.code} {capsys.readouterr().err}"
+    assert end.value.code not in (0, None)
+    assert re.search(message, said, re.DOTALL), said[-2000:]
+
+
+def test_an_error_of_ours_ends_without_a_traceback(tmp_path: Path) -> None:
+    words = ["fit", "--config", "voc.yaml", "--data.root", "nowhere", "--trainer.logger", "false"]
+    run = subprocess.run(
+        [sys.executable, "-m", "anchor_lightning", *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PATH": "", "PYTHONPATH": str(REPOSITORY), "HOME": str(tmp_path)},
+        timeout=240,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr and "nowhere" in run.stderr.splitlines()[-1]

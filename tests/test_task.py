@@ -1,0 +1,310 @@
+"""The task in Lightning's real loop, on the synthetic set, small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+
+from anchor_lightning import DetectionTask
+from anchor_lightning.callbacks import ClusteringDecay, SoftAssignment
+from anchor_lightning.data import SyntheticDataModule
+from anchor_lightning.structures import DetectionBatch
+
+SMALL = {"width": 0.1, "learning_rate": {0: 1e-3}, "prior_images": 0}
+
+
+def make_data(**options: Any) -> SyntheticDataModule:
+    return SyntheticDataModule(
+        **{"num_train": 16, "num_val": 4, "batch_size": 4, "image_size": 64, "num_workers": 0, "seed": 0} | options
+    )
+
+
+def make_task(**options: Any) -> DetectionTask:
+    seed_everything(0, verbose=False)
+    return DetectionTask(num_classes=4, **SMALL | options)
+
+
+def make_trainer(tmp_path: Path, **options: Any) -> Trainer:
+    defaults: dict[str, Any] = {
+        "max_steps": 4,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+        "use_distributed_sampler": False,
+        "default_root_dir": tmp_path,
+        "check_val_every_n_epoch": None,
+        "val_check_interval": 4,
+    }
+    return Trainer(**defaults | options)
+
+
+class Recorder(Callback):
+    """Keeps what the task held at every step."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        self.rows.append(
+            {
+                "temperature": pl_module.temperature,
+                "lambda": pl_module.clustering_weight,
+                "distance": pl_module.distance,
+            }
+            | rates
+        )
+
+
+def test_parameter_groups(tmp_path: Path) -> None:
+    task = make_task(anchors={"init": "uniform", "lr_mult": 3.0}, learning_rate={0: 0.1, 2: 0.01})
+    recorder = Recorder()
+    trainer = make_trainer(tmp_path, callbacks=[recorder])
+    trainer.fit(task, datamodule=make_data())
+    groups = {group["name"]: group for group in trainer.optimizers[0].param_groups}
+    assert groups["anchors"]["params"] == [task.shapes.log_wh]
+    assert groups["anchors"]["weight_decay"] == groups["network_no_decay"]["weight_decay"] == 0
+    assert groups["network"]["weight_decay"] == 5e-4
+    assert all(p.dim() == 4 for p in groups["network"]["params"]), "only convolutions' weights are decayed"
+    assert all(p.dim() == 1 for p in groups["network_no_decay"]["params"])
+    assert sum(len(g["params"]) for g in groups.values()) == len(list(task.parameters()))
+    by_step = [(row["network"], row["network_no_decay"], row["anchors"]) for row in recorder.rows[-2:]]
+    assert by_step == [(0.01, 0.01, pytest.approx(0.03))] * 2
+    assert groups["network"]["momentum"] == 0.9
+
+
+def test_schedules_follow_global_step(tmp_path: Path) -> None:
+    recorder = Recorder()
+    callbacks = [SoftAssignment(start=2.0, steps=4, distance="l2"), ClusteringDecay(start=1.0, steps=2), recorder]
+    # With two batches a step the schedules must count steps, not batches.
+    trainer = make_trainer(tmp_path, max_steps=6, accumulate_grad_batches=2, callbacks=callbacks)
+    trainer.fit(make_task(anchors={"init": "uniform"}), datamodule=make_data())
+    seen = {(row["temperature"], row["lambda"], row["distance"]) for row in recorder.rows}
+    assert seen == {(2.0, 1.0, "l2"), (1.5, 0.5, "l2"), (1.0, 0.0, "l2"), (0.5, 0.0, "l2"), (0.0, 0.0, "iou")}
+
+
+def test_auto_temperature_is_critical(tmp_path: Path) -> None:
+    from anchor_lightning.anchors import critical_temperature
+
+    data, recorder = make_data(), Recorder()
+    callbacks = [SoftAssignment(start="auto", steps=4), recorder]
+    make_trainer(tmp_path, callbacks=callbacks, max_steps=1).fit(
+        make_task(anchors={"init": "uniform"}), datamodule=data
+    )
+    assert recorder.rows[-1]["temperature"] == pytest.approx(critical_temperature(data.train_box_shapes()))
+
+
+def test_shapes_move_or_stay(tmp_path: Path) -> None:
+    for learn in (True, False):
+        task = make_task(anchors={"init": "uniform", "learn": learn})
+        start = task.shapes.wh.clone()
+        make_trainer(tmp_path).fit(task, datamodule=make_data())
+        assert torch.equal(task.shapes.wh, start) == (not learn)
+        torch.testing.assert_close(task.shapes.initial_wh, start)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_shapes_are_float32_and_move_under_low_precision(tmp_path: Path, precision: Any) -> None:
+    task = make_task(anchors={"init": "uniform"}, learning_rate={0: 1e-5})
+    start = task.shapes.wh.clone()
+    make_trainer(tmp_path, precision=precision).fit(task, datamodule=make_data())
+    moved = (task.shapes.wh / start).log().abs()
+    assert task.shapes.log_wh.dtype == torch.float32
+    # One bfloat16 step at log 96 is 0.03: had the shapes been rounded, they would have moved by that or not at all.
+    assert 0 < float(moved.max()) < 0.01
+
+
+def test_kmeans_once_and_never_with_a_checkpoint(tmp_path: Path) -> None:
+    from anchor_lightning.anchors import kmeans_shapes
+
+    data = make_data()
+    task = make_task()
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.fit(task, datamodule=data)
+    expected = kmeans_shapes(data.train_box_shapes(), 5)
+    torch.testing.assert_close(task.shapes.initial_wh, expected)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+
+    class NoBoxes(SyntheticDataModule):
+        def train_box_shapes(self) -> torch.Tensor:
+            raise AssertionError("k-means was run although a checkpoint was given")
+
+    resumed = make_task()
+    data = NoBoxes(num_train=16, num_val=4, batch_size=4, image_size=64, num_workers=0, seed=0)
+    make_trainer(tmp_path, max_steps=2).fit(resumed, datamodule=data, ckpt_path=tmp_path / "one.ckpt")
+    torch.testing.assert_close(resumed.shapes.initial_wh, expected)
+
+
+def test_clipping_never_touches_the_shapes(tmp_path: Path) -> None:
+    class Gradients(Callback):
+        norms: tuple[float, float] = (0.0, 0.0)
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+            network = torch.stack([p.grad.norm() for p in pl_module.detector.parameters()]).norm()
+            self.norms = (float(network), float(pl_module.shapes.log_wh.grad.norm()))
+
+    norms = []
+    for clip in (None, 1e-3):
+        gradients = Gradients()
+        trainer = make_trainer(tmp_path, max_steps=1, gradient_clip_val=clip, callbacks=[gradients])
+        trainer.fit(make_task(anchors={"init": "uniform"}), datamodule=make_data())
+        norms.append(gradients.norms)
+    assert norms[0][0] > 0.1 and norms[1][0] == pytest.approx(1e-3, rel=1e-2)
+    assert norms[0][1] == norms[1][1] > 1e-3
+
+
+def test_without_any_box(tmp_path: Path) -> None:
+    """A batch without boxes trains: the loss is finite and the shapes get a gradient of 0, not none."""
+    task = make_task(anchors={"init": "uniform"})
+
+    class NoBoxes(SyntheticDataModule):
+        def on_after_batch_transfer(self, batch: DetectionBatch, dataloader_idx: int) -> DetectionBatch:
+            batch = super().on_after_batch_transfer(batch, dataloader_idx)
+            batch.mask = torch.zeros_like(batch.mask)
+            batch.boxes_xyxy = torch.zeros_like(batch.boxes_xyxy)
+            batch.labels = torch.full_like(batch.labels, -1)
+            return batch
+
+    data = NoBoxes(num_train=16, num_val=4, batch_size=4, image_size=64, num_workers=0, seed=0)
+    start = task.shapes.wh.clone()
+    callbacks = [SoftAssignment(steps=10), ClusteringDecay(steps=10)]
+    make_trainer(tmp_path, callbacks=callbacks).fit(task, datamodule=data)
+    assert torch.equal(task.shapes.wh, start)
+    assert task.shapes.log_wh.grad is not None and not task.shapes.log_wh.grad.any()
+
+
+def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(tmp_path: Path) -> None:
+    class Poison(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: DetectionBatch, batch_idx: int) -> None:
+            if trainer.global_step == 3:
+                batch.images.fill_(float("nan"))
+
+    from anchor_lightning.callbacks import Checkpoint
+
+    trainer = make_trainer(
+        tmp_path,
+        callbacks=[Poison(), Checkpoint(every_n_train_steps=2, dirpath=str(tmp_path / "ckpt"))],
+        enable_checkpointing=True,
+    )
+    with pytest.raises(FloatingPointError, match=r"step 3: loss_xy nan.*images \[.*last checkpoint.*last\.ckpt"):
+        trainer.fit(make_task(anchors={"init": "uniform"}), datamodule=make_data())
+    saved = torch.load(tmp_path / "ckpt" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2
+    assert all(value.isfinite().all() for value in saved["state_dict"].values() if value.is_floating_point())
+    with pytest.raises(FloatingPointError, match="nothing was written"):
+        trainer.save_checkpoint(tmp_path / "spoilt.ckpt")
+    assert not (tmp_path / "spoilt.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 7}, r"model\.num_classes: the checkpoint was made with 4, this run has 7"),
+        ({"width": 0.2}, r"model\.width: .* 0\.1, .* 0\.2"),
+        ({"bn_without_shift": False}, r"model\.bn_without_shift: .*True.*False"),
+        ({"anchors": {"init": "identical", "num": 3}}, r"model\.anchors\.num: .* 5, .* 3"),
+    ],
+)
+def test_refuses_a_checkpoint_that_does_not_fit(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    task = make_task(anchors={"init": "uniform"})
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.fit(task, datamodule=make_data())
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    other = DetectionTask(**{"num_classes": 4, "anchors": {"init": "uniform"}} | SMALL | options)
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path).fit(other, datamodule=make_data(), ckpt_path=tmp_path / "one.ckpt")
+
+
+def test_refuses_a_foreign_checkpoint() -> None:
+    with pytest.raises(ValueError, match="holds no anchor shapes"):
+        make_task(anchors={"init": "uniform"}).on_load_checkpoint({"state_dict": {"weight": torch.zeros(1)}})
+
+
+def test_checkpoint_is_plain_and_loads_by_itself(tmp_path: Path) -> None:
+    task = make_task(anchors={"init": "uniform"})
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.fit(task, datamodule=make_data())
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    torch.load(tmp_path / "one.ckpt", weights_only=True)
+    loaded = DetectionTask.load_from_checkpoint(tmp_path / "one.ckpt")
+    torch.testing.assert_close(loaded.shapes.wh, task.shapes.wh.cpu())
+    assert loaded.hparams["learning_rate"] == {0: 1e-3} and not loaded.shapes.pending
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"learning_rate": {5: 0.1}}, "from step 0 on"), ({"num_classes": 0}, "at least one class")],
+)
+def test_refuses_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DetectionTask(**{"num_classes": 4, "anchors": {"init": "uniform"}} | options)
+
+
+def test_evaluates_in_pixels_of_the_stored_image(tmp_path: Path) -> None:
+    """A network whose answers are the truth scores 1, on images that are stretched by different factors in x and y."""
+    task = make_task(anchors={"init": "uniform"})
+    data = make_data(val_image_size=[64, 160])
+    truths = {truth.image_id: truth for truth in data.ground_truth("val")}
+
+    def perfect(predictions: Any, log_wh: Any, threshold: float) -> list[Any]:
+        from anchor_lightning.structures import Detections
+
+        found = []
+        for image_id in current.image_ids.tolist():
+            truth = truths[image_id]
+            boxes = torch.from_numpy(truth.boxes_xyxy).float() * torch.tensor([160, 64, 160, 64]) / 224
+            labels = torch.from_numpy(truth.labels)
+            found.append(Detections(boxes, torch.ones(len(labels)), labels, torch.zeros_like(labels)))
+        return found
+
+    original = task.detect
+
+    def detect(batch: DetectionBatch) -> list[Any]:
+        nonlocal current
+        current = batch
+        return original(batch)
+
+    current: Any = None
+    task.detect = detect  # type: ignore[method-assign]
+    task.detector.postprocess = perfect  # type: ignore[method-assign]
+    trainer = make_trainer(tmp_path, limit_val_batches=None)
+    (metrics,) = trainer.validate(task, datamodule=data, verbose=False)
+    assert metrics["val/map_50"] == pytest.approx(1) and metrics["val/map_voc"] == pytest.approx(1)
+    assert metrics["val/map"] == pytest.approx(1)
+
+
+def test_same_seed_same_run(tmp_path: Path) -> None:
+    """Whatever the number of workers."""
+    ends = []
+    for num_workers in (0, 2):
+        task = make_task(anchors={"init": "uniform"})
+        make_trainer(tmp_path).fit(task, datamodule=make_data(num_workers=num_workers))
+        ends.append(task.state_dict())
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, accumulation: int) -> None:
+    def callbacks() -> list[Callback]:
+        return [SoftAssignment(steps=6), ClusteringDecay(steps=6)]
+
+    options = {"accumulate_grad_batches": accumulation}
+    whole = make_task(anchors={"init": "identical"})
+    make_trainer(tmp_path, max_steps=6, callbacks=callbacks(), **options).fit(whole, datamodule=make_data())
+    first = make_task(anchors={"init": "identical"})
+    trainer = make_trainer(tmp_path, max_steps=3, callbacks=callbacks(), **options)
+    trainer.fit(first, datamodule=make_data())
+    trainer.save_checkpoint(tmp_path / "three.ckpt")
+    second = make_task(anchors={"init": "identical"})
+    trainer = make_trainer(tmp_path, max_steps=6, callbacks=callbacks(), **options)
+    trainer.fit(second, datamodule=make_data(), ckpt_path=tmp_path / "three.ckpt")
+    expected, result = whole.state_dict(), second.state_dict()
+    assert all(torch.equal(expected[name], result[name]) for name in expected)
