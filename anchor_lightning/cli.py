@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
@@ -16,10 +19,17 @@ from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.task import DetectionTask
 
 HERE: Final = Path(__file__).resolve().parent
-CONFIG_FOLDERS: Final = (HERE.parent / "configs", HERE / "configs")
-"""Where the shipped configurations lie: beside the package in a checkout, inside it in a wheel."""
+CONFIG_FOLDER: Final = HERE / "configs" if (HERE / "configs").is_dir() else HERE.parent / "configs"
+"""Where the shipped configurations lie: inside the package in a wheel, beside it in a checkout."""
 CONFIG_FLAGS: Final = ("--config", "-c")
-WANDB_LOGGER: Final = "anchor_lightning.loggers.WandbLogger"
+DEFAULT_ROOT: Final = "runs"
+LINKED: Final = frozenset({"num_classes", "class_names"})
+KNOWN_WARNINGS: Final = (
+    r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on recent versions of torch
+    r".*is not supported by the model summary",  # the size in MB, not the training
+    r".*custom batch sampler `EvalBatchSampler`",  # it returns every index once, which is what is asked for
+    r".*The dirpath has changed",  # a resumed run has a folder of its own
+)
 
 
 class AnchorLightningCLI(LightningCLI):
@@ -46,11 +56,11 @@ class AnchorLightningCLI(LightningCLI):
                 raise SystemExit(f"--ckpt_path: there is no file {config.ckpt_path}")
 
     def before_instantiate_classes(self) -> None:
-        """Puts W&B's own files where the run folders are, unless told otherwise."""
+        """Puts what the loggers write where the run folders are, unless told otherwise."""
         trainer = self._get(self.config, "trainer")
         loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
         for logger in loggers:
-            if getattr(logger, "class_path", None) == WANDB_LOGGER and logger.init_args.save_dir == "runs":
+            if isinstance(logger, Namespace) and logger.init_args.get("save_dir") == DEFAULT_ROOT:
                 logger.init_args.save_dir = trainer.default_root_dir
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -78,21 +88,24 @@ def main(args: ArgsType = None) -> AnchorLightningCLI:
     Args:
         args: Command line as a list of words; `sys.argv` if not given.
     """
-    words = sys.argv[1:] if args is None else args
-    if isinstance(words, list):
-        words, sys.argv = named_configs(words), sys.argv[:1]  # LightningCLI warns about two sources of arguments
+    for message in KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    if args is None:
+        sys.argv[1:] = named_configs(sys.argv[1:])  # in place: DDP starts its other processes with the same words
+    elif isinstance(args, list):
+        args = named_configs(args)
     try:
         return AnchorLightningCLI(
             DetectionTask,
             DetectionDataModule,
             subclass_mode_data=True,
-            trainer_defaults={"default_root_dir": "runs", "use_distributed_sampler": False},
+            trainer_defaults={"default_root_dir": DEFAULT_ROOT, "use_distributed_sampler": False},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
-            args=words,
+            args=args,
         )
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, RuntimeError, FloatingPointError) as error:
         if (ours := raised_here(error)) is None:
             raise
         # Made for the user: the sentence is worth more than the way it took through the code.
@@ -102,7 +115,8 @@ def main(args: ArgsType = None) -> AnchorLightningCLI:
 def raised_here(error: BaseException | None) -> BaseException | None:
     """The error itself, or the one that caused it, if this package raised it; None if it came from somewhere else."""
     while error is not None:
-        if Path(traceback.extract_tb(error.__traceback__)[-1].filename).is_relative_to(HERE):
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames and Path(frames[-1].filename).is_relative_to(HERE):
             return error
         error = error.__cause__  # jsonargparse wraps what a class raises when it is made
     return None
@@ -133,12 +147,24 @@ def find_config(name: str) -> str:
         SystemExit: Neither exists.
     """
     if Path(name).is_file():
+        refuse_linked(Path(name))
         return name
-    for folder in CONFIG_FOLDERS:
-        if (folder / name).is_file():
-            return str(folder / name)
-    shipped = sorted(str(path.relative_to(folder)) for folder in CONFIG_FOLDERS for path in folder.rglob("*.yaml"))
+    if (CONFIG_FOLDER / name).is_file():
+        return str(CONFIG_FOLDER / name)
+    shipped = sorted(str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml"))
     raise SystemExit(f"--config {name}: no such file, and no shipped configuration; shipped are {', '.join(shipped)}")
+
+
+def refuse_linked(path: Path) -> None:
+    """Refuses a configuration that sets what comes from the data module; jsonargparse would ignore it without a word.
+
+    Raises:
+        SystemExit: It does.
+    """
+    content = yaml.safe_load(path.read_text())
+    model = content.get("model") if isinstance(content, dict) else None
+    for name in LINKED & set(model if isinstance(model, dict) else ()):
+        raise SystemExit(f"{path}: model.{name} comes from the data module; take it out (data.class_names can be set)")
 
 
 def newest_checkpoint(root: Path) -> Path:

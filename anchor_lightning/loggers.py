@@ -41,6 +41,7 @@ class WandbLogger(LightningWandbLogger):
         folder = Path(save_dir).absolute()  # W&B falls back to a temporary folder where this one does not exist
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(project=project, name=name, save_dir=folder, offline=offline, log_model=log_model, **kwargs)
+        self._wandb_init.pop("anonymous", None)  # Lightning sets it; W&B warns that it has no effect any more
 
 
 def has_key() -> bool:

@@ -6,7 +6,7 @@ C classes, H x W cells of the feature map, N a plain count.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -35,9 +35,11 @@ class GroundTruth:
     area: np.ndarray
 
 
-@dataclass
 class DetectionBatch:
     """A batch of images with their boxes padded to a common count.
+
+    Not a dataclass on purpose: Lightning's half precisions (`bf16-true`) round every float tensor that they find in a
+    dataclass, tuple or dict, and with it the boxes to whole multiples of 2 pixels.
 
     Args:
         images: (B, 3, H, W) RGB; uint8 in [0, 255] from the loader, floating point in [0, 1] on the device.
@@ -50,25 +52,36 @@ class DetectionBatch:
             (0, 1, 1) leaves an image as it is.
     """
 
-    images: Tensor
-    boxes_xyxy: Tensor
-    labels: Tensor
-    mask: Tensor
-    image_ids: Tensor
-    original_sizes: Tensor
-    colour: Tensor
+    def __init__(
+        self,
+        images: Tensor,
+        boxes_xyxy: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        image_ids: Tensor,
+        original_sizes: Tensor,
+        colour: Tensor,
+    ) -> None:
+        self.images = images
+        self.boxes_xyxy = boxes_xyxy
+        self.labels = labels
+        self.mask = mask
+        self.image_ids = image_ids
+        self.original_sizes = original_sizes
+        self.colour = colour
 
     def __len__(self) -> int:
         return self.images.shape[0]
 
-    def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
+    def to(self, device: torch.device | str) -> Self:
         """The batch with every tensor on `device` (what Lightning calls to move a batch)."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
-        return replace(self, **moved)
+        # Copies to the device may overlap with the work there; copies back must be done before the host reads them.
+        non_blocking = torch.device(device).type != "cpu"
+        return type(self)(**{name: t.to(device, non_blocking=non_blocking) for name, t in vars(self).items()})
 
     def pin_memory(self) -> Self:
         """The batch in page-locked memory (what `DataLoader(pin_memory=True)` calls)."""
-        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return type(self)(**{name: tensor.pin_memory() for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from typing import Any, Final, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from anchor_lightning.anchors import (
     AnchorOptions,
     AnchorShapes,
+    anchor_options,
     assign,
     clustering_loss,
     initial_shapes,
@@ -22,6 +23,7 @@ from anchor_lightning.anchors import (
     num_shapes,
 )
 from anchor_lightning.anchors.assignment import Distance
+from anchor_lightning.checks import check_checkpoint, check_options
 from anchor_lightning.data.sampler import rewind_partial_window
 from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.metrics.evaluator import DetectionEvaluator
@@ -29,8 +31,6 @@ from anchor_lightning.structures import DetectionBatch, Detections, Predictions
 
 # §4.2.1: (0~100, 1e-4), (100~15000, 1e-3), (15000~27000, 1e-4), (27000~30000, 1e-5)
 VOC_LEARNING_RATE: Final = {0: 1e-4, 100: 1e-3, 15000: 1e-4, 27000: 1e-5}
-MUST_MATCH: Final = ("detector", "num_classes", "width", "bn_without_shift")
-"""Hyper-parameters that a checkpoint's weights fit only if they are equal."""
 
 
 class DetectionTask(LightningModule):
@@ -68,7 +68,7 @@ class DetectionTask(LightningModule):
         num_classes: int,
         class_names: list[str] | None = None,
         detector: Literal["yolov2"] = "yolov2",
-        anchors: AnchorOptions | dict[str, Any] | None = None,
+        anchors: AnchorOptions | None = None,
         width: float = 1.0,
         bn_without_shift: bool = True,
         bn_scale_init: float = 1.0,
@@ -81,16 +81,12 @@ class DetectionTask(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        options = AnchorOptions(**anchors) if isinstance(anchors, dict) else anchors or AnchorOptions()
+        # A checkpoint holds plain types, so a dict comes back from it.
+        options = anchor_options(anchors) if isinstance(anchors, dict) else anchors or AnchorOptions()
         self.save_hyperparameters()
         # Plain types only: every checkpoint loads with torch.load(weights_only=True).
         self.hparams.update({"anchors": asdict(options), "learning_rate": dict(learning_rate)})
-        if 0 not in learning_rate:
-            raise ValueError(
-                f"model.learning_rate: give the rate from step 0 on, as in {{0: 0.001}}; got {learning_rate}"
-            )
-        if num_classes < 1:
-            raise ValueError(f"model.num_classes: {num_classes}; a detector needs at least one class")
+        check_options(self.hparams)
         num_anchors = num_shapes(options.init, options.num)
         self.class_names = class_names or [f"class {index}" for index in range(num_classes)]
         self.shapes = AnchorShapes(num_anchors, initial_shapes(options.init, options.num), learn=options.learn)
@@ -101,9 +97,12 @@ class DetectionTask(LightningModule):
         self.distance: Distance = distance
         self.evaluator: DetectionEvaluator | None = None
         self._loss_is_finite: Tensor | None = None
+        self._shown_loss = float("nan")
 
     def setup(self, stage: str) -> None:
         """Compiles the network if asked to."""
+        if stage == "fit":
+            rank_zero_info("The network starts from random weights; the paper's backbone was pretrained on ImageNet.")
         if not self.hparams["compile"]:
             return
         if any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++")):
@@ -132,8 +131,15 @@ class DetectionTask(LightningModule):
 
     @property
     def data(self) -> Any:
-        """The data module of the run."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer attaches it at run time
+        """The data module of the run.
+
+        Raises:
+            ValueError: The trainer was given loaders instead: shapes and metrics need the boxes of whole splits.
+        """
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer attaches it at run time
+        if data is None:
+            raise ValueError("Give the trainer a data module (datamodule=...) with train_box_shapes and ground_truth.")
+        return data
 
     def forward(self, images: Tensor) -> Predictions:
         """Raw predictions for (B, 3, H, W) images in [0, 1]."""
@@ -145,7 +151,21 @@ class DetectionTask(LightningModule):
 
     def on_fit_start(self) -> None:
         """Starts the shapes."""
+        self._loss_is_finite = None
         self._start_shapes()
+
+    def on_train_start(self) -> None:
+        """Puts this run's options into the optimizer, which has taken those of a checkpoint when it was restored."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for group, options in zip(optimizer.param_groups, self._parameter_groups(), strict=True):
+            group |= {name: value for name, value in options.items() if name != "params"}
+            group["momentum"] = self.hparams["momentum"]
+
+    def on_train_end(self) -> None:
+        """Reads the verdict on the last losses."""
+        if self._loss_is_finite is not None and not self._loss_is_finite:
+            raise FloatingPointError(f"The loss is not finite. {self._last_checkpoint()}")
 
     def on_train_batch_start(self, batch: DetectionBatch, batch_idx: int) -> None:
         """Sets the learning rates of this optimizer step."""
@@ -179,7 +199,9 @@ class DetectionTask(LightningModule):
         terms = {name: term.detach() for name, term in terms.items()}
         self._check_finite(loss.detach(), terms, batch)
         self.log_dict({f"train/{name}": term for name, term in terms.items()}, batch_size=len(batch))
-        self.log("train/loss", loss.detach(), batch_size=len(batch), prog_bar=True)
+        self.log("train/loss", loss.detach(), batch_size=len(batch))
+        # A bar that is given the tensor makes the host wait for the device at every step.
+        self.log("loss", self._shown_loss, batch_size=len(batch), prog_bar=True, logger=False)
         return loss
 
     def _global_num_boxes(self, mask: Tensor) -> Tensor:
@@ -197,8 +219,11 @@ class DetectionTask(LightningModule):
         """
         finite = loss.isfinite()
         self._loss_is_finite = finite if self._loss_is_finite is None else self._loss_is_finite & finite
-        is_read = self.device.type == "cpu" or self.trainer.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if is_read and not self._loss_is_finite:
+        every = self.trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
+        if self.device.type != "cpu" and self.trainer.global_step % every:
+            return
+        self._shown_loss = float(loss)
+        if not self._loss_is_finite:
             values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
             raise FloatingPointError(
                 f"The loss is not finite at step {self.trainer.global_step}: {values} (images "
@@ -213,18 +238,25 @@ class DetectionTask(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD over `network` (weights decayed), `network_no_decay` (biases, batch norms) and `anchors` (no decay)."""
+        rate = learning_rate_at(0, self.hparams["learning_rate"])
+        return torch.optim.SGD(self._parameter_groups(), lr=rate, momentum=self.hparams["momentum"])
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
         decayed: list[nn.Parameter] = []
         plain: list[nn.Parameter] = []
         for module in self.detector.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 (decayed if isinstance(module, nn.Conv2d) and name == "weight" else plain).append(parameter)
-        groups: list[dict[str, Any]] = [
+        return [
             {"name": "network", "params": decayed, "lr_mult": 1.0, "weight_decay": self.hparams["weight_decay"]},
-            {"name": "network_no_decay", "params": plain, "lr_mult": 1.0},
-            {"name": "anchors", "params": [self.shapes.log_wh], "lr_mult": self.hparams["anchors"]["lr_mult"]},
+            {"name": "network_no_decay", "params": plain, "lr_mult": 1.0, "weight_decay": 0.0},
+            {
+                "name": "anchors",
+                "params": [self.shapes.log_wh],
+                "lr_mult": self.hparams["anchors"]["lr_mult"],
+                "weight_decay": 0.0,
+            },
         ]
-        rate = learning_rate_at(0, self.hparams["learning_rate"])
-        return torch.optim.SGD(groups, lr=rate, momentum=self.hparams["momentum"])
 
     def configure_gradient_clipping(
         self,
@@ -292,8 +324,9 @@ class DetectionTask(LightningModule):
     def _log_metrics(self, prefix: str) -> None:
         assert self.evaluator is not None
         if not self.trainer.sanity_checking:
-            metrics = self.evaluator.compute(per_class=not self.trainer.training and prefix == "test")
-            self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()})
+            metrics = self.evaluator.compute(per_class=prefix == "test")
+            # Equal on all ranks already; without sync_dist Lightning warns about each of them.
+            self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()}, sync_dist=True)
         self.evaluator.reset()
 
     def predict_step(self, batch: DetectionBatch, batch_idx: int) -> tuple[Tensor, list[Detections]]:
@@ -304,26 +337,17 @@ class DetectionTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to write weights that a loss that was not finite has spoilt."""
-        if self._loss_is_finite is not None and not self._loss_is_finite:
-            raise FloatingPointError(f"The loss is not finite; nothing was written. {self._last_checkpoint()}")
+        broken = [n for n, t in checkpoint["state_dict"].items() if t.is_floating_point() and not t.isfinite().all()]
+        if broken or (self._loss_is_finite is not None and not self._loss_is_finite):
+            what = f"{len(broken)} weights ({broken[0]}, ...) are" if broken else "The loss is"
+            raise FloatingPointError(f"{what} not finite; nothing was written. {self._last_checkpoint()}")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint that this model cannot continue, naming both values; prepares the data position.
+        """Refuses a checkpoint that this model cannot continue, and prepares the data position of one that it can.
 
         Raises:
-            ValueError: Another number of classes or shapes, another width or head.
+            ValueError: See `check_checkpoint`.
         """
-        theirs = checkpoint.get("hyper_parameters", {})
-        shapes = checkpoint["state_dict"].get("shapes.log_wh")
-        if shapes is None:
-            raise ValueError("The checkpoint holds no anchor shapes (shapes.log_wh): it is not one of this project.")
-        pairs = {name: (theirs.get(name), self.hparams[name]) for name in MUST_MATCH}
-        pairs["anchors.num"] = (len(shapes), len(self.shapes.log_wh))
-        for name, (saved, ours) in pairs.items():
-            if saved != ours:
-                raise ValueError(
-                    f"model.{name}: the checkpoint was made with {saved}, this run has {ours}; give the "
-                    "configuration that the checkpoint was made with (config.yaml in its run folder), or another one."
-                )
+        check_checkpoint(checkpoint, self.hparams, len(self.shapes.log_wh))
         if self._trainer is not None and "loops" in checkpoint:
             rewind_partial_window(checkpoint, self.trainer.accumulate_grad_batches)

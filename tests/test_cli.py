@@ -14,16 +14,17 @@ import torch
 import yaml
 from lightning.pytorch.loggers import CSVLogger
 
-from anchor_lightning.cli import CONFIG_FOLDERS, find_config, main, named_configs
+from anchor_lightning.cli import CONFIG_FOLDER, find_config, main, named_configs
 from tests.made_data import make_brainwash, make_coco, make_voc
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(str(path.relative_to(CONFIG_FOLDERS[0])) for path in CONFIG_FOLDERS[0].rglob("*.yaml"))
-SMALL = """
-    --model.width 0.1 --data.batch_size 2 --data.num_workers 0 --trainer.accelerator cpu --trainer.max_steps 2
-    --trainer.val_check_interval 2 --trainer.enable_progress_bar false --trainer.log_every_n_steps 1
-    --trainer.num_sanity_val_steps 0 --model.prior_images 0
-""".split()
+CONFIGS = sorted(str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml"))
+SMALL = [
+    *("--model.width", "0.1", "--data.batch_size", "2", "--data.num_workers", "0"),
+    *("--trainer.accelerator", "cpu", "--trainer.max_steps", "2", "--trainer.val_check_interval", "2"),
+    *("--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"),
+    *("--trainer.num_sanity_val_steps", "0", "--model.prior_images", "0"),
+]
 SYNTHETIC = [
     "--config",
     "synthetic.yaml",
@@ -93,7 +94,7 @@ def test_every_overlay_composes(overlay: str, capsys: pytest.CaptureFixture[str]
         main(["fit", "--config", "voc.yaml", "--config", overlay, "--print_config"])
     assert end.value.code == 0
     composed = yaml.safe_load(capsys.readouterr().out)
-    given = yaml.safe_load((CONFIG_FOLDERS[0] / overlay).read_text())
+    given = yaml.safe_load((CONFIG_FOLDER / overlay).read_text())
 
     def holds(part: object, whole: object) -> bool:
         if isinstance(part, dict) and isinstance(whole, dict):
@@ -168,7 +169,7 @@ def test_fast_dev_run_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_names_of_configurations(tmp_path: Path) -> None:
-    shipped = str(CONFIG_FOLDERS[0] / "voc.yaml")
+    shipped = str(CONFIG_FOLDER / "voc.yaml")
     assert named_configs(["fit", "--config", "voc.yaml", "-c", "voc.yaml", "--config=voc.yaml"]) == [
         "fit",
         "--config",

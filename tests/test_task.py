@@ -241,7 +241,12 @@ def test_checkpoint_is_plain_and_loads_by_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"learning_rate": {5: 0.1}}, "from step 0 on"), ({"num_classes": 0}, "at least one class")],
+    [
+        ({"learning_rate": {5: 0.1}}, "from step 0 on"),
+        ({"num_classes": 0}, "must be 1 or more"),
+        ({"width": -1}, r"model\.width: -1"),
+        ({"anchors": {"inti": 1}}, "unknown inti"),
+    ],
 )
 def test_refuses_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -91,6 +91,14 @@ def critical_temperature(box_wh: Tensor) -> float:
 
     Args:
         box_wh: (N, 2) widths and heights > 0 of the training boxes, N >= 2.
+
+    Raises:
+        ValueError: There are fewer than two boxes.
     """
+    if len(box_wh) < 2:
+        raise ValueError(
+            f"soft_assignment.start: auto needs the spread of the training boxes, but there are {len(box_wh)}; "
+            "give T as a number"
+        )
     covariance = box_wh.double().log().T.cov(correction=0)
     return float(2 * torch.linalg.eigvalsh(covariance)[-1])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -53,6 +53,18 @@ class AnchorOptions:
     num: int | None = None
     learn: bool = True
     lr_mult: float = 1.0
+
+
+def anchor_options(given: dict[str, Any]) -> AnchorOptions:
+    """The options in a dict.
+
+    Raises:
+        ValueError: A key is unknown.
+    """
+    known = {field.name for field in fields(AnchorOptions)}
+    if unknown := sorted(set(given) - known):
+        raise ValueError(f"model.anchors: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    return AnchorOptions(**given)
 
 
 def num_shapes(init: AnchorInit, num: int | None) -> int:
@@ -134,8 +146,10 @@ def kmeans_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
         (num, 2) float32 centres, smallest area first.
 
     Raises:
-        ValueError: There are fewer than `num` distinct shapes.
+        ValueError: There are no boxes, or fewer than `num` distinct shapes.
     """
+    if len(box_wh) == 0:
+        raise ValueError("model.anchors.init: kmeans, but the training split has no boxes; use another init or split")
     boxes = box_wh.double()
     # A `unique` over all boxes of a large set costs more than the clustering; a sample mostly settles the question.
     if len(boxes[:RESTART_SAMPLE].unique(dim=0)) < num and (distinct := len(boxes.unique(dim=0))) < num:

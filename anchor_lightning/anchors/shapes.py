@@ -75,9 +75,10 @@ class AnchorShapes(nn.Module):
         super()._apply(keep_float32, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.pending = False
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if f"{prefix}log_wh" in state_dict:  # weights of a backbone alone bring no shapes
+            self.pending = False
 
     def extra_repr(self) -> str:
         """What `print(module)` shows."""

@@ -100,7 +100,7 @@ def learn_shapes(
         loss = loss + clustering_weight_at(step, options.clustering_weight, options.clustering_steps) * clustering
         optimizer.param_groups[0]["lr"] = learning_rate_at(step, options.learning_rate) * options.lr_mult
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         history[step + 1] = shapes.wh
     return history

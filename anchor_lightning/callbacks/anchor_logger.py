@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -43,41 +43,36 @@ class AnchorLogger(Callback):
         self.every_n_steps, self.figure_every_n_steps = every_n_steps, figure_every_n_steps
         self._boxes = torch.empty(0, 2)
         self._last_step = -1
-
-    @property
-    def state_key(self) -> str:
-        """One key whatever the cadence: the callback keeps no state."""
-        return type(self).__qualname__
+        self._mean_best_iou = float("nan")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the first row."""
+        """Takes the boxes to compare with, and draws the first figure: a run that is cut short has one, too."""
         if not trainer.is_global_zero:
             return
-        boxes = trainer.datamodule.train_box_shapes()  # type: ignore[attr-defined]
+        task: Any = pl_module
+        boxes = task.data.train_box_shapes()
         if len(boxes) > MAX_BOXES:
             boxes = boxes[torch.randperm(len(boxes), generator=torch.Generator().manual_seed(0))[:MAX_BOXES]]
         self._boxes = boxes
         self._last_step = -1
-        self._log(trainer, pl_module)
+        self._draw(trainer, pl_module)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Writes a row, and a figure, when the step is due."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Writes a row, and a figure, when the step is due: the shapes, T and λ that this step begins with."""
         step = trainer.global_step
-        if not trainer.is_global_zero or step == self._last_step:  # still accumulating
-            return
-        if step % self.every_n_steps == 0:
-            self._log(trainer, pl_module)
-        if step % self.figure_every_n_steps == 0:
-            self._draw(trainer, pl_module)
+        if trainer.is_global_zero and step != self._last_step:  # equal while batches accumulate
+            if step % self.every_n_steps == 0 or self._last_step < 0:
+                self._log(trainer, pl_module)
+            if step and step % self.figure_every_n_steps == 0:
+                self._draw(trainer, pl_module)
+            self._last_step = step
+        pl_module.log("anchors/mean_best_iou", self._mean_best_iou, prog_bar=True, logger=False, rank_zero_only=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last row, the figure and the table."""
         if not trainer.is_global_zero:
             return
-        if trainer.global_step != self._last_step:
-            self._log(trainer, pl_module)
+        self._log(trainer, pl_module)
         self._draw(trainer, pl_module)
         wh, initial = shapes_of(pl_module).wh.cpu(), shapes_of(pl_module).initial_wh.cpu()
         modes = getattr(trainer.datamodule, "mode_shapes", lambda: None)()  # type: ignore[attr-defined]
@@ -87,20 +82,20 @@ class AnchorLogger(Callback):
             if isinstance(logger, WandbLogger):
                 logger.log_table("anchors/table", columns=columns, data=rows)
 
-    def _best(self, wh: Tensor) -> tuple[Tensor, Tensor]:
+    def _best(self, wh: Tensor) -> tuple[float, Tensor]:
         """Mean best IoU, and the share of the boxes that each shape serves best."""
         iou, best = shape_iou(self._boxes[:, None], wh[None]).max(1)
-        return iou.mean(), best.bincount(minlength=len(wh)) / max(1, len(best))
+        return float(iou.mean()), best.bincount(minlength=len(wh)) / max(1, len(best))
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        step = self._last_step = trainer.global_step
+        step = trainer.global_step
         task: Any = pl_module
         wh = shapes_of(pl_module).wh.cpu()
-        mean_best_iou, usage = self._best(wh)
+        self._mean_best_iou, usage = self._best(wh)
         metrics = {
             "anchors/temperature": task.temperature,
             "anchors/lambda": task.clustering_weight,
-            "anchors/mean_best_iou": float(mean_best_iou),
+            "anchors/mean_best_iou": self._mean_best_iou,
         }
         for anchor, ((w, h), share) in enumerate(zip(wh.tolist(), usage.tolist(), strict=True)):
             metrics |= {f"anchors/{anchor}/w": w, f"anchors/{anchor}/h": h, f"anchors/usage_{anchor}": share}
@@ -149,7 +144,6 @@ def append_rows(path: Path, step: int, wh: Tensor) -> None:
         writer.writerows([step, anchor, f"{w:.4f}", f"{h:.4f}"] for anchor, (w, h) in enumerate(wh.tolist()))
 
 
-@rank_zero_only
 def log_figure(logger: Logger, key: str, figure: Figure, step: int) -> None:
     """Hands a figure to the loggers that take figures: Weights & Biases and TensorBoard."""
     if isinstance(logger, WandbLogger):

@@ -27,6 +27,13 @@ class ClusteringDecay(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sets λ of this step."""
+        self._set(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves what the next step would have begun with."""
+        self._set(trainer, pl_module)
+
+    def _set(self, trainer: Trainer, pl_module: LightningModule) -> None:
         task: Any = pl_module
         weight = clustering_weight_at(trainer.global_step, self.start, self.steps)
         task.clustering_weight = weight

@@ -35,7 +35,8 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Keeps the batch's detections."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        task: Any = pl_module
+        data = task.data
         category_ids = getattr(data, "category_ids", None) or list(range(1, data.num_classes + 1))
         image_ids, found = prediction
         for image_id, detections in zip(image_ids.tolist(), found, strict=True):

@@ -38,14 +38,21 @@ class SoftAssignment(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds the temperature that `auto` stands for, from the training boxes alone."""
+        task: Any = pl_module
         if self.start == "auto":
-            boxes = trainer.datamodule.train_box_shapes()  # type: ignore[attr-defined]
-            self._start_temperature = critical_temperature(boxes)
+            self._start_temperature = critical_temperature(task.data.train_box_shapes())
         else:
             self._start_temperature = self.start
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sets T and the distance of this step."""
+        self._set(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leaves what the next step would have begun with."""
+        self._set(trainer, pl_module)
+
+    def _set(self, trainer: Trainer, pl_module: LightningModule) -> None:
         task: Any = pl_module
         temperature = temperature_at(trainer.global_step, self._start_temperature, self.steps, self.schedule)
         task.temperature = temperature

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -266,7 +265,8 @@ class DetectionDataModule(LightningDataModule, ABC):
         images = batch.images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
         if self.augment and self.trainer is not None and self.trainer.training:
             images = distort_colour(images, batch.colour)
-        return replace(batch, images=images)
+        batch.images = images
+        return batch
 
     def teardown(self, stage: str) -> None:
         """Say how many images were skipped."""

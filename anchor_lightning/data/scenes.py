@@ -150,7 +150,7 @@ def _stretch(grid: np.ndarray) -> np.ndarray:
 
 def _background(rng: np.random.Generator) -> np.ndarray:
     """Smooth colour noise of three scales around muted colours; the finer ones often have a grain."""
-    base = np.array(_colour(rng.random(), 0.15 + 0.4 * rng.random(), 70 + 120 * rng.random()))
+    base = np.array(_colour(rng.random(), 0.1 + 0.35 * rng.random(), 70 + 120 * rng.random()))
     coarse = base + rng.normal(0, 26, (4, 4, 1)) + rng.normal(0, 13, (4, 4, 3))
     image = _stretch(coarse.clip(0, 255).astype(np.uint8))
     grey = np.zeros((CANVAS, CANVAS), dtype=np.float32)
@@ -212,16 +212,19 @@ def _paint_object(image: np.ndarray, item: SceneObject) -> None:
         alpha = np.ones((h, w), dtype=np.float32)
     elif item.label == 3:
         tip_up = v[::-1] if style[2] < 0.5 else v
-        share = np.clip(0.5 + along / np.hypot(w, h) * 1.3, 0, 1)
-        # The row that holds the tip is never empty, the opposite one is full: the box is tight.
-        alpha = np.clip(((1 - tip_up) / 2 + 0.5 / h - np.abs(u)) * (w / 2) + 0.5, 0, 1)
+        # Pixels to the slanted sides. The row that holds the tip is never empty, the opposite one is full: tight.
+        inside = ((1 - tip_up) / 2 + 0.5 / h - np.abs(u)) * (w / 2)
+        alpha = np.clip(inside + 0.5, 0, 1)
+        # A rim as of a road sign: a gradient alone is lost on a smooth background, and learned last by far.
+        rim = np.minimum(inside * (h / np.hypot(h, w / 2)), (1 + tip_up) * (h / 2)) - max(2.0, 0.09 * min(w, h))
+        share = np.maximum(0.45 * np.clip(0.5 + along / np.hypot(w, h), 0, 1), np.clip(0.5 - rim, 0, 1))
     else:
         radius = np.sqrt(u * u + v * v)
         alpha = np.clip((1 - radius) * (min(w, h) / 2) + 0.5, 0, 1)
         if item.label == 0:
             share = np.clip(np.sin(along * (np.pi / period) + 6 * style[2]) * 3 + 0.5, 0, 1)
         else:
-            inner = 0.45 + 0.15 * style[1]
+            inner = 0.38 + 0.15 * style[1]
             alpha *= np.clip((radius - inner) * (min(w, h) / 2) + 0.5, 0, 1)
             share = np.clip((radius - (1 + inner) / 2) * 20 + 0.5, 0, 1)
     # One strong colour and one that is always far from it in brightness.

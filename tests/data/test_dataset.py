@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ SIZE = (64, 96)
 
 
 def same(one: DetectionBatch, other: DetectionBatch) -> bool:
-    return all(torch.equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    return all(torch.equal(tensor, getattr(other, name)) for name, tensor in vars(one).items())
 
 
 def image_records(folder: Path, count: int, suffix: str = "jpg") -> list:

@@ -7,7 +7,7 @@ from typing import Final
 from torch import Tensor, nn
 
 BN_EPSILON: Final = 1e-6
-"""Inside the root; the published weights were made with this value."""
+"""Inside the root. The C code adds the same to the root itself, which differs for channels that are nearly constant."""
 LEAKY_SLOPE: Final = 0.1
 CHANNEL_MULTIPLE: Final = 8
 

@@ -1,0 +1,61 @@
+"""What is refused before work is done or lost: options out of range, checkpoints that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+MUST_MATCH: Final = ("detector", "num_classes", "width", "bn_without_shift")
+"""Options that a checkpoint's weights fit only if they are equal."""
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuses options out of their range before anything is built from them.
+
+    Raises:
+        ValueError: Naming the option, its value and its range.
+    """
+    ranges = {
+        "detector": (options["detector"] == "yolov2", "yolov2"),
+        "num_classes": (options["num_classes"] >= 1, "1 or more"),
+        "width": (options["width"] > 0, "more than 0"),
+        "momentum": (0 <= options["momentum"] < 1, "from 0 to below 1"),
+        "weight_decay": (options["weight_decay"] >= 0, "0 or more"),
+        "score_threshold": (0 <= options["score_threshold"] < 1, "from 0 to below 1"),
+        "prior_images": (options["prior_images"] >= 0, "0 or more"),
+        "anchors.lr_mult": (options["anchors"]["lr_mult"] >= 0, "0 or more"),
+        "learning_rate": (0 in options["learning_rate"], "given from step 0 on, as in {0: 0.001}"),
+    }
+    values = {**options, "anchors.lr_mult": options["anchors"]["lr_mult"]}
+    for name, (holds, valid) in ranges.items():
+        if not holds:
+            raise ValueError(f"model.{name}: {values[name]} must be {valid}")
+
+
+def check_checkpoint(checkpoint: Mapping[str, Any], options: Mapping[str, Any], num_anchors: int) -> None:
+    """Refuses a checkpoint that a task cannot continue, naming both values.
+
+    Args:
+        checkpoint: As Lightning loads it.
+        options: The task's hyper-parameters.
+        num_anchors: The task's number of shapes.
+
+    Raises:
+        ValueError: It is not of this project, or has another number of classes or shapes, another width or head.
+    """
+    theirs = checkpoint.get("hyper_parameters", {})
+    shapes = checkpoint["state_dict"].get("shapes.log_wh")
+    if shapes is None:
+        raise ValueError("The checkpoint holds no anchor shapes (shapes.log_wh): it is not one of this project.")
+    pairs = {name: (theirs.get(name), options[name]) for name in MUST_MATCH}
+    pairs["anchors.num"] = (len(shapes), num_anchors)
+    for name, (saved, ours) in pairs.items():
+        if saved != ours:
+            raise ValueError(
+                f"model.{name}: the checkpoint was made with {saved}, this run has {ours}; give the configuration that "
+                "the checkpoint was made with (config.yaml in its run folder), or another one."
+            )
+    if theirs.get("class_names") not in (None, options["class_names"]):
+        rank_zero_warn(f"The checkpoint's classes are {theirs['class_names']}, this run's {options['class_names']}.")

@@ -1,0 +1,109 @@
+"""Time of the loss with assignment, forward and backward, as a ratio to one matrix product and to the network's step.
+
+    python benchmarks/loss.py [--threads 2] [--rounds 30] [--width 1.0]
+
+13 x 13 x 5 x 25 predictions, 64 images of 20 boxes on average, soft assignment and clustering included. All three are
+timed in turn, round by round, so that a machine whose speed drifts slows them alike; medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from anchor_lightning.anchors import assign, clustering_loss, initial_shapes
+from anchor_lightning.detectors.yolov2 import YOLOv2
+from anchor_lightning.detectors.yolov2.loss import region_loss
+from anchor_lightning.structures import DetectionBatch, Predictions
+
+IMAGES, GRID, STRIDE, CLASSES, BUCKET = 64, 13, 32, 20, 32
+SIDE = GRID * STRIDE
+PRODUCT = 1024
+NETWORK_IMAGES = 2
+
+
+def make_batch() -> DetectionBatch:
+    """64 images with 8 to 32 boxes, 20 on average."""
+    counts = torch.randint(8, 33, (IMAGES, 1))
+    mask = torch.arange(BUCKET) < counts
+    wh = torch.rand(IMAGES, BUCKET, 2) * 150 + 10
+    corner = torch.rand(IMAGES, BUCKET, 2) * (SIDE - wh)
+    boxes = torch.cat([corner, corner + wh], dim=-1) * mask[..., None]
+    labels = torch.where(mask, torch.randint(0, CLASSES, mask.shape), -1)
+    empty = torch.zeros(IMAGES)
+    return DetectionBatch(empty, boxes, labels, mask, empty, empty, empty)
+
+
+def make_loss_step() -> Callable[[], None]:
+    """Assignment, all terms and their backward pass."""
+    batch = make_batch()
+    wh = initial_shapes("yolov2-voc")
+    assert wh is not None
+    log_wh = wh.log().requires_grad_()
+    raw = torch.randn(IMAGES, len(wh), 5 + CLASSES, GRID, GRID).requires_grad_()
+    temperature, prior, num_boxes = torch.tensor(1.0), torch.tensor(1.0), batch.mask.sum()
+
+    def step() -> None:
+        raw.grad = log_wh.grad = None
+        assignment = assign(log_wh, batch.boxes_xyxy, batch.mask, (GRID, GRID), STRIDE, temperature, "l2")
+        terms = region_loss(Predictions(raw, STRIDE), batch, assignment, log_wh, prior)
+        loss: Tensor = sum(terms.values()) + clustering_loss(log_wh, assignment.log_wh, assignment.delta, num_boxes)
+        loss.backward()
+
+    return step
+
+
+def make_network_step(width: float) -> Callable[[], None]:
+    """Forward and backward of the network on two images, in channels_last."""
+    network = YOLOv2(5, CLASSES, width).to(memory_format=torch.channels_last)
+    images = torch.rand(NETWORK_IMAGES, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        network.zero_grad()
+        network(images).raw.square().mean().backward()
+
+    return step
+
+
+def main() -> None:
+    """Times the three in turn and prints the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--width", type=float, default=1.0)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads)
+    a, b = torch.randn(2, PRODUCT, PRODUCT)
+    steps: dict[str, Callable[[], object]] = {
+        "loss": make_loss_step(),
+        "product": lambda: a @ b,
+        "network": make_network_step(options.width),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for round_ in range(options.rounds + 2):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if round_ >= 2:  # the first rounds warm up
+                seconds[name].append(time.perf_counter() - start)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"{options.threads} threads, {options.rounds} rounds, medians (and the fastest)")
+    for name, label in (
+        ("loss", f"loss and assignment, forward + backward, {IMAGES} images"),
+        ("product", f"{PRODUCT}³ matrix product, float32"),
+        ("network", f"network (width {options.width}), forward + backward, {NETWORK_IMAGES} images"),
+    ):
+        print(f"  {label}: {1e3 * median[name]:.2f} ms ({1e3 * min(seconds[name]):.2f})")
+    network_of_batch = median["network"] * IMAGES / NETWORK_IMAGES
+    print(f"  loss / product: {median['loss'] / median['product']:.2f}")
+    print(f"  loss / network's step on {IMAGES} images: {median['loss'] / network_of_batch:.5f}")
+
+
+if __name__ == "__main__":
+    main()

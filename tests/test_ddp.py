@@ -1,0 +1,57 @@
+"""Two processes on gloo, through the command line."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Three validation images for two ranks: the shares are uneven.
+WORDS = [
+    *("--config", "synthetic.yaml", "--model.width", "0.1", "--model.anchors.init", "kmeans"),
+    *("--data.batch_size", "4", "--data.num_workers", "0", "--data.num_train", "16", "--data.num_val", "3"),
+    *("--data.image_size", "64", "--trainer.max_steps", "3", "--trainer.val_check_interval", "3"),
+    *("--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"),
+    *("--trainer.num_sanity_val_steps", "0", "--model.score_threshold", "0.001"),
+    *("--anchor_logger.every_n_steps", "1"),
+]
+
+
+def run(folder: Path, *words: str) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run(
+        [sys.executable, "-m", "anchor_lightning", *words], cwd=folder, env=environment, timeout=280, check=True
+    )
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.timeout(600)
+def test_two_processes(tmp_path: Path) -> None:
+    run(tmp_path, "fit", *WORDS, "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    trained = tmp_path / "runs" / "version_0"
+    assert not (tmp_path / "runs" / "version_1").exists(), "one run, one folder"
+    run(tmp_path, "validate", *WORDS, "--ckpt_path", "last")
+    for key in ("val/map_50", "val/map", "val/map_voc07", "val/map_voc", "val/mar_100"):
+        two, one = (
+            [row[key] for row in rows(tmp_path / "runs" / f"version_{n}" / "metrics.csv") if row.get(key)]
+            for n in (0, 1)
+        )
+        assert len(two) == 1 and two == one, f"{key} differs"
+
+    # The first step's clustering term is the mean over the boxes of both ranks, whatever their counts: that of a single
+    # process on the same global batch, up to the order of the sum.
+    run(tmp_path, "fit", *WORDS)
+    steps = [rows(tmp_path / "runs" / f"version_{n}" / "anchors.csv") for n in (0, 2)]
+    assert [(r["w"], r["h"]) for r in steps[0] if r["step"] == "0"] == [
+        (r["w"], r["h"]) for r in steps[1] if r["step"] == "0"
+    ], "k-means of rank 0 is the k-means of one process"
+    assert (trained / "checkpoints" / "last.ckpt").exists() and (trained / "anchors.png").exists()
