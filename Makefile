@@ -18,8 +18,9 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
 demo: install
 	$(BIN)/python -m anchor_lightning fit --config synthetic.yaml
 
+# One thread: the tensors are small, and threads that wait for each other on a shared machine cost minutes.
 test: install
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 check: install
 	$(BIN)/ruff check .

@@ -41,10 +41,10 @@ SMALL = [
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("data")
     makers = {"voc": make_voc, "coco": make_coco, "brainwash": make_brainwash}
-    return {name: make(folder / name, num=2) for name, make in makers.items()}
+    return {name: make(folder / name) for name, make in makers.items()}
 
 
-@pytest.mark.parametrize(("table", "data", "overlays"), ROWS, ids=lambda value: "+".join([*value]) if value else "")
+@pytest.mark.parametrize(("table", "data", "overlays"), ROWS, ids=[f"{t}: {d} " + " + ".join(o) for t, d, o in ROWS])
 def test_row(
     table: str,
     data: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Literal
 
@@ -265,8 +266,9 @@ class DetectionDataModule(LightningDataModule, ABC):
         images = batch.images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
         if self.augment and self.trainer is not None and self.trainer.training:
             images = distort_colour(images, batch.colour)
-        batch.images = images
-        return batch
+        result = copy(batch)
+        result.images = images
+        return result
 
     def teardown(self, stage: str) -> None:
         """Say how many images were skipped."""
