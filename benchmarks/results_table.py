@@ -12,9 +12,11 @@ import argparse
 import csv
 import re
 import statistics
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from matplotlib.figure import Figure
 
 METRICS = {"val/map_50": "AP@.5", "val/map": "AP@.5:.95", "val/map_voc07": "AP@.5, VOC 2007"}
@@ -48,7 +50,7 @@ def read_run(folder: Path) -> Run:
     """Reads the newest version below a run's folder.
 
     Raises:
-        ValueError: The name does not say what the run is, or it has not been validated yet.
+        ValueError: The name does not say what the run is, or it has not been validated at its last step.
     """
     match = NAME.fullmatch(folder.name)
     versions = sorted(folder.glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
@@ -56,8 +58,9 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"{folder}: expected a folder ARM-INIT-seedN with a version_*/metrics.csv in it")
     rows = rows_of(versions[-1])
     validated = [row for row in rows if row.get("val/map_50")]
-    if not validated:
-        raise ValueError(f"{folder}: no validation in metrics.csv")
+    max_steps = yaml.safe_load((versions[-1].parent / "config.yaml").read_text())["trainer"]["max_steps"]
+    if not validated or int(validated[-1]["step"]) + 1 != max_steps:
+        raise ValueError(f"{folder}: not validated at its last step, {max_steps}")
     logged = [row for row in rows if row.get("anchors/mean_best_iou")]
     shapes = rows_of(versions[-1].parent / "anchors.csv")
     num = max(int(row["anchor"]) for row in shapes) + 1
@@ -125,7 +128,12 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     order = {"kmeans": 0, "uniform": 1, "identical": 2}
-    runs = [read_run(folder) for folder in sorted(options.runs.iterdir()) if folder.is_dir()]
+    runs = []
+    for folder in sorted(path for path in options.runs.iterdir() if path.is_dir()):
+        try:
+            runs.append(read_run(folder))
+        except ValueError as error:
+            print(f"left out: {error}", file=sys.stderr)
     runs.sort(key=lambda run: (run.arm, order.get(run.init, 9), run.seed))
     print(tables(runs))
     if options.figure:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-
 from anchor_lightning.anchors import clustering_weight_at
+from anchor_lightning.callbacks.step_schedule import StepSchedule
 
 
-class ClusteringDecay(Callback):
-    """Sets the task's `clustering_weight` at every step start, as a pure function of `global_step`.
+class ClusteringDecay(StepSchedule):
+    """Sets the task's `clustering_weight` λ.
 
     Args:
         start: λ of Eq. 11 at step 0.
@@ -25,15 +24,6 @@ class ClusteringDecay(Callback):
             raise ValueError(f"clustering: start ({start}) and steps ({steps}) must be 0 or more")
         self.start, self.steps = start, steps
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Sets λ of this step."""
-        self._set(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves what the next step would have begun with."""
-        self._set(trainer, pl_module)
-
-    def _set(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        task: Any = pl_module
-        weight = clustering_weight_at(trainer.global_step, self.start, self.steps)
-        task.clustering_weight = weight
+    def set_values(self, task: Any, step: int) -> None:
+        """Sets λ."""
+        task.clustering_weight = clustering_weight_at(step, self.start, self.steps)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from anchor_lightning.anchors import critical_temperature, temperature_at
 from anchor_lightning.anchors.assignment import Distance
 from anchor_lightning.anchors.schedules import TemperatureSchedule
+from anchor_lightning.callbacks.step_schedule import StepSchedule
 
 
-class SoftAssignment(Callback):
-    """Sets the task's `temperature` and `distance` at every step start, as a pure function of `global_step`.
+class SoftAssignment(StepSchedule):
+    """Sets the task's `temperature` T and the `distance` of its assignment.
 
     Args:
         start: T at step 0; `auto` for the critical temperature of the training boxes, below which shapes part.
@@ -44,16 +45,7 @@ class SoftAssignment(Callback):
         else:
             self._start_temperature = self.start
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Sets T and the distance of this step."""
-        self._set(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves what the next step would have begun with."""
-        self._set(trainer, pl_module)
-
-    def _set(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        task: Any = pl_module
-        temperature = temperature_at(trainer.global_step, self._start_temperature, self.steps, self.schedule)
-        task.temperature = temperature
-        task.distance = self.distance if temperature > 0 else task.hparams["distance"]
+    def set_values(self, task: Any, step: int) -> None:
+        """Sets T and the distance."""
+        task.temperature = temperature_at(step, self._start_temperature, self.steps, self.schedule)
+        task.distance = self.distance if task.temperature > 0 else task.hparams["distance"]
