@@ -80,6 +80,7 @@ def test_every_configuration_trains(
     metrics = {f"val/{name}" for name in ("map", "map_50", "map_voc07", "map_voc")}
     assert losses | scalars | shapes | metrics <= keys
     assert sum(values(run, f"anchors/usage_{k}")[-1] for k in range(5)) == pytest.approx(1)
+    assert values(run, "anchors/temperature")[0] == 2.0 and values(run, "anchors/lambda")[0] == 1.0
     learned = rows(run / "anchors.csv")
     assert learned[0].keys() == {"step", "anchor", "w", "h"}
     assert {row["step"] for row in learned} >= {"0", "2"}
@@ -206,6 +207,12 @@ def test_what_bad_input_gets(words: list[str], message: str, capsys: pytest.Capt
     said = f"{end.value.code} {capsys.readouterr().err}"
     assert end.value.code not in (0, None)
     assert re.search(message, said, re.DOTALL), said[-2000:]
+
+
+def test_what_comes_from_the_data_cannot_be_set(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("model: {num_classes: 7}")
+    with pytest.raises(SystemExit, match=r"mine\.yaml: model\.num_classes comes from the data module"):
+        main(["fit", *SYNTHETIC, "--config", "mine.yaml"])
 
 
 def test_an_error_of_ours_ends_without_a_traceback(tmp_path: Path) -> None:

@@ -313,3 +313,59 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, accumulation: int)
     trainer.fit(second, datamodule=make_data(), ckpt_path=tmp_path / "three.ckpt")
     expected, result = whole.state_dict(), second.state_dict()
     assert all(torch.equal(expected[name], result[name]) for name in expected)
+
+
+def test_half_precision_leaves_the_boxes_alone(tmp_path: Path) -> None:
+    """301 pixels are 300 in bfloat16: Lightning rounds whatever float tensors it finds in a batch."""
+
+    class Boxes(Callback):
+        seen: list[torch.Tensor]
+
+        def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: DetectionBatch, batch_idx: int) -> None:
+            self.seen = [batch.boxes_xyxy, batch.original_sizes]
+
+    boxes = Boxes()
+    data = make_data()
+    trainer = make_trainer(tmp_path, precision="bf16-true", max_steps=1, callbacks=[boxes])
+    trainer.fit(make_task(anchors={"init": "uniform"}), datamodule=data)
+    expected = next(iter(make_data().train_dataloader()))
+    assert torch.equal(boxes.seen[0], expected.boxes_xyxy) and boxes.seen[0].dtype == torch.float32
+    assert torch.equal(boxes.seen[1], expected.original_sizes)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """A step with a finite loss can still break them; the next loss would tell, but a checkpoint may come first."""
+    task = make_task(anchors={"init": "uniform"}, learning_rate={0: 1e-3, 2: 1e37})
+    from anchor_lightning.callbacks import Checkpoint
+
+    checkpoint = Checkpoint(every_n_train_steps=1, dirpath=str(tmp_path / "ckpt"))
+    trainer = make_trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True)
+    with pytest.raises(FloatingPointError, match="not finite; nothing was written"):
+        trainer.fit(task, datamodule=make_data())
+    saved = torch.load(tmp_path / "ckpt" / "last.ckpt", weights_only=True)
+    assert all(value.isfinite().all() for value in saved["state_dict"].values() if value.is_floating_point())
+
+
+def test_options_of_this_run_win_over_the_checkpoints(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.fit(make_task(anchors={"init": "uniform"}), datamodule=make_data())
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    task = make_task(anchors={"init": "uniform", "lr_mult": 7.0}, momentum=0.5, weight_decay=0.1)
+    trainer = make_trainer(tmp_path, max_steps=2)
+    trainer.fit(task, datamodule=make_data(), ckpt_path=tmp_path / "one.ckpt")
+    groups = {group["name"]: group for group in trainer.optimizers[0].param_groups}
+    assert groups["anchors"]["lr"] == pytest.approx(7e-3) and groups["anchors"]["weight_decay"] == 0
+    assert all(group["momentum"] == 0.5 for group in groups.values())
+    assert groups["network"]["weight_decay"] == 0.1 and groups["network_no_decay"]["weight_decay"] == 0
+
+
+def test_needs_a_data_module(tmp_path: Path) -> None:
+    loader = make_data().train_dataloader()
+    with pytest.raises(ValueError, match="data module"):
+        make_trainer(tmp_path).fit(make_task(), loader)
+
+
+def test_a_second_fit_starts_clean(tmp_path: Path) -> None:
+    task = make_task(anchors={"init": "uniform"})
+    task._loss_is_finite = torch.tensor(False)
+    make_trainer(tmp_path, max_steps=1).fit(task, datamodule=make_data())

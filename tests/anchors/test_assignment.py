@@ -99,3 +99,8 @@ def test_unknown_distance() -> None:
 def test_critical_temperature_by_hand() -> None:
     # log w is ±1 with probability ½ each and log h = 0: variance 1, so T_c = 2.
     assert critical_temperature(torch.tensor([[math.e, 1.0], [1 / math.e, 1.0]])) == pytest.approx(2.0)
+
+
+def test_critical_temperature_needs_boxes() -> None:
+    with pytest.raises(ValueError, match="but there are 1"):
+        critical_temperature(torch.ones(1, 2))

@@ -17,12 +17,6 @@ def clusters(*centres: tuple[float, float], num: int = 200, spread: float = 0.05
     return torch.cat(rows)
 
 
-def test_shape_iou_by_hand() -> None:
-    # 4 x 2 and 2 x 6 overlap in 2 x 2; the union is 8 + 12 - 4.
-    assert float(shape_iou(torch.tensor([4.0, 2.0]), torch.tensor([2.0, 6.0]))) == 4 / 16
-    assert float(shape_iou(torch.tensor([4.0, 2.0]), torch.tensor([4.0, 2.0]))) == 1
-
-
 def test_named_sets_are_the_papers_in_pixels() -> None:
     uniform = initial_shapes("uniform")
     assert uniform is not None
@@ -97,6 +91,8 @@ def test_kmeans_needs_as_many_distinct_boxes() -> None:
     boxes = torch.tensor([[10.0, 20.0], [30.0, 40.0]]).repeat(50, 1)
     with pytest.raises(ValueError, match="only 2 distinct shapes; ask for at most 2"):
         kmeans_shapes(boxes, 3)
+    with pytest.raises(ValueError, match="no boxes"):
+        kmeans_shapes(boxes[:0], 3)
     assert kmeans_shapes(boxes, 2).tolist() == [[10, 20], [30, 40]]
 
 

@@ -56,3 +56,9 @@ def test_refuses_sides_without_logarithm(bad: float) -> None:
 def test_refuses_another_count() -> None:
     with pytest.raises(ValueError, match="expected"):
         AnchorShapes(3, WH)
+
+
+def test_weights_without_shapes_leave_them_pending() -> None:
+    pending = AnchorShapes(2)
+    pending.load_state_dict({}, strict=False)
+    assert pending.pending
