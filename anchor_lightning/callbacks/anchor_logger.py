@@ -69,7 +69,7 @@ class AnchorLogger(Callback):
         pl_module.log("anchors/mean_best_iou", self._mean_best_iou, prog_bar=True, logger=False, rank_zero_only=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the last row, the figure and the table."""
+        """Writes the last row, the figure and the table, and says where they are."""
         if not trainer.is_global_zero:
             return
         self._log(trainer, pl_module)
@@ -78,6 +78,7 @@ class AnchorLogger(Callback):
         modes = getattr(trainer.datamodule, "mode_shapes", lambda: None)()  # type: ignore[attr-defined]
         columns, rows = shape_table(initial, wh, self._best(wh)[1], modes)
         rank_zero_info(format_table(columns, rows))
+        rank_zero_info(f"The run is in {run_folder(trainer)}.")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("anchors/table", columns=columns, data=rows)
