@@ -78,8 +78,9 @@ class AnchorLightningCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         finally:
             for logger in self.trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.experiment.finish()  # the next run of this process is a run of its own
+                # The next run of this process is a run of its own; one that never began need not be ended.
+                if isinstance(logger, WandbLogger) and logger._experiment is not None:
+                    logger.experiment.finish()
 
 
 def main(args: ArgsType = None) -> AnchorLightningCLI:

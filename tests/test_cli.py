@@ -86,7 +86,12 @@ def test_every_configuration_trains(
     assert {row["step"] for row in learned} >= {"0", "2"}
     torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     if config in ("voc.yaml", "coco.yaml", "brainwash.yaml"):
-        assert list((tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb")), "W&B is the default there"
+        (offline,) = (tmp_path / "runs" / "wandb").glob("offline-run-*")
+        assert list(offline.glob("*.wandb")), "W&B is the default there"
+        assert list(offline.glob("files/media/images/anchors/figure_*.png"))
+        (table,) = offline.glob("files/media/table/anchors/*.table.json")
+        content = json.loads(table.read_text())
+        assert content["columns"][:3] == ["anchor", "initial w", "initial h"] and len(content["data"]) == 5
 
 
 @pytest.mark.parametrize("overlay", [name for name in CONFIGS if "/" in name])
