@@ -106,18 +106,19 @@ def tables(runs: list[Run]) -> str:
 
 
 def draw(runs: list[Run], path: Path) -> None:
-    """Mean best IoU of the learned shapes over the steps, a line a run."""
-    figure = Figure(figsize=(7, 3.6), layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    for run in runs:
-        if run.arm == "baseline":
-            continue
-        steps, values = zip(*run.curve, strict=True)
-        label = run.init if run.seed == min(other.seed for other in runs) else None
-        axes.plot(steps, values, color=COLOURS[run.init], alpha=0.9 if label else 0.5, label=label)
-    axes.set(xlabel="optimizer step", ylabel="mean best IoU with the training boxes", ylim=(0, 1))
-    axes.grid(alpha=0.3)
-    axes.legend(title="initial shapes", frameon=False)
+    """Mean best IoU of the shapes over the steps: a panel for each arm that learns, a line a run."""
+    arms = [arm for arm in dict.fromkeys(run.arm for run in runs) if arm != "baseline"]
+    figure = Figure(figsize=(4.2 * len(arms), 3.4), layout="constrained", facecolor="white")
+    for arm, axes in zip(arms, figure.subplots(1, len(arms), sharey=True, squeeze=False)[0], strict=True):
+        labelled: set[str] = set()
+        for run in (run for run in runs if run.arm == arm):
+            steps, values = zip(*run.curve, strict=True)
+            axes.plot(steps, values, color=COLOURS[run.init], label=None if run.init in labelled else run.init)
+            labelled.add(run.init)
+        axes.set(title=arm, xlabel="optimizer step", ylim=(0, 1))
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("mean best IoU with the training boxes")
+    figure.axes[0].legend(title="initial shapes", frameon=False)
     figure.savefig(path, dpi=120)
 
 
