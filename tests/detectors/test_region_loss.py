@@ -154,8 +154,10 @@ def raw() -> Tensor:
     raw = torch.randn(3, len(ANCHORS), NUM_BOX_CHANNELS + NUM_CLASSES, 4, 6, generator=generator, dtype=torch.float64)
     raw[:, :, :4] *= 0.3
     # (cell row 1, column 1) of the first image lies at the middle of the first box, whose best anchor is 0: make anchor
-    # 2 there predict the same box, so that it is a negative that must be ignored.
-    raw[0, 2, :4, 1, 1] = torch.tensor([-1.0, 0.8, math.log(41 / 70), math.log(49 / 160)], dtype=torch.float64)
+    # 2 there predict 0.65 of the same box, so that it is a negative that must be ignored.
+    raw[0, 2, :4, 1, 1] = torch.tensor([-1.0, 0.8, math.log(0.65 * 41 / 70), math.log(49 / 160)], dtype=torch.float64)
+    # Anchor 1 there covers 0.55 of it, and must not be ignored.
+    raw[0, 1, :4, 1, 1] = torch.tensor([-1.0, 0.8, math.log(0.55 * 41 / 100), math.log(49 / 60)], dtype=torch.float64)
     return raw.requires_grad_()
 
 
