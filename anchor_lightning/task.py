@@ -219,7 +219,7 @@ class DetectionTask(LightningModule):
         """
         finite = loss.isfinite()
         self._loss_is_finite = finite if self._loss_is_finite is None else self._loss_is_finite & finite
-        every = self.trainer.log_every_n_steps or 1  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps or 1  # type: ignore[attr-defined]  # set at run time
         if self.device.type != "cpu" and self.trainer.global_step % every:
             return
         self._shown_loss = float(loss)

@@ -75,7 +75,7 @@ class AnchorLogger(Callback):
         self._log(trainer, pl_module)
         self._draw(trainer, pl_module)
         wh, initial = shapes_of(pl_module).wh.cpu(), shapes_of(pl_module).initial_wh.cpu()
-        modes = getattr(trainer.datamodule, "mode_shapes", lambda: None)()  # type: ignore[attr-defined]
+        modes = getattr(trainer.datamodule, "mode_shapes", lambda: None)()  # type: ignore[attr-defined]  # set at run time
         columns, rows = shape_table(initial, wh, self._best(wh)[1], modes)
         rank_zero_info(format_table(columns, rows))
         rank_zero_info(f"The run is in {run_folder(trainer)}.")
@@ -129,7 +129,7 @@ def run_folder(trainer: Trainer) -> Path | None:
     """The folder of the run on rank 0, made if need be; None when the trainer keeps none (`fast_dev_run`)."""
     # `trainer.log_dir` is a collective call; the first logger's folder is the same and can be read on one rank.
     folder = getattr(trainer.loggers[0], "log_dir", None) if trainer.loggers else trainer.default_root_dir
-    if trainer.fast_dev_run or not isinstance(folder, str):  # type: ignore[attr-defined]
+    if trainer.fast_dev_run or not isinstance(folder, str):  # type: ignore[attr-defined]  # set at run time
         return None
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(folder)
