@@ -9,6 +9,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 MUST_MATCH: Final = ("detector", "num_classes", "width", "bn_without_shift")
 """Options that a checkpoint's weights fit only if they are equal."""
+FRESH_SHAPES: Final = ("kmeans", "identical", "uniform")
+"""Initialisations that no trained detector has had."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -24,6 +26,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         "momentum": (0 <= options["momentum"] < 1, "from 0 to below 1"),
         "weight_decay": (options["weight_decay"] >= 0, "0 or more"),
         "score_threshold": (0 <= options["score_threshold"] < 1, "from 0 to below 1"),
+        "bn_scale_init": (options["bn_scale_init"] >= 0.01, "0.01 or more"),
         "prior_images": (options["prior_images"] >= 0, "0 or more"),
         "anchors.lr_mult": (options["anchors"]["lr_mult"] >= 0, "0 or more"),
         "learning_rate": (0 in options["learning_rate"], "given from step 0 on, as in {0: 0.001}"),
@@ -32,6 +35,13 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name, (holds, valid) in ranges.items():
         if not holds:
             raise ValueError(f"model.{name}: {values[name]} must be {valid}")
+    if options["weights"] and options["backbone_weights"]:
+        raise ValueError("model.weights is a whole YOLOv2 and brings its backbone; leave model.backbone_weights out")
+    if options["weights"] and options["anchors"]["init"] in FRESH_SHAPES:
+        raise ValueError(
+            f"model.weights: its anchors are its own, not those of model.anchors.init {options['anchors']['init']}; "
+            "give the path of its .cfg there, or yolov2-voc or yolov2-coco, or a list in pixels"
+        )
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], options: Mapping[str, Any], num_anchors: int) -> None:

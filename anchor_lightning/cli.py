@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import traceback
 import warnings
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from anchor_lightning.callbacks import AnchorLogger, Checkpoint, ClusteringDecay, PredictionWriter, SoftAssignment
+from anchor_lightning.commands import COMMANDS, run_command, summary
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.task import DetectionTask
 
@@ -30,6 +32,10 @@ KNOWN_WARNINGS: Final = (
     r".*custom batch sampler `EvalBatchSampler`",  # it returns every index once, which is what is asked for
     r".*The dirpath has changed",  # a resumed run has a folder of its own
 )
+
+
+class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the list of sub-commands."""
 
 
 class AnchorLightningCLI(LightningCLI):
@@ -83,11 +89,14 @@ class AnchorLightningCLI(LightningCLI):
                     logger.experiment.finish()
 
 
-def main(args: ArgsType = None) -> AnchorLightningCLI:
+def main(args: ArgsType = None) -> Any:
     """Runs a sub-command.
 
     Args:
         args: Command line as a list of words; `sys.argv` if not given.
+
+    Returns:
+        The Lightning CLI for one of Lightning's sub-commands, else what the sub-command returns.
     """
     for message in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
@@ -95,7 +104,10 @@ def main(args: ArgsType = None) -> AnchorLightningCLI:
         sys.argv[1:] = named_configs(sys.argv[1:])  # in place: DDP starts its other processes with the same words
     elif isinstance(args, list):
         args = named_configs(args)
+    words = sys.argv[1:] if args is None else args
     try:
+        if isinstance(words, list) and words and words[0] in COMMANDS:
+            return run_command(words)
         return AnchorLightningCLI(
             DetectionTask,
             DetectionDataModule,
@@ -104,6 +116,7 @@ def main(args: ArgsType = None) -> AnchorLightningCLI:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
+            parser_kwargs={"epilog": summary(), "formatter_class": HelpFormatter},
             args=args,
         )
     except (ValueError, RuntimeError, FloatingPointError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final, Literal
 
 import torch
@@ -26,7 +26,10 @@ from anchor_lightning.anchors.assignment import Distance
 from anchor_lightning.checks import check_checkpoint, check_options
 from anchor_lightning.data.sampler import rewind_partial_window
 from anchor_lightning.detectors.yolov2 import YOLOv2
+from anchor_lightning.detectors.yolov2.cfg import read_anchors
+from anchor_lightning.detectors.yolov2.weights import read_backbone, read_weights
 from anchor_lightning.metrics.evaluator import DetectionEvaluator
+from anchor_lightning.optimizer import parameter_groups
 from anchor_lightning.structures import DetectionBatch, Detections, Predictions
 
 # §4.2.1: (0~100, 1e-4), (100~15000, 1e-3), (15000~27000, 1e-4), (27000~30000, 1e-5)
@@ -48,6 +51,9 @@ class DetectionTask(LightningModule):
         learning_rate: First optimizer step of each stretch -> its rate; one entry is for step 0.
         momentum: Of SGD.
         weight_decay: On the convolutions' weights; never on biases, batch norms and shapes.
+        backbone_weights: darknet's DarkNet-19 as trained for classification (`darknet19_448.conv.23`) to start from.
+        weights: A whole YOLOv2 of darknet (`yolov2-voc.weights`, `yolov2.weights`) to start from; `anchors.init` is
+            then its `.cfg`, `yolov2-voc` or `yolov2-coco`. A checkpoint wins over both.
         prior_images: While fewer images than this were seen (steps x global batch), anchors without a box are pulled to
             the cell's centre and their own shape, as in YOLOv2; 0 is off.
         score_threshold: Detections that score up to this are dropped.
@@ -76,6 +82,8 @@ class DetectionTask(LightningModule):
         learning_rate: dict[int, float] = VOC_LEARNING_RATE,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
+        backbone_weights: str | None = None,
+        weights: str | None = None,
         prior_images: int = 12800,
         score_threshold: float = 0.005,
         compile: bool = False,
@@ -83,6 +91,9 @@ class DetectionTask(LightningModule):
         super().__init__()
         # A checkpoint holds plain types, so a dict comes back from it.
         options = anchor_options(anchors) if isinstance(anchors, dict) else anchors or AnchorOptions()
+        if isinstance(options.init, str) and options.init.endswith(".cfg"):
+            # The numbers rather than the path: a checkpoint must not need the file.
+            options = replace(options, init=read_anchors(options.init).tolist())
         self.save_hyperparameters()
         # Plain types only: every checkpoint loads with torch.load(weights_only=True).
         self.hparams.update({"anchors": asdict(options), "learning_rate": dict(learning_rate)})
@@ -96,13 +107,12 @@ class DetectionTask(LightningModule):
         self.clustering_weight = 0.0
         self.distance: Distance = distance
         self.evaluator: DetectionEvaluator | None = None
+        self._network_pending = True
         self._loss_is_finite: Tensor | None = None
         self._shown_loss = float("nan")
 
     def setup(self, stage: str) -> None:
         """Compiles the network if asked to."""
-        if stage == "fit":
-            rank_zero_info("The network starts from random weights; the paper's backbone was pretrained on ImageNet.")
         if not self.hparams["compile"]:
             return
         if any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++")):
@@ -110,14 +120,34 @@ class DetectionTask(LightningModule):
         else:
             rank_zero_warn("model.compile: no C++ compiler was found (c++, g++, clang++); the network runs uncompiled.")
 
-    def _start_shapes(self) -> None:
-        """Gives k-means shapes their first values, unless a checkpoint has given them already.
+    def _start(self) -> None:
+        """Gives network and shapes their first values, unless a checkpoint has given them already.
 
-        Once, on rank 0. This hook rather than `setup` because it runs after a checkpoint has been restored; the
-        parameter is filled in place, so the optimizer and DDP already hold it.
+        This hook's callers rather than `setup`, because they run after a checkpoint has been restored; parameters are
+        filled in place, so the optimizer and DDP already hold them.
         """
-        if not self.shapes.pending:
-            return
+        if self._network_pending:
+            self._start_network()
+            self._network_pending = False
+        if self.shapes.pending:
+            self._start_shapes()
+
+    def _start_network(self) -> None:
+        weights, backbone_weights = self.hparams["weights"], self.hparams["backbone_weights"]
+        if weights:
+            seen = read_weights(weights, self.detector)
+            rank_zero_info(f"The network starts from {weights}, trained on {seen:,} images.")
+        elif backbone_weights:
+            seen = read_backbone(backbone_weights, self.detector.backbone)
+            rank_zero_info(f"The backbone starts from {backbone_weights}, trained on {seen:,} images.")
+        else:
+            rank_zero_info(
+                "The network starts from random weights; the paper's backbone was pretrained on ImageNet "
+                "(model.backbone_weights)."
+            )
+
+    def _start_shapes(self) -> None:
+        """k-means, on rank 0."""
         result: Tensor | str = ""
         if self.trainer.is_global_zero:
             try:
@@ -150,9 +180,9 @@ class DetectionTask(LightningModule):
     # Training
 
     def on_fit_start(self) -> None:
-        """Starts the shapes."""
+        """Starts network and shapes."""
         self._loss_is_finite = None
-        self._start_shapes()
+        self._start()
 
     def on_train_start(self) -> None:
         """Puts this run's options into the optimizer, which has taken those of a checkpoint when it was restored."""
@@ -242,21 +272,9 @@ class DetectionTask(LightningModule):
         return torch.optim.SGD(self._parameter_groups(), lr=rate, momentum=self.hparams["momentum"])
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        decayed: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        for module in self.detector.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                (decayed if isinstance(module, nn.Conv2d) and name == "weight" else plain).append(parameter)
-        return [
-            {"name": "network", "params": decayed, "lr_mult": 1.0, "weight_decay": self.hparams["weight_decay"]},
-            {"name": "network_no_decay", "params": plain, "lr_mult": 1.0, "weight_decay": 0.0},
-            {
-                "name": "anchors",
-                "params": [self.shapes.log_wh],
-                "lr_mult": self.hparams["anchors"]["lr_mult"],
-                "weight_decay": 0.0,
-            },
-        ]
+        return parameter_groups(
+            self.detector, self.shapes, self.hparams["weight_decay"], self.hparams["anchors"]["lr_mult"]
+        )
 
     def configure_gradient_clipping(
         self,
@@ -297,11 +315,11 @@ class DetectionTask(LightningModule):
         self._start_evaluation("test")
 
     def on_predict_start(self) -> None:
-        """Starts the shapes if no checkpoint did."""
-        self._start_shapes()
+        """Starts network and shapes if no checkpoint did."""
+        self._start()
 
     def _start_evaluation(self, split: Literal["val", "test"]) -> None:
-        self._start_shapes()
+        self._start()
         self.evaluator = DetectionEvaluator(self.data.ground_truth(split), self.class_names)
 
     def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
@@ -341,6 +359,10 @@ class DetectionTask(LightningModule):
         if broken or (self._loss_is_finite is not None and not self._loss_is_finite):
             what = f"{len(broken)} weights ({broken[0]}, ...) are" if broken else "The loss is"
             raise FloatingPointError(f"{what} not finite; nothing was written. {self._last_checkpoint()}")
+        if self._trainer is not None and (data := self.trainer.datamodule) is not None:  # type: ignore[attr-defined]
+            # What `export` must know and the weights do not say.
+            seen = self.trainer.global_step * data.batch_size
+            checkpoint["anchor_lightning"] = {"image_size": list(data.val_image_size), "images_seen": seen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint that this model cannot continue, and prepares the data position of one that it can.
@@ -349,5 +371,6 @@ class DetectionTask(LightningModule):
             ValueError: See `check_checkpoint`.
         """
         check_checkpoint(checkpoint, self.hparams, len(self.shapes.log_wh))
+        self._network_pending = False
         if self._trainer is not None and "loops" in checkpoint:
             rewind_partial_window(checkpoint, self.trainer.accumulate_grad_batches)

@@ -42,8 +42,9 @@ class AnchorOptions:
     """How the shapes start and learn (`model.anchors`).
 
     Args:
-        init: `kmeans` (IoU k-means on the training boxes), `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, or a
-            list of [width, height] in pixels of the network input.
+        init: `kmeans` (IoU k-means on the training boxes), `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, the
+            path of a darknet `.cfg` (its grid units become pixels), or a list of [width, height] in pixels of the
+            network input.
         num: Number of shapes; if not given 5, or as many as a named set or list has.
         learn: Whether the shapes are trained; false freezes them.
         lr_mult: Factor on the learning rate of the shapes.
@@ -89,7 +90,10 @@ def num_shapes(init: AnchorInit, num: int | None) -> int:
         return DEFAULT_NUM if num is None else num
     else:
         known = ", ".join(["kmeans", "identical", *NAMED_GRID_UNITS])
-        raise ValueError(f"model.anchors.init: unknown '{init}'; known are {known}, or a list [[w, h], ...] in pixels")
+        raise ValueError(
+            f"model.anchors.init: unknown '{init}'; known are {known}, the path of a darknet .cfg, "
+            "or a list [[w, h], ...] in pixels"
+        )
     if num not in (None, natural):
         name = f"'{init}'" if isinstance(init, str) else "the list"
         raise ValueError(

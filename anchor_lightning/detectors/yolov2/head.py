@@ -132,6 +132,29 @@ class RegionHead(nn.Module):
         self.norm = None
         del self.wh, self.rest
 
+    @torch.no_grad()
+    def load_plain(self, plain: nn.Conv2d) -> None:
+        """Takes over the plain last convolution of a baseline; where there is a norm, `fold` gives it back.
+
+        The norm's running statistics are set to undo it in evaluation (mean minus the bias, deviation γ). In training
+        it normalises as ever, so the offsets then lose their mean and take the deviation γ.
+
+        Args:
+            plain: in_channels -> A x (5 + C), kernel 1, with bias, channels in the order of `forward`.
+        """
+        assert plain.bias is not None
+        if self.norm is None:
+            self.all.load_state_dict(plain.state_dict())
+            return
+        norm, anchors = self.norm, self.num_anchors
+        assert norm.running_mean is not None and norm.running_var is not None and self.rest.bias is not None
+        weight, bias = plain.weight.unflatten(0, (anchors, -1)), plain.bias.unflatten(0, (anchors, -1))
+        self.wh.weight.copy_(weight[:, 2:4].flatten(0, 1))
+        self.rest.weight.copy_(torch.cat([weight[:, :2], weight[:, 4:]], dim=1).flatten(0, 1))
+        self.rest.bias.copy_(torch.cat([bias[:, :2], bias[:, 4:]], dim=1).flatten())
+        norm.running_var.copy_(norm.weight.square() - norm.eps)
+        norm.running_mean.copy_(-bias[:, 2:4].flatten())
+
 
 def decode(raw: Tensor, log_wh: Tensor, stride: int) -> Tensor:
     """The boxes that raw predictions stand for (§4.1): σ(Δx), σ(Δy) within the cell, e^Δ times the anchor's sides.

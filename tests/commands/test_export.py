@@ -1,0 +1,158 @@
+"""`export` through the command line: what it writes is what was trained."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from anchor_lightning.cli import main
+from anchor_lightning.commands.export import load_task
+from anchor_lightning.detectors.yolov2.cfg import read_anchors
+from anchor_lightning.detectors.yolov2.weights import write_weights
+from tests.made_data import make_voc
+from tests.opencv_reference import needs_importer, same_boxes_in_opencv
+
+TRAIN = [
+    *("fit", "--config", "small.yaml", "--trainer.max_steps", "4", "--trainer.val_check_interval", "4"),
+    *("--soft_assignment.steps", "2", "--trainer.log_every_n_steps", "1"),
+]
+MODEL = [
+    *("--trainer.enable_progress_bar", "false", "--trainer.precision", "32-true", "--data.batch_size", "2"),
+    *("--model.width", "0.1", "--data.image_size", "64", "--data.val_image_size", "[64, 96]"),
+]
+SHAPES = ["--model.anchors.init", "identical", "--model.anchors.num", "3"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Of a run of four steps on a set of one's own, in the current folder."""
+    main([*TRAIN, *MODEL, *SHAPES, "--data.root", str(make_voc(tmp_path / "set"))])
+    return Path("runs/version_0/checkpoints/last.ckpt")
+
+
+def test_three_files_in_the_run_folder_with_the_learned_anchors(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    files = main(["export", "--ckpt_path", str(checkpoint), "--format", "darknet"])
+    assert [str(path) for path in files] == [f"runs/version_0/export/yolov2.{s}" for s in ("cfg", "weights", "names")]
+    task, details = load_task(checkpoint)
+    assert details == {"image_size": [64, 96], "images_seen": 8}
+    torch.testing.assert_close(read_anchors(files[0]), task.shapes.wh)
+    text = files[0].read_text()
+    assert "height=64\n" in text and "width=96\n" in text and "classes=20\n" in text and "num=3\n" in text
+    assert files[2].read_text().split() == task.class_names
+    printed = capsys.readouterr().out
+    assert "in pixels" in printed and "grid units" in printed and str(files[1]) in printed
+
+
+@needs_importer
+@pytest.mark.parametrize("arm", [[], ["--config", "ablation/baseline.yaml"]], ids=["learned", "baseline"])
+def test_opencv_finds_the_boxes_of_a_detector_trained_on_real_images(
+    shared_data: Path, tmp_path: Path, arm: list[str]
+) -> None:
+    words = [*TRAIN, *arm, *MODEL, *SHAPES, "--data.root", str(shared_data / "BCCD"), "--data.image_size", "160"]
+    words += ["--soft_assignment.steps", "0"] if arm else []
+    cli = main([*words, "--data.val_image_size", "[160, 224]", "--trainer.limit_val_batches", "1"])
+    cli.datamodule.setup("validate")
+    images = next(iter(cli.datamodule.val_dataloader())).images.float() / 255
+    assert images.shape == (2, 3, 160, 224) and images.std() > 0.05
+    cfg, weights, _ = main(["export", "--ckpt_path", "runs/version_0/checkpoints/last.ckpt", "--output", "out/my.net"])
+    assert cfg == Path("out/my.net.cfg")
+    task, _ = load_task("runs/version_0/checkpoints/last.ckpt")
+    net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    assert same_boxes_in_opencv(net, task.detector, images, task.shapes.wh) > 30
+
+
+def test_there_and_back_again(checkpoint: Path, tmp_path: Path) -> None:
+    """The exported files as model.weights and model.anchors.init: the same metrics, without the checkpoint."""
+    cfg, weights, _ = main(["export", "--ckpt_path", str(checkpoint)])
+    common = ["validate", "--config", "small.yaml", "--data.root", str(tmp_path / "set"), *MODEL]
+    common += ["--model.score_threshold", "0.0001"]
+    by_checkpoint = main([*common, *SHAPES, "--ckpt_path", str(checkpoint)])
+    by_files = main([*common, "--model.weights", str(weights), "--model.anchors.init", str(cfg)])
+    ours, theirs = (
+        {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+        for cli in (by_checkpoint, by_files)
+    )
+    assert set(ours) == set(theirs) and "val/map_50" in ours
+    assert ours == pytest.approx(theirs, abs=1e-4, nan_ok=True)
+    torch.testing.assert_close(by_files.model.shapes.wh, by_checkpoint.model.shapes.wh)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ckpt_path", "none.ckpt"], "there is no file none.ckpt"),
+        (["--ckpt_path", "cut.ckpt"], "cannot be read as a checkpoint"),
+        (["--ckpt_path", "foreign.ckpt"], "not one of this project"),
+    ],
+)
+def test_bad_checkpoints_are_refused(tmp_path: Path, words: list[str], message: str) -> None:
+    Path("cut.ckpt").write_bytes(b"PK\x03\x04 and no more")
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, "foreign.ckpt")
+    with pytest.raises(SystemExit, match=message):
+        main(["export", *words])
+    assert not Path("export").exists()
+
+
+def test_a_size_that_is_no_multiple_of_the_stride_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(SystemExit, match="multiples of 32"):
+        main(["export", "--ckpt_path", str(checkpoint), "--image_size", "100"])
+
+
+# What a training starts from
+
+
+def made_weights(task_checkpoint: Path, path: Path) -> Path:
+    task, _ = load_task(task_checkpoint)
+    task.detector.fold()
+    write_weights(path, task.detector, 640)
+    return path
+
+
+def test_a_run_starts_from_a_backbone_and_goes_on_without_the_file(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task, _ = load_task(checkpoint)
+    whole = made_weights(checkpoint, tmp_path / "whole").read_bytes()
+    convolutions = task.detector.backbone.state_dict()
+    floats = sum(value.numel() for name, value in convolutions.items() if "num_batches" not in name)
+    backbone = tmp_path / "b.conv.23"
+    backbone.write_bytes(whole[: 20 + 4 * floats])
+    words = [*TRAIN, *MODEL, *SHAPES, "--data.root", str(tmp_path / "set"), "--model.backbone_weights", str(backbone)]
+    words += ["--model.learning_rate", "{0: 0.0}", "--trainer.default_root_dir", "second"]
+    started = main(words)
+    assert f"The backbone starts from {backbone}, trained on 640 images" in caplog.text
+    for name, value in started.model.detector.backbone.named_parameters():
+        assert torch.equal(value, convolutions[name]), name
+    backbone.unlink()
+    caplog.clear()
+    main([*words, "--trainer.max_steps", "6", "--ckpt_path", "last"])
+    assert "starts from" not in caplog.text and started.trainer.global_step == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.weights", "none"], "model.weights: its anchors are its own"),
+        (["--model.weights", "none", "--model.anchors.init", "[[1, 2]]"], "none: cannot be read"),
+        (["--model.backbone_weights", "none"], "none: cannot be read"),
+        (["--model.weights", "a", "--model.backbone_weights", "b"], "leave model.backbone_weights out"),
+        (["--model.anchors.init", "none.cfg"], "none.cfg: cannot be read"),
+    ],
+)
+def test_what_cannot_be_started_from_is_named(tmp_path: Path, options: list[str], message: str) -> None:
+    words = [*TRAIN, *MODEL, "--data.root", str(make_voc(tmp_path / "set")), *options]
+    with pytest.raises(SystemExit, match=message):
+        main(words)

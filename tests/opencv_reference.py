@@ -1,0 +1,64 @@
+"""OpenCV's importer of darknet files as a witness: what it decodes must be what we decode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from anchor_lightning.detectors.yolov2 import YOLOv2
+from anchor_lightning.detectors.yolov2.head import decode
+
+SCORE_THRESHOLD = 0.005
+OPENCV_NMS_IOU = 0.4
+
+needs_importer = pytest.mark.skipif(
+    not hasattr(cv2.dnn, "readNetFromDarknet"), reason="OpenCV 5 has no importer for darknet files"
+)
+
+
+def decoded(model: YOLOv2, image: Tensor, wh: Tensor) -> tuple[Tensor, Tensor]:
+    """(cells x A, 4) corners and (cells x A, C) scores in the order of OpenCV's rows: cells, then anchors."""
+    with torch.no_grad():
+        raw = model(image).raw
+    x, y, w, h = decode(raw, wh.log(), 32)[0].permute(1, 2, 3, 0).flatten(1)
+    scores = (raw[:, :, 4:5].sigmoid() * raw[:, :, 5:].softmax(2))[0].permute(2, 3, 0, 1).flatten(0, 2)
+    return torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], dim=1), scores
+
+
+def same_boxes_in_opencv(net: Any, model: YOLOv2, images: Tensor, wh: Tensor) -> int:
+    """Asserts that OpenCV finds the same boxes in every image, and returns how many.
+
+    Its region layer drops scores up to `thresh`, then suppresses per class at an IoU of 0.4, which no entry of the
+    configuration changes; ours are therefore taken from before our own suppression.
+
+    Args:
+        net: What `readNetFromDarknet` gave.
+        model: In evaluation mode.
+        images: (B, 3, H, W) in [0, 1].
+        wh: (A, 2) pixels.
+    """
+    side = torch.tensor([images.shape[-1], images.shape[-2]])
+    total = 0
+    for image in images.split(1):
+        corners, scores = decoded(model, image, wh)
+        cell, label = (scores > SCORE_THRESHOLD).nonzero(as_tuple=True)
+        kept = batched_nms(corners[cell], scores[cell, label], label, OPENCV_NMS_IOU)
+        net.setInput(image.numpy())
+        rows = torch.from_numpy(net.forward().copy())  # centre, sides (fractions of the image), objectness, C scores
+        assert len(rows) == len(corners)
+        theirs = {(int(row), int(column)) for row, column in (rows[:, 5:] > 0).nonzero()}
+        ours = set(zip(cell[kept].tolist(), label[kept].tolist(), strict=True))
+        # A score or an overlap may lie on its threshold to the last bit.
+        assert len(theirs ^ ours) <= len(ours) // 100
+        found = scores[cell[kept], label[kept]]
+        both = torch.tensor([pair in theirs for pair in zip(cell[kept].tolist(), label[kept].tolist(), strict=True)])
+        torch.testing.assert_close(rows[cell[kept], 5 + label[kept]][both], found[both], atol=1e-5, rtol=1e-4)
+        centre, half = rows[:, :2] * side, rows[:, 2:4] * side / 2
+        torch.testing.assert_close(torch.cat([centre - half, centre + half], dim=1), corners, atol=1e-2, rtol=1e-4)
+        total += len(ours)
+    return total
