@@ -70,6 +70,19 @@ def make_coco(root: Path, num: int = 4) -> Path:
     return root
 
 
+def make_coco_test(root: Path, num: int = 3) -> Path:
+    """image_info_test-dev2017.json, which lists images and holds no annotations, and test2017."""
+    images = []
+    for image_id in range(201, 201 + num):
+        draw(root / "test2017" / f"{image_id:012d}.jpg", seed=image_id)
+        images.append({"id": image_id, "file_name": f"{image_id:012d}.jpg", "height": SIZE[0], "width": SIZE[1]})
+    categories = [{"id": 3, "name": "car"}, {"id": 17, "name": "cat"}]
+    file = root / "annotations" / "image_info_test-dev2017.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"info": {}, "licenses": [], "images": images, "categories": categories}))
+    return root
+
+
 def make_brainwash(root: Path, num: int = 4) -> Path:
     """brainwash_{train,val,test}.idl."""
     for part, split in enumerate(("train", "val", "test")):

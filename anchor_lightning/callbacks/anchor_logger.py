@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from anchor_lightning.anchors import AnchorShapes
+from anchor_lightning.anchors import AnchorShapes, mean_best_iou
 from anchor_lightning.boxes import shape_iou
 from anchor_lightning.plots import anchor_figure, save_figure
 
@@ -24,7 +24,10 @@ MAX_BOXES: Final = 50_000
 class AnchorLogger(Callback):
     """Logs the shapes as scalars, as `anchors.csv` and as the log w - log h figure over the box density.
 
-    Usage is the share of the training boxes whose best shape by IoU an anchor is, without augmentation.
+    Usage is the share of the training boxes whose best shape by IoU an anchor is, without augmentation. Mean best IoU is
+    logged for these (`anchors/mean_best_iou`) and for the boxes as training shows them, cropped and expanded
+    (`anchors/mean_best_iou_augmented`): the shapes adapt to the latter, so on a data set whose boxes are all alike the
+    former may fall while the latter holds.
 
     Args:
         every_n_steps: Optimizer steps between rows of `anchors.csv` and of the loggers.
@@ -42,6 +45,7 @@ class AnchorLogger(Callback):
             )
         self.every_n_steps, self.figure_every_n_steps = every_n_steps, figure_every_n_steps
         self._boxes = torch.empty(0, 2)
+        self._augmented = torch.empty(0, 2)
         self._last_step = -1
         self._mean_best_iou = float("nan")
 
@@ -50,10 +54,8 @@ class AnchorLogger(Callback):
         if not trainer.is_global_zero:
             return
         task: Any = pl_module
-        boxes = task.data.train_box_shapes()
-        if len(boxes) > MAX_BOXES:
-            boxes = boxes[torch.randperm(len(boxes), generator=torch.Generator().manual_seed(0))[:MAX_BOXES]]
-        self._boxes = boxes
+        self._boxes = sample(task.data.train_box_shapes())
+        self._augmented = sample(task.data.train_box_shapes(augmented=True))
         self._last_step = -1
         self._draw(trainer, pl_module)
 
@@ -97,6 +99,7 @@ class AnchorLogger(Callback):
             "anchors/temperature": task.temperature,
             "anchors/lambda": task.clustering_weight,
             "anchors/mean_best_iou": self._mean_best_iou,
+            "anchors/mean_best_iou_augmented": mean_best_iou(self._augmented, wh),
         }
         for anchor, ((w, h), share) in enumerate(zip(wh.tolist(), usage.tolist(), strict=True)):
             metrics |= {f"anchors/{anchor}/w": w, f"anchors/{anchor}/h": h, f"anchors/usage_{anchor}": share}
@@ -116,6 +119,13 @@ class AnchorLogger(Callback):
             save_figure(figure, folder / "anchors.png")
         for logger in trainer.loggers:
             log_figure(logger, "anchors/figure", figure, trainer.global_step)
+
+
+def sample(boxes: Tensor) -> Tensor:
+    """At most 50,000 of the (N, 2) boxes, always the same."""
+    if len(boxes) <= MAX_BOXES:
+        return boxes
+    return boxes[torch.randperm(len(boxes), generator=torch.Generator().manual_seed(0))[:MAX_BOXES]]
 
 
 def shapes_of(module: LightningModule) -> AnchorShapes:

@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, Sample, collate
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
-from anchor_lightning.data.transforms import distort_colour
+from anchor_lightning.data.transforms import distort_colour, draw_jitter, draw_native_crop, warp_boxes
 from anchor_lightning.structures import DetectionBatch, GroundTruth
 
 __all__ = [
@@ -166,14 +166,24 @@ class DetectionDataModule(LightningDataModule, ABC):
         return self._records[name]
 
     def ground_truth(self, split: Split) -> list[GroundTruth]:
-        """All annotated boxes of a split, the ignorable ones included, in the order of `records`."""
+        """All annotated boxes of a split, the ignorable ones included, in the order of `records`.
+
+        Raises:
+            ValueError: As `records`, and if the split has images only.
+        """
         return [record.truth for record in self.records(split)]
 
-    def train_box_shapes(self) -> Tensor:
+    def train_box_shapes(self, augmented: bool = False) -> Tensor:
         """(N, 2) float32 width and height of the boxes that training uses, in pixels of the network input.
 
-        The stretch to `image_size` counts, augmentation does not; with native crops they are the stored image's pixels.
+        The stretch to `image_size` counts; with native crops they are the stored image's pixels.
+
+        Args:
+            augmented: As training shows them, cropped and expanded, in one draw an image that is always the same; else
+                as they are annotated.
         """
+        if augmented:
+            return self._augmented_box_shapes()
         shapes = [np.zeros((0, 2))]
         for record in self.records("train"):
             used = slice(None) if self.keep_difficult else ~record.truth.ignore
@@ -182,6 +192,17 @@ class DetectionDataModule(LightningDataModule, ABC):
                 wh = wh * (self.image_size[1] / record.width, self.image_size[0] / record.height)
             shapes.append(wh)
         return torch.from_numpy(np.concatenate(shapes)).float()
+
+    def _augmented_box_shapes(self) -> Tensor:
+        rng = np.random.default_rng(0)
+        shapes = [np.zeros((0, 2), dtype=np.float32)]
+        for record in self.records("train"):
+            size = (record.height, record.width)
+            geometry = draw_native_crop(rng, size, self.image_size) if self.native_crop else draw_jitter(rng)
+            used = slice(None) if self.keep_difficult else ~record.truth.ignore
+            boxes, _ = warp_boxes(record.truth.boxes_xyxy[used], size, geometry, self.image_size)
+            shapes.append(boxes[:, 2:] - boxes[:, :2])
+        return torch.from_numpy(np.concatenate(shapes))
 
     def bad_images(self) -> list[Path]:
         """The images that this process and its workers could not read so far and skipped (`skip_bad_images`)."""
@@ -193,16 +214,20 @@ class DetectionDataModule(LightningDataModule, ABC):
         """Parse and check the splits that a stage needs: fit, validate, test or predict.
 
         Raises:
-            ValueError: If a split is malformed, empty, or shares images with the training split.
+            ValueError: If a split is malformed, empty, lacks the annotations that every stage but predict needs, or
+                shares images with the training split.
         """
         if stage == "fit":
-            self.records("train")
+            self.ground_truth("train")
             if self.trainer is None or self.trainer.limit_val_batches:
+                self.ground_truth("val")
                 self._check_overlap("val")
             if self._has_split(self.split_name("test")):
                 self._check_overlap("test")
+        elif stage == "predict":
+            self.records("test")
         else:
-            self.records("val" if stage == "validate" else "test")
+            self.ground_truth("val" if stage == "validate" else "test")
 
     def _check_overlap(self, split: Split) -> None:
         shared = {r.path for r in self.records("train")} & {r.path for r in self.records(split)}

@@ -22,7 +22,8 @@ class COCODataModule(DetectionDataModule):
 
     A split NAME is read from `annotations/instances_NAME2017.json` with the images in `NAME2017`, unless other places
     are given. By default the roles train and val take the splits of their name, and test takes `val`, as COCO's own
-    test annotations are not public, unless `test_annotations` is given.
+    test annotations are not public, unless `test_annotations` is given. A file without the list `annotations`, as
+    COCO's `image_info_test-dev2017.json` is, serves for prediction only.
 
     Args:
         train_annotations: Annotation file of the split `train`; relative to `root`.
@@ -51,6 +52,7 @@ class COCODataModule(DetectionDataModule):
         self._annotations = {"train": train_annotations, "val": val_annotations, "test": test_annotations}
         self._images = {"train": train_images, "val": val_images, "test": test_images}
         self._categories: dict[int, str] | None = None
+        self._images_only: set[str] = set()
 
     @property
     def class_names(self) -> list[str]:
@@ -61,6 +63,21 @@ class COCODataModule(DetectionDataModule):
     def category_ids(self) -> list[int]:
         """(C,) the annotation files' id of each label: ids may have holes, labels have none."""
         return list(self._read_categories())
+
+    def ground_truth(self, split: Split) -> list[GroundTruth]:
+        """All annotated boxes of a split, crowds included, in the order of `records`.
+
+        Raises:
+            ValueError: As `records`, and if the split's file holds no annotations.
+        """
+        truths, name = super().ground_truth(split), self.split_name(split)
+        if name in self._images_only:
+            raise ValueError(
+                f"{self._annotation_file(name)} holds no 'annotations': predict can use it, but there is nothing to "
+                f"{'train on' if split == 'train' else 'measure against'}; give an annotated file as "
+                f"data.{name}_annotations."
+            )
+        return truths
 
     def _read_categories(self) -> dict[int, str]:
         """Names by id in ascending order, from the first split that is there."""
@@ -113,6 +130,8 @@ class COCODataModule(DetectionDataModule):
             raise ValueError(
                 f"{folder}: no such folder of images for {file}. Correct data.root or give data.{name}_images."
             )
+        if "annotations" not in content:
+            self._images_only.add(name)
         cleaner, labels = BoxCleaner(), {category: label for label, category in enumerate(categories)}
         annotations = _annotations_by_image(file, content)
         present = {entry.name for entry in folder.iterdir()}
@@ -143,10 +162,11 @@ class COCODataModule(DetectionDataModule):
 
 
 def load_coco_json(file: Path) -> dict[str, Any]:
-    """The content of an annotation file, with its three lists present.
+    """The content of an annotation file, with the lists `images` and `categories` present.
 
     Raises:
-        ValueError: If the file is missing, is no JSON, or lacks `images`, `annotations` or `categories`.
+        ValueError: If the file is missing, is no JSON, lacks `images` or `categories`, or has `annotations` that are no
+            list. It may lack them: files that only tell of images do.
     """
     try:
         content = json.loads(file.read_bytes())
@@ -160,7 +180,8 @@ def load_coco_json(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: is no JSON ({error}). Restore the file.") from None
     fields = ("images", "annotations", "categories")
-    missing = [f for f in fields if not isinstance(content, dict) or not isinstance(content.get(f), list)]
+    found = {"annotations": [], **content} if isinstance(content, dict) else {}
+    missing = [f for f in fields if not isinstance(found.get(f), list)]
     if missing:
         raise ValueError(
             f"{file}: lacks the list {missing[0]!r}. It must be COCO's detection format: {', '.join(fields)}."
@@ -193,7 +214,7 @@ def _image_entry(file: Path, position: int, image: object) -> tuple[int, str]:
 
 def _annotations_by_image(file: Path, content: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for position, annotation in enumerate(content["annotations"]):
+    for position, annotation in enumerate(content.get("annotations", [])):
         try:
             by_image[annotation["image_id"]].append(annotation)
             if len([float(side) for side in annotation["bbox"]]) != 4:

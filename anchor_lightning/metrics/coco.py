@@ -1,7 +1,7 @@
-"""Average precision and recall as COCO defines them, through torchmetrics.
+"""Average precision and recall as COCO defines them, by COCO's own evaluation or its faster twin.
 
-Shape letters of the backend's arrays: T IoU thresholds (0.5 to 0.95), R recall levels, K classes seen in truths or
-detections, A box areas (all, small, medium, large), L limits on the detections an image and class (1, 10, 100).
+Shape letters: C classes, N boxes of an image; of the backend's arrays: T IoU thresholds (0.5 to 0.95), R recall levels,
+A box areas (all, small, medium, large), L limits on the detections an image and class (1, 10, 100).
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import faster_coco_eval
 import numpy as np
-import torch
-from torch import Tensor
-from torchmetrics.detection import MeanAveragePrecision
+import pycocotools.coco
+import pycocotools.cocoeval
 
 from anchor_lightning.metrics.records import check_inputs
 from anchor_lightning.structures import Detections, GroundTruth
 
 Backend = Literal["faster_coco_eval", "pycocotools"]
 
-# torchmetrics' own default thresholds pass through float32: an IoU of exactly 0.6 would then miss the threshold 0.6.
-_IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-_RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+# What holds annotations, and what evaluates two of them; both have the same interface.
+_BACKENDS = {
+    "faster_coco_eval": (faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster),
+    "pycocotools": (pycocotools.coco.COCO, pycocotools.cocoeval.COCOeval),
+}
 _LIMITS = [1, 10, 100]
 _AT_50, _AT_75 = 0, 5
 _AREAS = {"small": 1, "medium": 2, "large": 3}
@@ -58,7 +60,7 @@ def coco_average_precision(
     Args:
         truths: The images to evaluate; `ignore` is COCO's `iscrowd`, `area` decides between small, medium and large.
         detections: By image id, boxes in pixels of the stored image (continuous, 0-based, as the truths); an image
-            without an entry has none. Equal scores keep the order of `truths`, then the order within an image.
+            without an entry has none. Equal scores keep the order of the image ids, then the order within an image.
         num_classes: C > 0.
         backend: What computes: `faster_coco_eval`, or COCO's own `pycocotools`, whose numbers are the same and which
             takes longer (`benchmarks/coco_backends.py`).
@@ -69,29 +71,75 @@ def coco_average_precision(
     Raises:
         ValueError: Records that `check_inputs` refuses, or an unknown backend.
     """
+    if backend not in _BACKENDS:
+        raise ValueError(f"unknown COCO backend {backend!r}; choose {' or '.join(_BACKENDS)}")
     check_inputs(truths, detections, num_classes)
-    if not any(len(truth.labels) for truth in truths):
-        return _result(np.empty((10, 101, 0, 4, 3)), np.empty((10, 0, 4, 3)), [], num_classes)
-    metric = MeanAveragePrecision(
-        box_format="xyxy",
-        iou_thresholds=_IOU_THRESHOLDS.tolist(),
-        rec_thresholds=_RECALL_LEVELS.tolist(),
-        max_detection_thresholds=_LIMITS,
-        extended_summary=True,
-        backend=backend,
-        sync_on_compute=False,  # called on one rank alone, its own synchronisation would wait for ever
-    )
-    metric.warn_on_many_detections = False  # COCO's limit of 100 is part of the protocol
-    metric.update([_found(detections.get(truth.image_id)) for truth in truths], [_annotated(truth) for truth in truths])
+    annotations = [row for truth in truths for row in _annotations(truth)]
+    labels = range(num_classes)  # the classes' own numbers serve as categories
+    results = [row for image_id, found in detections.items() for row in coco_results(image_id, found, labels)]
+    for row in results:
+        row["area"] = row["bbox"][2] * row["bbox"][3]
+    dataset_class, evaluation_class = _BACKENDS[backend]
+    datasets = []
     with _silence():
-        computed = metric.compute()
-    precision, recall = computed["precision"].numpy(), computed["recall"].numpy()
-    classes = computed["classes"].reshape(-1).tolist()  # a scalar where only one class is seen
-    return _result(precision, recall, classes, num_classes)
+        for rows in (annotations, results):
+            for number, row in enumerate(rows, start=1):  # pycocotools takes a match with the number 0 for none
+                row["id"] = number
+            dataset = dataset_class()
+            dataset.dataset = {
+                "images": [{"id": truth.image_id} for truth in truths],
+                "categories": [{"id": label, "name": str(label)} for label in labels],
+                "annotations": rows,
+            }
+            dataset.createIndex()
+            datasets.append(dataset)
+        evaluation = evaluation_class(*datasets, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return _result(evaluation.eval["precision"], evaluation.eval["recall"])
 
 
-def _result(precision: np.ndarray, recall: np.ndarray, classes: list[int], num_classes: int) -> COCOResult:
-    """Means over the backend's arrays, (T, R, K, A, L) and (T, K, A, L), which hold -1 where there is no truth."""
+def coco_results(image_id: int, detections: Detections, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """The detections of an image as COCO results, the rows of the file that the evaluation server takes.
+
+    Nothing is rounded: a file of these rows gives the numbers that `coco_average_precision` gives, and scores that
+    differ stay apart.
+
+    Args:
+        image_id: Of the image.
+        detections: N boxes in pixels of the stored image.
+        category_ids: (C,) the data set's category of each label.
+
+    Returns:
+        N rows of `image_id`, `category_id`, `bbox` (left, top, width and height in pixels) and `score`, in the order of
+        `detections`.
+    """
+    boxes_xywh = _to_xywh(detections.boxes_xyxy.detach().double().cpu().numpy())
+    columns = (boxes_xywh, detections.labels.tolist(), detections.scores.double().tolist())
+    return [
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for box, label, score in zip(*columns, strict=True)
+    ]
+
+
+def _annotations(truth: GroundTruth) -> list[dict[str, Any]]:
+    columns = (_to_xywh(truth.boxes_xyxy), truth.labels.tolist(), truth.area.tolist(), truth.ignore.tolist())
+    return [
+        {"image_id": truth.image_id, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
+        for box, label, area, crowd in zip(*columns, strict=True)
+    ]
+
+
+def _to_xywh(boxes_xyxy: np.ndarray) -> list[list[float]]:
+    """(N, 4) corners to rows of left, top, width, height, taken in float64 as from corners in COCO's own files."""
+    boxes_xyxy = boxes_xyxy.astype(np.float64)
+    boxes_xywh = np.concatenate([boxes_xyxy[:, :2], boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]], axis=1)
+    rows: list[list[float]] = boxes_xywh.tolist()
+    return rows
+
+
+def _result(precision: np.ndarray, recall: np.ndarray) -> COCOResult:
+    """Means over the backend's arrays, (T, R, C, A, L) and (T, C, A, L), which hold -1 where there is no truth."""
     summary = {
         "map": _mean_of_defined(precision[..., 0, -1]),
         "map_50": _mean_of_defined(precision[_AT_50, ..., 0, -1]),
@@ -101,32 +149,8 @@ def _result(precision: np.ndarray, recall: np.ndarray, classes: list[int], num_c
     summary |= {f"mar_{limit}": _mean_of_defined(recall[..., 0, i]) for i, limit in enumerate(_LIMITS)}
     summary |= {f"mar_{name}": _mean_of_defined(recall[..., a, -1]) for name, a in _AREAS.items()}
     summary |= {f"map_50_{name}": _mean_of_defined(precision[_AT_50, ..., a, -1]) for name, a in _AREAS.items()}
-    ap = np.full(num_classes, np.nan)
-    for k, label in enumerate(classes):
-        ap[label] = _mean_of_defined(precision[:, :, k, 0, -1])
+    ap = np.array([_mean_of_defined(precision[:, :, label, 0, -1]) for label in range(precision.shape[2])])
     return COCOResult(summary, ap)
-
-
-def _found(detections: Detections | None) -> dict[str, Tensor]:
-    if detections is None:
-        return {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
-    # float64: widths taken in float32 differ from those that pycocotools takes from the same corners
-    return {
-        "boxes": detections.boxes_xyxy.detach().double().cpu(),
-        "scores": detections.scores.detach().double().cpu(),
-        "labels": detections.labels.cpu(),
-    }
-
-
-def _annotated(truth: GroundTruth) -> dict[str, Tensor]:
-    # torchmetrics takes an area of 0 for missing and puts width x height in its place
-    area = np.maximum(truth.area, np.finfo(np.float64).tiny)
-    return {
-        "boxes": torch.from_numpy(truth.boxes_xyxy.astype(np.float64)),
-        "labels": torch.from_numpy(truth.labels.astype(np.int64)),
-        "iscrowd": torch.from_numpy(truth.ignore.astype(np.int64)),
-        "area": torch.from_numpy(area.astype(np.float64)),
-    }
 
 
 def _mean_of_defined(values: np.ndarray) -> float:

@@ -39,6 +39,25 @@ class DetectionEvaluator:
     detections to rank 0, drops second copies of an image, computes there once and hands the numbers to all. Shards may
     be uneven, empty or overlapping. Results do not depend on which rank saw an image, nor in what order.
 
+    The numbers, which the task logs as `val/NAME` and `test/NAME`, follow two conventions:
+
+    - COCO's: `map`, `map_50`, `map_75`, `map_SIZE`, `map_50_SIZE`, the recalls `mar_*` and, for each class, `ap/CLASS`.
+      Boxes are continuous (width x2 - x1). A detection, best score first, takes the truth of its class that it overlaps
+      most among those still free, at IoU 0.5, 0.55, ... 0.95 (of which the mean is taken; `map_50*` and `map_75` at
+      one alone). Precision is read at 101 levels of recall. The best 100 detections of an image and class count, 1 or
+      10 for `mar_1` and `mar_10`. Crowds need not be found, and any number of detections count as nothing of whose own
+      area that share lies within one. For a size (small up to 32^2 pixels of annotated area, large from 96^2, medium
+      between) truths of other sizes need not be found, and detections that take one, or none and are of another size
+      themselves, count as nothing.
+    - VOC's, at IoU 0.5: `map_voc07` with `ap_voc07/CLASS` (2007: mean of the precision at 11 levels of recall) and
+      `map_voc` with `ap_voc/CLASS` (2010 and later: area under the monotone precision-recall curve). Overlaps count the
+      pixels of 1-based corners inclusively (width x2 - x1 + 1). A detection goes to the truth that it overlaps most,
+      taken or not: a second one on the same truth is wrong. All detections count. Difficult truths need not be found,
+      and a detection that goes to one counts as nothing.
+
+    `GroundTruth.ignore` is crowd to the first and difficult to the second, whatever the data set calls it. In both, a
+    class without a truth that counts is NaN and left out of the mean, a class with truth and without detections is 0.
+
     It is no `torchmetrics.Metric` on purpose: torchmetrics gathers list states tensor by tensor, which hangs or crashes
     when ranks hold different numbers of images, and it counts an image twice that a sampler has padded a shard with.
 
@@ -105,8 +124,8 @@ class DetectionEvaluator:
             per_class: Adds `ap/<class>` (COCO), `ap_voc07/<class>` and `ap_voc/<class>`.
 
         Returns:
-            `COCOResult.summary`, `map_voc07` (VOC's 11-point mean at IoU 0.5) and `map_voc` (its area mean): fractions
-            in [0, 1], NaN where there is no truth to measure against. The keys are always the same.
+            `COCOResult.summary`, `map_voc07` and `map_voc`, see the class: fractions in [0, 1], NaN where there is no
+            truth to measure against. The keys are always the same.
 
         Raises:
             RuntimeError: The computation failed on rank 0; raised on every rank, so that none waits for another.

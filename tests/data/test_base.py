@@ -10,8 +10,9 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from anchor_lightning.data import base
 from anchor_lightning.data.base import ImageRecord, parse_image_size
-from anchor_lightning.data.transforms import distort_colour
+from anchor_lightning.data.transforms import GeometryParams, distort_colour
 from tests.data.conftest import MemoryModule, record, truth
 from tests.data.test_resume import Recorder
 
@@ -110,6 +111,16 @@ def test_box_shapes_are_those_that_the_network_sees() -> None:
     assert shapes.dtype == torch.float32
     torch.testing.assert_close(shapes, torch.tensor([[6.4, 3.2], [32.0, 19.2]]))
     assert len(TwoSizes(image_size=[32, 64], keep_difficult=True).train_box_shapes()) == 3
+
+
+def test_augmented_box_shapes_are_those_of_the_warp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window over the right half and the lower half: what is left of the boxes fills twice the pixels."""
+    module = TwoSizes(image_size=[32, 64])
+    assert torch.equal(module.train_box_shapes(augmented=True), module.train_box_shapes(augmented=True))
+    assert not torch.equal(module.train_box_shapes(augmented=True), module.train_box_shapes())
+    monkeypatch.setattr(base, "draw_jitter", lambda rng: GeometryParams(0.5, 0.5, 0.5, 0.5))
+    # The first image's box ends at 20 of 200 and is cropped away; the second's shows 50-60 of 100 and 25-40 of 50.
+    torch.testing.assert_close(module.train_box_shapes(augmented=True), torch.tensor([[12.8, 19.2]]))
 
 
 def test_box_shapes_of_native_crops_are_the_stored_ones() -> None:

@@ -79,6 +79,40 @@ def test_a_set_with_validation_only_can_be_validated(tmp_path: Path) -> None:
         module.setup("fit")
 
 
+def test_a_file_without_annotations_is_for_prediction_only(tmp_path: Path) -> None:
+    data = content()
+    del data["annotations"]
+    write(tmp_path, "test", data, "annotations/image_info_test-dev2017.json", "test2017")
+    options: dict[str, Any] = {"root": str(tmp_path), "test_annotations": "annotations/image_info_test-dev2017.json"}
+    module = COCODataModule(**options, test_images="test2017", num_workers=0, image_size=32)
+    assert (module.class_names, module.category_ids) == (["cat", "dog"], [3, 7])
+    module.setup("predict")
+    assert [i for batch in module.predict_dataloader() for i in batch.image_ids.tolist()] == [1, 2]
+    message = r"image_info_test-dev2017\.json holds no 'annotations': .* nothing to measure against; .*_annotations\.$"
+    for loaded in (module, COCODataModule(**options)):
+        with pytest.raises(ValueError, match=message):
+            loaded.setup("test")
+
+
+@pytest.mark.parametrize(("role", "purpose"), [("train", "train on"), ("val", "measure against")])
+def test_training_needs_annotations(root: Path, role: str, purpose: str) -> None:
+    data = content(1 if role == "train" else 11)
+    del data["annotations"]
+    write(root, role, data)
+    message = (
+        rf"instances_{role}2017\.json holds no 'annotations': .* nothing to {purpose}; .* data\.{role}_annotations"
+    )
+    with pytest.raises(ValueError, match=message):
+        COCODataModule(root=str(root)).setup("fit")
+
+
+def test_training_goes_on_beside_a_test_split_without_annotations(root: Path) -> None:
+    data = content(21)
+    del data["annotations"]
+    write(root, "test", data, "test.json", "test2017")
+    COCODataModule(root=str(root), test_annotations="test.json").setup("fit")
+
+
 def test_images_without_boxes_are_kept(root: Path) -> None:
     module = COCODataModule(root=str(root), batch_size=2, num_workers=0, image_size=32)
     batch = next(iter(module.train_dataloader()))

@@ -31,6 +31,9 @@ SUMMARY_KEYS = [
 SHARDS: dict[str, tuple[Sequence[int], Sequence[int]]] = {
     "uneven": ([1, 3, 5, 7, 8], [2, 4, 6]),
     "unsorted": ([6, 4, 2], [8, 7, 1, 5, 3]),
+    "one on rank 0": ([5], [1, 2, 3, 4, 6, 7, 8]),
+    "one on rank 1": ([1, 2, 3, 4, 5, 6, 7], [8]),
+    "one on each": ([2], [7]),
     "nothing on rank 1": ([1, 2, 3, 4, 5, 6, 7, 8], []),
     "nothing on rank 0": ([], [1, 2, 3, 4, 5, 6, 7, 8]),
     "padded": ([1, 3, 5, 7], [2, 4, 6, 8, 1]),

@@ -1,0 +1,174 @@
+"""What `predict` writes is what COCO's evaluation takes, and gives the numbers that `test` logs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from anchor_lightning import DetectionTask
+from anchor_lightning.callbacks import PredictionWriter
+from anchor_lightning.data import COCODataModule
+from anchor_lightning.metrics import DetectionEvaluator
+from anchor_lightning.structures import Detections, GroundTruth
+from tests.made_data import make_coco, make_coco_test
+
+TWELVE = [
+    *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
+    *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large"),
+]
+VAL = "instances_val2017.json"
+TEST_DEV = {"test_annotations": "annotations/image_info_test-dev2017.json", "test_images": "test2017"}
+
+CUSTOM_SAMPLER = pytest.mark.filterwarnings("ignore:You are using a custom batch sampler")  # it returns every image
+
+
+def make_data(root: Path, **options: Any) -> COCODataModule:
+    return COCODataModule(root=str(root), batch_size=3, image_size=[96, 128], num_workers=0, **options)
+
+
+def make_task() -> DetectionTask:
+    """An untrained network whose shapes are those of `make_coco`'s boxes: some of its boxes are right by chance."""
+    seed_everything(0, verbose=False)
+    anchors = {"init": [[w, h] for w in (20.0, 32.0, 44.0) for h in (20.0, 32.0, 44.0)]}
+    return DetectionTask(num_classes=2, class_names=["car", "cat"], width=0.1, anchors=anchors)
+
+
+def make_trainer(folder: Path) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[PredictionWriter()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+
+
+def evaluate_file(annotations: Path, predictions: Path) -> dict[str, float]:
+    """COCO's twelve numbers of a results file, by pycocotools alone."""
+    annotated = COCO(str(annotations))
+    evaluation = COCOeval(annotated, annotated.loadRes(str(predictions)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return {name: math.nan if v == -1 else float(v) for name, v in zip(TWELVE, evaluation.stats, strict=True)}
+
+
+def near(truth: GroundTruth, num_classes: int, seed: int, num: int = 12) -> Detections:
+    """Boxes about the truths of an image; scores tie, or differ in the last bit of a float32, within it and across."""
+    rng = np.random.default_rng(seed)
+    which = rng.integers(0, max(1, len(truth.labels)), num if len(truth.labels) else 0)
+    boxes = truth.boxes_xyxy[which] + rng.normal(0, 0.1, (len(which), 4)) * (truth.area[which, None] ** 0.5)
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
+    labels = np.where(rng.random(len(which)) < 0.8, truth.labels[which], rng.integers(0, num_classes, len(which)))
+    scores = torch.full((len(which),), 0.7).view(torch.int32) - torch.from_numpy(rng.integers(0, 4, len(which))).int()
+    order = torch.argsort(scores, descending=True, stable=True)
+    boxes_xyxy, scores = torch.from_numpy(boxes).float()[order], scores.view(torch.float32)[order]
+    return Detections(boxes_xyxy, scores, torch.from_numpy(labels)[order], torch.zeros(len(which), dtype=torch.int64))
+
+
+def predict(
+    folder: Path, data: COCODataModule, monkeypatch: pytest.MonkeyPatch, detections: dict[int, Detections]
+) -> Path:
+    """Writes given detections by way of the trainer; returns the file."""
+    task = make_task()
+    monkeypatch.setattr(task, "detect", lambda batch: [detections[i] for i in batch.image_ids.tolist()])
+    make_trainer(folder).predict(task, data)
+    return folder / "predictions.json"
+
+
+def assert_same(
+    data: COCODataModule, detections: dict[int, Detections], annotations: Path, predictions: Path
+) -> dict[str, float]:
+    """The evaluator that `test` uses and COCO's evaluation of the files give the same numbers."""
+    evaluator = DetectionEvaluator(data.ground_truth("test"), data.class_names)
+    evaluator.update(list(detections), list(detections.values()))
+    computed, expected = evaluator.compute(), evaluate_file(annotations, predictions)
+    for name, value in expected.items():
+        assert computed[name] == pytest.approx(value, abs=1e-12, nan_ok=True), name
+    return expected
+
+
+@CUSTOM_SAMPLER
+def test_the_file_gives_the_numbers_that_test_logs(tmp_path: Path) -> None:
+    data, task = make_data(make_coco(tmp_path / "coco", num=8)), make_task()
+    trainer = make_trainer(tmp_path)
+    (logged,) = trainer.test(task, data, verbose=False)
+    (validated,) = trainer.validate(task, data, verbose=False)  # the same split, as no other is given for test
+    trainer.predict(task, data)
+    annotations, predictions = tmp_path / "coco" / "annotations" / VAL, tmp_path / "predictions.json"
+    expected = evaluate_file(annotations, predictions)
+    assert expected["map_50"] > expected["map"] > 0
+    for name, value in expected.items():
+        for number in (logged[f"test/{name}"], validated[f"val/{name}"]):
+            assert number == pytest.approx(value, abs=1e-6, nan_ok=True), name  # Lightning logs float32
+
+    rows = json.loads(predictions.read_text())
+    assert {type(value) for row in rows for value in (row["image_id"], row["category_id"])} == {int}
+    assert {row["category_id"] for row in rows} == {3, 17}, "the annotation file's ids, not labels"
+    assert all(set(row) == {"image_id", "category_id", "bbox", "score"} and len(row["bbox"]) == 4 for row in rows)
+    assert all(
+        one["image_id"] < two["image_id"] or one["score"] >= two["score"] for one, two in itertools.pairwise(rows)
+    )
+
+
+@CUSTOM_SAMPLER
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_that_tie_or_nearly_tie_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    annotations = make_coco(tmp_path / "coco", num=6) / "annotations" / VAL
+    content = json.loads(annotations.read_text())
+    content["images"].reverse()  # COCO's own files list images in no order, its evaluation takes them by id
+    annotations.write_text(json.dumps(content))
+    data = make_data(tmp_path / "coco")
+    detections = {t.image_id: near(t, 2, 10 * seed + k) for k, t in enumerate(data.ground_truth("test"))}
+    predictions = predict(tmp_path, data, monkeypatch, detections)
+    expected = assert_same(data, detections, annotations, predictions)
+    assert 0 < expected["map"] < 1
+    written = {row["score"] for row in json.loads(predictions.read_text())}
+    assert written == {score for found in detections.values() for score in found.scores.double().tolist()}
+
+
+@CUSTOM_SAMPLER
+def test_images_without_annotations_can_be_predicted_but_not_tested(tmp_path: Path) -> None:
+    root = make_coco_test(tmp_path / "coco")  # nothing else is there: neither train nor val
+    data, task, trainer = make_data(root, **TEST_DEV), make_task(), make_trainer(tmp_path)
+    trainer.predict(task, data)
+    rows = COCO(str(root / TEST_DEV["test_annotations"])).loadRes(str(tmp_path / "predictions.json")).anns.values()
+    assert {row["image_id"] for row in rows} == {201, 202, 203}
+    assert {row["category_id"] for row in rows} == {3, 17}
+    with pytest.raises(ValueError, match=r"image_info_test-dev2017\.json holds no 'annotations'"):
+        trainer.test(task, data)
+
+
+@CUSTOM_SAMPLER
+def test_nothing_found_is_an_empty_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_data(make_coco_test(tmp_path / "coco"), **TEST_DEV)
+    none = near(GroundTruth(1, np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0)), 2, seed=0)
+    path = predict(tmp_path, data, monkeypatch, dict.fromkeys((201, 202, 203), none))
+    assert json.loads(path.read_text()) == []
+
+
+@CUSTOM_SAMPLER
+def test_real_annotations_are_measured_as_coco_measures_them(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What our reading does to boxes (clipping, dropping) must not move a number.
+    root = shared_data / "coco"
+    data = COCODataModule(root=str(root), batch_size=64, image_size=32, num_workers=0)
+    detections = {t.image_id: near(t, data.num_classes, t.image_id) for t in data.ground_truth("test")}
+    predictions = predict(tmp_path, data, monkeypatch, detections)
+    assert assert_same(data, detections, root / "annotations" / VAL, predictions)["map"] > 0.1
