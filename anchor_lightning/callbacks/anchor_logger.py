@@ -24,8 +24,8 @@ MAX_BOXES: Final = 50_000
 class AnchorLogger(Callback):
     """Logs the shapes as scalars, as `anchors.csv` and as the log w - log h figure over the box density.
 
-    Usage is the share of the training boxes whose best shape by IoU an anchor is, without augmentation. Mean best IoU is
-    logged for these (`anchors/mean_best_iou`) and for the boxes as training shows them, cropped and expanded
+    Usage is the share of the training boxes whose best shape by IoU an anchor is, without augmentation. Mean best IoU
+    is logged for these (`anchors/mean_best_iou`) and for the boxes as training shows them, cropped and expanded
     (`anchors/mean_best_iou_augmented`): the shapes adapt to the latter, so on a data set whose boxes are all alike the
     former may fall while the latter holds.
 

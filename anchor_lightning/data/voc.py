@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from anchor_lightning.data.base import DetectionDataModule, ImageRecord, Split
 from anchor_lightning.data.cleaning import BoxCleaner
 from anchor_lightning.data.images import IMAGE_SUFFIXES, image_size_of
+from anchor_lightning.data.voc_counts import SplitCounts, compare_with_published
 from anchor_lightning.structures import GroundTruth
 
 VOC_CLASSES = (
@@ -50,7 +52,7 @@ class VOCDataModule(DetectionDataModule):
 
     A split is the name of a list in `ImageSets/Main`: of each of `years`, or of one when written `2007/test`. With
     years [2007, 2012] the defaults are `trainval` of both and `2007/test`; otherwise `train`, `val`, and `test` if
-    there is such a list, else `val`.
+    there is such a list, else `val`. A list of a devkit that does not hold what was published for it is warned about.
 
     Args:
         years: The years of a devkit to use; without meaning for a set of the user's own.
@@ -152,13 +154,19 @@ class VOCDataModule(DetectionDataModule):
             folder = file.parents[2]
             image_ids = self._image_ids(folder)
             paths = _ImageFinder(folder / "JPEGImages")
-            for stem in dict.fromkeys(_read_list(file)):  # a line that comes twice is one image
+            difficult: list[bool] = []  # of every object as annotated, the broken ones that are dropped included
+            stems = dict.fromkeys(_read_list(file))  # a line that comes twice is one image
+            for stem in stems:
                 if stem not in image_ids:
                     raise ValueError(
                         f"{file}: lists {stem!r}, but {folder / 'Annotations' / stem}.xml does not exist. Add the "
                         "annotation or take the line out."
                     )
-                records.append(self._read_image(folder, stem, paths.find(stem), image_ids[stem], labels, cleaner))
+                tree = parse_voc_xml(annotation := folder / "Annotations" / f"{stem}.xml")
+                difficult += map(_is_difficult, tree.findall("object"))
+                records.append(self._read_image(annotation, tree, paths.find(stem), image_ids[stem], labels, cleaner))
+            if not self._own_set():
+                compare_with_published(file, SplitCounts(len(stems), difficult.count(False), difficult.count(True)))
         cleaner.report(f"{self._root()} ({name})")
         return records
 
@@ -173,10 +181,8 @@ class VOCDataModule(DetectionDataModule):
         return {stem: first + i for i, stem in enumerate(_stems(folder / "Annotations"))}
 
     def _read_image(
-        self, folder: Path, stem: str, path: Path, image_id: int, labels: dict[str, int], cleaner: BoxCleaner
+        self, file: Path, tree: Element, path: Path, image_id: int, labels: dict[str, int], cleaner: BoxCleaner
     ) -> ImageRecord:
-        file = folder / "Annotations" / f"{stem}.xml"
-        tree = parse_voc_xml(file)
         height, width = self._image_size(file, tree, path)
         objects = tree.findall("object")  # direct children: a `part` has a name and a box of its own
         for obj in objects:
@@ -191,12 +197,12 @@ class VOCDataModule(DetectionDataModule):
             image_id=image_id,
             boxes_xyxy=boxes,
             labels=np.array([labels[_text(obj, "name")] for obj in objects], dtype=np.int64)[kept],
-            ignore=np.array([_text(obj, "difficult") == "1" for obj in objects], dtype=bool)[kept],
+            ignore=np.array([_is_difficult(obj) for obj in objects], dtype=bool)[kept],
             area=wh[:, 0] * wh[:, 1],
         )
-        return ImageRecord(path, stem, height, width, truth)
+        return ImageRecord(path, file.stem, height, width, truth)
 
-    def _image_size(self, file: Path, tree: ElementTree.Element, path: Path) -> tuple[int, int]:
+    def _image_size(self, file: Path, tree: Element, path: Path) -> tuple[int, int]:
         """Height and width from the image's header: <size> is wrong or missing in many a set."""
         try:
             return image_size_of(path)
@@ -216,7 +222,7 @@ class VOCDataModule(DetectionDataModule):
         return names
 
 
-def parse_voc_xml(file: Path) -> ElementTree.Element:
+def parse_voc_xml(file: Path) -> Element:
     """The root element of an annotation file.
 
     Raises:
@@ -239,11 +245,15 @@ def parse_voc_xml(file: Path) -> ElementTree.Element:
     return tree
 
 
-def _text(element: ElementTree.Element, field: str) -> str:
+def _text(element: Element, field: str) -> str:
     return (element.findtext(field) or "").strip()
 
 
-def _box(file: Path, obj: ElementTree.Element) -> list[float]:
+def _is_difficult(obj: Element) -> bool:
+    return _text(obj, "difficult") == "1"
+
+
+def _box(file: Path, obj: Element) -> list[float]:
     """Continuous, 0-based corners from VOC's 1-based inclusive pixels, in the order of the file.
 
     Equal corners give a box without area, not one pixel: no VOC object is so small, and tools that write such boxes

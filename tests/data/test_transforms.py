@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import colorsys
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -141,6 +145,188 @@ def test_drawn_parameters_keep_their_ranges_and_reach_them() -> None:
         assert 1.49 < factor.max() <= 1.5
         assert 0.45 < (factor < 1).mean() < 0.55
     assert abs(np.corrcoef(saturation, exposure)[0, 1]) < 0.05
+
+
+@dataclass
+class CDraw:
+    """What the C code draws for one image, in its units: whole pixels of the stored image, and factors."""
+
+    pleft: int
+    pright: int
+    ptop: int
+    pbot: int
+    flip: int
+    hue: float
+    saturation: float
+    exposure: float
+
+
+def c_draw(generator: random.Random, ow: int, oh: int) -> CDraw:
+    """The draws of load_data_detection and random_distort_image with yolov2-voc.cfg's numbers, in their order."""
+
+    def rand_scale(most: float) -> float:
+        scale = generator.uniform(1, most)
+        return scale if generator.randrange(2) else 1 / scale
+
+    dw, dh = int(ow * 0.3), int(oh * 0.3)
+    # An int of C cuts off towards zero, as int() does.
+    pleft, pright = int(generator.uniform(-dw, dw)), int(generator.uniform(-dw, dw))
+    ptop, pbot = int(generator.uniform(-dh, dh)), int(generator.uniform(-dh, dh))
+    flip = generator.randrange(2)
+    return CDraw(pleft, pright, ptop, pbot, flip, generator.uniform(-0.1, 0.1), rand_scale(1.5), rand_scale(1.5))
+
+
+def c_truths(draw: CDraw, ow: int, oh: int, truths: list[tuple[float, ...]]) -> list[tuple[int, tuple[float, ...]]]:
+    """correct_boxes and fill_truth_detection: which truths survive, and their centres and sides as shares of the input.
+
+    Args:
+        draw: The parameters.
+        ow: Width of the stored image.
+        oh: Height of the stored image.
+        truths: Centres and sides as shares of the stored image.
+    """
+
+    def constrain(value: float) -> float:
+        return min(1.0, max(0.0, value))
+
+    sx, sy = (ow - draw.pleft - draw.pright) / ow, (oh - draw.ptop - draw.pbot) / oh
+    dx, dy = draw.pleft / ow / sx, draw.ptop / oh / sy
+    kept = []
+    for number, (x, y, w, h) in enumerate(truths):
+        left, right = (x - w / 2) * (1 / sx) - dx, (x + w / 2) * (1 / sx) - dx
+        top, bottom = (y - h / 2) * (1 / sy) - dy, (y + h / 2) * (1 / sy) - dy
+        if draw.flip:
+            left, right = 1 - right, 1 - left
+        left, right, top, bottom = constrain(left), constrain(right), constrain(top), constrain(bottom)
+        if right - left < 0.001 or bottom - top < 0.001:
+            continue
+        kept.append((number, ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)))
+    return kept
+
+
+def as_window(draw: CDraw, ow: int, oh: int) -> GeometryParams:
+    """The same window in our terms."""
+    width, height = ow - draw.pleft - draw.pright, oh - draw.ptop - draw.pbot
+    return GeometryParams(draw.pleft / ow, draw.ptop / oh, width / ow, height / oh, bool(draw.flip))
+
+
+NUM_DRAWS = 20_000
+P_VALUE = 1e-4
+WIDTH, HEIGHT = 500, 375
+
+
+def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> float:
+    """The largest distance between two empirical distribution functions."""
+    at = np.concatenate([first, second])
+    shares = [np.searchsorted(np.sort(sample), at, side="right") / len(sample) for sample in (first, second)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+CRITICAL_DISTANCE = math.sqrt(-math.log(P_VALUE / 2) / 2) * math.sqrt(2 / NUM_DRAWS)
+"""Of two samples of NUM_DRAWS each, of the same distribution, one pair in 1 / P_VALUE lies further apart."""
+
+
+def columns(windows: Sequence[GeometryParams], colours: np.ndarray) -> dict[str, np.ndarray]:
+    """What is drawn, and the combinations whose distributions a dependence between two draws would change."""
+    left, top, width, height = np.array([(w.left, w.top, w.width, w.height) for w in windows]).T
+    right, bottom = 1 - left - width, 1 - top - height
+    hue, saturation, exposure = colours.T
+    single = {"left": left, "right": right, "top": top, "bottom": bottom, "width": width, "height": height}
+    colour = {"hue": hue, "saturation": saturation, "exposure": exposure}
+    joint = {
+        "left - right": left - right,
+        "top - bottom": top - bottom,
+        "left + top": left + top,
+        "right + bottom": right + bottom,
+        "aspect": width / height,
+        "area": width * height,
+        "saturation x exposure": saturation * exposure,
+        "saturation / exposure": saturation / exposure,
+        "hue x saturation": hue * np.log(saturation),
+        "hue x left": hue * left,
+    }
+    return single | colour | joint
+
+
+@pytest.fixture(scope="module")
+def draws() -> dict[str, tuple[list[GeometryParams], np.ndarray]]:
+    """NUM_DRAWS images' parameters, ours and the C code's, each with a generator of its own kind."""
+    ours, theirs = rng(0), random.Random(1)
+    # As in the data set: geometry and colour of an item from one generator, in this order.
+    pairs = [(draw_jitter(ours), draw_colour(ours)) for _ in range(NUM_DRAWS)]
+    of_c = [c_draw(theirs, WIDTH, HEIGHT) for _ in range(NUM_DRAWS)]
+    return {
+        "ours": ([window for window, _ in pairs], np.array([colour for _, colour in pairs], dtype=np.float64)),
+        "c": (
+            [as_window(draw, WIDTH, HEIGHT) for draw in of_c],
+            np.array([(draw.hue, draw.saturation, draw.exposure) for draw in of_c]),
+        ),
+    }
+
+
+def test_draws_have_the_distributions_of_the_c_code(draws: dict[str, tuple[list[GeometryParams], np.ndarray]]) -> None:
+    ours, theirs = columns(*draws["ours"]), columns(*draws["c"])
+    distances = {name: kolmogorov_smirnov(ours[name], theirs[name]) for name in ours}
+    assert max(distances.values()) < CRITICAL_DISTANCE, distances
+    # The measure sees what it must: a factor without the coin, and one drawn between 1 / 1.5 and 1.5, are far away.
+    uniform = rng(2).uniform(1, 1.5, NUM_DRAWS), rng(2).uniform(1 / 1.5, 1.5, NUM_DRAWS)
+    assert min(kolmogorov_smirnov(wrong, theirs["saturation"]) for wrong in uniform) > 3 * CRITICAL_DISTANCE
+
+
+@pytest.mark.parametrize("whose", ["ours", "c"])
+def test_draws_of_one_image_are_independent(
+    whose: str, draws: dict[str, tuple[list[GeometryParams], np.ndarray]]
+) -> None:
+    windows, colours = draws[whose]
+    drawn = columns(windows, colours)
+    flip = np.array([window.flip for window in windows], dtype=np.float64)
+    table = [flip, *(drawn[name] for name in ("left", "right", "top", "bottom", "hue"))]
+    for factor in ("saturation", "exposure"):  # the size of the distortion, and the coin that turns it over
+        table += [np.abs(np.log(drawn[factor])), (drawn[factor] > 1).astype(np.float64)]
+    # Uncorrelated columns have a correlation of 0 ± 1 / sqrt(n), coins a share of 0.5 ± 0.5 / sqrt(n).
+    bound = 4.5 / math.sqrt(NUM_DRAWS)
+    correlation = np.corrcoef(table) - np.eye(len(table))
+    assert np.abs(correlation).max() < bound, correlation.round(3)
+    for coin in (flip, drawn["saturation"] > 1, drawn["exposure"] > 1):
+        assert abs(coin.mean() - 0.5) < bound / 2
+
+
+def test_boxes_survive_and_lie_as_in_the_c_code() -> None:
+    """The same whole-pixel windows through both; among the boxes are clipped ones, slivers and ones cropped away."""
+    generator = random.Random(2)
+    num_boxes = num_kept = num_clipped = num_slivers = 0
+    for _ in range(400):
+        draw = c_draw(generator, WIDTH, HEIGHT)
+        truths = []
+        for _ in range(20):
+            w, h = (math.exp(generator.uniform(math.log(0.0005), 0)) for _ in range(2))
+            truths.append((generator.uniform(w / 2, 1 - w / 2), generator.uniform(h / 2, 1 - h / 2), w, h))
+        xywh = np.array(truths)
+        corners = np.concatenate([xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, :2] + xywh[:, 2:] / 2], axis=1)
+        scale = np.tile((WIDTH, HEIGHT), 2)
+        boxes, kept = warp_boxes(corners * scale, (HEIGHT, WIDTH), as_window(draw, WIDTH, HEIGHT), (416, 608))
+        expected = c_truths(draw, WIDTH, HEIGHT, truths)
+        assert np.flatnonzero(kept).tolist() == [number for number, _ in expected]
+        sides = boxes[:, 2:] - boxes[:, :2]
+        ours = np.concatenate([boxes[:, :2] + sides / 2, sides], axis=1)
+        theirs = np.array([box for _, box in expected]).reshape(-1, 4) * np.tile((608, 416), 2)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)  # float32 pixels up to 608
+        num_boxes, num_kept = num_boxes + len(truths), num_kept + len(boxes)
+        num_clipped += int(((boxes <= 0) | (boxes >= np.tile((608, 416), 2))).any(axis=1).sum())
+        num_slivers += int((xywh[~kept, 2:] < 0.001).any(axis=1).sum())
+    assert num_slivers > 100 and num_clipped > 500 and num_kept < num_boxes - num_slivers - 500
+
+
+def test_pixels_of_a_window_are_the_c_codes() -> None:
+    """crop_image takes the nearest pixel of the border outside of the image; at scale 1 both are exact."""
+    image, generator = texture(60, 80, seed=5), random.Random(3)
+    for _ in range(20):
+        draw = c_draw(generator, 80, 60)
+        columns_ = np.arange(draw.pleft, 80 - draw.pright).clip(0, 79)
+        rows = np.arange(draw.ptop, 60 - draw.pbot).clip(0, 59)
+        cropped = image[rows][:, columns_]
+        warped = warp_image(image, as_window(draw, 80, 60), cropped.shape[:2])
+        np.testing.assert_array_equal(warped, cropped[:, ::-1] if draw.flip else cropped)
 
 
 def colour_reference(rgb: np.ndarray, hue: float, saturation: float, exposure: float) -> np.ndarray:

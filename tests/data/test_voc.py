@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import re
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +16,9 @@ import torchvision.datasets
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anchor_lightning.data.base import Split
 from anchor_lightning.data.voc import VOC_CLASSES, VOCDataModule, parse_voc_xml
+from anchor_lightning.data.voc_counts import PUBLISHED, SplitCounts
 from tests.data.conftest import write_image
 
 DOG = "<object><name>dog</name><bndbox><xmin>11</xmin><ymin>6</ymin><xmax>30</xmax><ymax>25</ymax></bndbox></object>"
@@ -240,10 +247,109 @@ def test_download_only_when_asked_to_and_only_what_is_missing(devkit: Path, monk
     assert asked == [(str(devkit.parent), "2007", "test", True)]
 
 
+@pytest.fixture
+def full_devkit(devkit: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The made devkit, declared to be the full one: an image and a plain object in each list, one difficult in 2012."""
+    for year, name in (("VOC2007", "trainval"), ("VOC2007", "test")):
+        monkeypatch.setitem(PUBLISHED, (year, name), SplitCounts(1, 1, 0))
+    monkeypatch.setitem(PUBLISHED, ("VOC2012", "trainval"), SplitCounts(1, 1, 1))
+    monkeypatch.setitem(PUBLISHED, ("VOC2012", "train"), SplitCounts(1, 1, None))
+    add(devkit / "VOC2012", "2012_000001", DOG + box(1, 1, 9, 9, more="<difficult>1</difficult>"))
+    add_list(devkit / "VOC2012", "train", ["2012_000001"])
+    return devkit
+
+
+def count_warnings(module: VOCDataModule, *splits: Split) -> list[str]:
+    """What reading the splits warns of, but for repaired boxes."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for split in splits:
+            module.records(split)
+    return [str(w.message) for w in warned if not str(w.message).startswith("Boxes of")]
+
+
+def test_a_full_set_is_not_warned_about(full_devkit: Path) -> None:
+    assert count_warnings(VOCDataModule(root=str(full_devkit)), "train", "val", "test") == []
+    # The published counts of `train` are without the difficult objects.
+    of_train = VOCDataModule(root=str(full_devkit), years=[2012], train_split="train")
+    assert count_warnings(of_train, "train") == []
+
+
+def test_objects_are_counted_before_broken_ones_are_dropped(full_devkit: Path) -> None:
+    add(full_devkit / "VOC2007", "000001", box(5, 5, 5, 9))
+    module = VOCDataModule(root=str(full_devkit))
+    assert count_warnings(module, "train") == []
+    assert len(module.records("train")[0].truth.labels) == 0
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        (DOG, r"have 1 objects \+ 0 difficult, but 1 objects \+ 1 difficult were published"),
+        (DOG * 2 + box(1, 1, 9, 9, more="<difficult>1</difficult>"), r"have 2 objects \+ 1 difficult, but 1 objects"),
+    ],
+)
+def test_other_objects_than_published_are_warned_about(full_devkit: Path, objects: str, said: str) -> None:
+    add(full_devkit / "VOC2012", "2012_000001", objects)
+    (message,) = count_warnings(VOCDataModule(root=str(full_devkit)), "train", "val")
+    assert re.search(r"VOC2012.*trainval\.txt: the 1 images of VOC2012 trainval " + said, message)
+
+
+def test_a_part_of_a_set_is_warned_about_once(
+    full_devkit: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setitem(PUBLISHED, ("VOC2007", "test"), SplitCounts(4_952, 12_032, 2_944))
+    module = VOCDataModule(root=str(full_devkit))
+    module.setup("fit")
+    module.setup("test")
+    (message,) = [str(w.message) for w in recwarn if "benchmark" in str(w.message)]
+    assert "test.txt: 1 of the 4,952 images of the full VOC2007 test" in message
+    assert "not those of the benchmark" in message
+
+
+def test_more_images_than_published_are_warned_about(full_devkit: Path) -> None:
+    add(full_devkit / "VOC2007", "000003")
+    add_list(full_devkit / "VOC2007", "trainval", ["000001", "000003"])
+    (message,) = count_warnings(VOCDataModule(root=str(full_devkit)), "train")
+    assert "trainval.txt: 2 images, but the full VOC2007 trainval has 1." in message
+
+
+def test_lists_and_sets_of_ones_own_are_not_compared(full_devkit: Path) -> None:
+    add_list(full_devkit / "VOC2012", "mine", ["2012_000001"])
+    assert count_warnings(VOCDataModule(root=str(full_devkit), years=[2012], train_split="mine"), "train") == []
+    # A set of the user's own may be called what it likes: here it is 2007's folder with half of its lists' images.
+    add_list(full_devkit / "VOC2007", "train", ["000001"])
+    assert count_warnings(VOCDataModule(root=str(full_devkit / "VOC2007"), val_split="test"), "train", "val") == []
+
+
+def test_published_counts_add_up() -> None:
+    for year in ("VOC2007", "VOC2012"):
+        train, val, both = (PUBLISHED[year, name] for name in ("train", "val", "trainval"))
+        assert (train.images + val.images, train.plain + val.plain) == (both.images, both.plain)
+
+
+def test_published_counts_are_those_of_the_real_boxes(shared_data: Path) -> None:
+    images: dict[str, set[str]] = {}
+    plain, difficult = Counter[str](), Counter[str]()
+    with gzip.open(shared_data / "voc0712_boxes.csv.gz", "rt") as file:
+        for row in csv.DictReader(file):
+            images.setdefault(row["split"], set()).add(row["image_id"])
+            (difficult if row["difficult"] == "1" else plain)[row["split"]] += 1
+    counted = {split: SplitCounts(len(ids), plain[split], difficult[split]) for split, ids in images.items()}
+    known = {f"{year}_{name}".lower(): counts for (year, name), counts in PUBLISHED.items() if counts.difficult}
+    assert counted == known
+    assert {split: counts.plain + (counts.difficult or 0) for split, counts in known.items()} == {
+        "voc2007_trainval": 15_662,
+        "voc2007_test": 14_976,
+        "voc2012_trainval": 31_561,
+    }
+
+
 @pytest.mark.filterwarnings("ignore:Boxes of")
 def test_the_real_subset_of_voc_2012(shared_data: Path) -> None:
     module = VOCDataModule(root=str(shared_data / "VOCdevkit"), years=[2012])
-    module.setup("fit")
+    with pytest.warns(UserWarning, match=r"train\.txt: 2,740 of the 5,717 images of the full VOC2012 train"):
+        module.setup("fit")
     assert (len(module.records("train")), len(module.records("val"))) == (2740, 686)
     truths = module.ground_truth("train") + module.ground_truth("val")
     assert sum(len(t.labels) for t in truths) == 7168

@@ -1,0 +1,71 @@
+"""What the full Pascal VOC sets hold, and the warning when what stands in their place holds something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+
+class SplitCounts(NamedTuple):
+    """What one list of a year holds, as its annotation files say.
+
+    Args:
+        images: Images of the list.
+        plain: Objects that are not marked difficult.
+        difficult: Objects that are, or None where no number was published.
+    """
+
+    images: int
+    plain: int
+    difficult: int | None
+
+    def __str__(self) -> str:
+        return f"{self.plain:,} objects" + (f" + {self.difficult:,} difficult" if self.difficult is not None else "")
+
+
+# By the year's folder and the list. The challenge publishes the objects without the difficult ones; those of the years'
+# whole sets are known too (15,662 objects in 2007's trainval, 14,976 in its test, 31,561 in 2012's trainval).
+PUBLISHED: Final[dict[tuple[str, str], SplitCounts]] = {
+    ("VOC2007", "train"): SplitCounts(2_501, 6_301, None),
+    ("VOC2007", "val"): SplitCounts(2_510, 6_307, None),
+    ("VOC2007", "trainval"): SplitCounts(5_011, 12_608, 3_054),
+    ("VOC2007", "test"): SplitCounts(4_952, 12_032, 2_944),
+    ("VOC2012", "train"): SplitCounts(5_717, 13_609, None),
+    ("VOC2012", "val"): SplitCounts(5_823, 13_841, None),
+    ("VOC2012", "trainval"): SplitCounts(11_540, 27_450, 4_111),
+}
+
+
+def compare_with_published(list_file: Path, found: SplitCounts) -> None:
+    """Warns, on one process, of a list of a devkit's year that does not hold what the full set does.
+
+    A warning and no error: a subset is a fine thing to train on, as long as nobody takes its numbers for those of the
+    benchmark. Lists without published counts are passed over.
+
+    Args:
+        list_file: A list in `ImageSets/Main` of a year's folder.
+        found: What it holds, counted before any broken box is dropped.
+    """
+    year, name = list_file.parents[2].name, list_file.stem
+    published = PUBLISHED.get((year, name))
+    if published is None:
+        return
+    if published.difficult is None:
+        found = found._replace(difficult=None)
+    if found.images < published.images:
+        rank_zero_warn(
+            f"{list_file}: {found.images:,} of the {published.images:,} images of the full {year} {name}. Numbers "
+            "measured on this part of it are not those of the benchmark: say so beside them, or complete the set."
+        )
+    elif found.images > published.images:
+        rank_zero_warn(
+            f"{list_file}: {found.images:,} images, but the full {year} {name} has {published.images:,}. Numbers "
+            "measured on it are not those of the benchmark: say so beside them, or restore the published list."
+        )
+    elif found != published:
+        rank_zero_warn(
+            f"{list_file}: the {found.images:,} images of {year} {name} have {found}, but {published} were published. "
+            "Annotations were changed or lost: restore them, or do not compare numbers with those of the benchmark."
+        )
