@@ -99,7 +99,7 @@ def test_auto_temperature_is_critical(tmp_path: Path) -> None:
     make_trainer(tmp_path, callbacks=callbacks, max_steps=1).fit(
         make_task(anchors={"init": "uniform"}), datamodule=data
     )
-    assert recorder.rows[-1]["temperature"] == pytest.approx(critical_temperature(data.train_box_shapes()))
+    assert recorder.rows[-1]["temperature"] == pytest.approx(critical_temperature(data.train_box_shapes(augmented=True)))
 
 
 def test_shapes_move_or_stay(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_kmeans_once_and_never_with_a_checkpoint(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "one.ckpt")
 
     class NoBoxes(SyntheticDataModule):
-        def train_box_shapes(self) -> torch.Tensor:
+        def train_box_shapes(self, augmented: bool = False) -> torch.Tensor:
             raise AssertionError("k-means was run although a checkpoint was given")
 
     resumed = make_task()
