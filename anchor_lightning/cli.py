@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import traceback
 import warnings
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from anchor_lightning.callbacks import AnchorLogger, Checkpoint, ClusteringDecay, PredictionWriter, SoftAssignment
-from anchor_lightning.commands import COMMANDS, run_command, summary
+from anchor_lightning.callbacks import (
+    AnchorLogger,
+    Checkpoint,
+    ClusteringDecay,
+    PredictionPictures,
+    PredictionWriter,
+    SoftAssignment,
+)
+from anchor_lightning.commands import is_ours, run_command, summary
 from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.loggers import RunRecord, continue_run
+from anchor_lightning.named_configs import named_configs
 from anchor_lightning.task import DetectionTask
 
 HERE: Final = Path(__file__).resolve().parent
-CONFIG_FOLDER: Final = HERE / "configs" if (HERE / "configs").is_dir() else HERE.parent / "configs"
-"""Where the shipped configurations lie: inside the package in a wheel, beside it in a checkout."""
-CONFIG_FLAGS: Final = ("--config", "-c")
 DEFAULT_ROOT: Final = "runs"
-LINKED: Final = frozenset({"num_classes", "class_names"})
 KNOWN_WARNINGS: Final = (
     r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on recent versions of torch
     r".*is not supported by the model summary",  # the size in MB, not the training
@@ -46,6 +52,7 @@ class AnchorLightningCLI(LightningCLI):
         parser.add_lightning_class_args(SoftAssignment, "soft_assignment")
         parser.add_lightning_class_args(ClusteringDecay, "clustering")
         parser.add_lightning_class_args(AnchorLogger, "anchor_logger")
+        parser.add_lightning_class_args(PredictionPictures, "prediction_pictures")
         parser.add_lightning_class_args(PredictionWriter, "prediction_writer")
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
@@ -76,6 +83,8 @@ class AnchorLightningCLI(LightningCLI):
         loggers = [logger for logger in given if isinstance(logger, Logger)]
         if not any(isinstance(logger, CSVLogger) for logger in loggers):
             loggers.append(CSVLogger(trainer.default_root_dir, name=""))
+        if self.subcommand == "fit" and (checkpoint := self._get(self.config, "ckpt_path")):
+            continue_run(loggers, checkpoint)
         loggers.sort(key=lambda logger: not isinstance(logger, CSVLogger))
         return super().instantiate_trainer(logger=loggers, **kwargs)
 
@@ -106,7 +115,7 @@ def main(args: ArgsType = None) -> Any:
         args = named_configs(args)
     words = sys.argv[1:] if args is None else args
     try:
-        if isinstance(words, list) and words and words[0] in COMMANDS:
+        if isinstance(words, list) and is_ours(words):
             return run_command(words)
         return AnchorLightningCLI(
             DetectionTask,
@@ -115,10 +124,14 @@ def main(args: ArgsType = None) -> Any:
             trainer_defaults={"default_root_dir": DEFAULT_ROOT, "use_distributed_sampler": False},
             seed_everything_default=0,
             auto_configure_optimizers=False,
+            save_config_callback=RunRecord,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"epilog": summary(), "formatter_class": HelpFormatter},
             args=args,
         )
+    except SIGTERMException:
+        # Lightning ends with 0, as if the training had been finished.
+        raise SystemExit(128 + signal.SIGTERM) from None
     except (ValueError, RuntimeError, FloatingPointError) as error:
         if (ours := raised_here(error)) is None:
             raise
@@ -134,51 +147,6 @@ def raised_here(error: BaseException | None) -> BaseException | None:
             return error
         error = error.__cause__  # jsonargparse wraps what a class raises when it is made
     return None
-
-
-def named_configs(words: list[str]) -> list[str]:
-    """The words with every `--config NAME` that is no file here replaced by the shipped configuration of that name.
-
-    Raises:
-        SystemExit: There is neither a file nor a shipped configuration of a name; lists the shipped ones.
-    """
-    result: list[str] = []
-    for word in words:
-        flag, separator, value = word.partition("=")
-        if result and result[-1] in CONFIG_FLAGS:
-            result.append(find_config(word))
-        elif separator and flag in CONFIG_FLAGS:
-            result.append(f"{flag}={find_config(value)}")
-        else:
-            result.append(word)
-    return result
-
-
-def find_config(name: str) -> str:
-    """The path of a configuration: a file as given, or a shipped one by its name (`voc.yaml`, `init/uniform.yaml`).
-
-    Raises:
-        SystemExit: Neither exists.
-    """
-    if Path(name).is_file():
-        refuse_linked(Path(name))
-        return name
-    if (CONFIG_FOLDER / name).is_file():
-        return str(CONFIG_FOLDER / name)
-    shipped = sorted(str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml"))
-    raise SystemExit(f"--config {name}: no such file, and no shipped configuration; shipped are {', '.join(shipped)}")
-
-
-def refuse_linked(path: Path) -> None:
-    """Refuses a configuration that sets what comes from the data module; jsonargparse would ignore it without a word.
-
-    Raises:
-        SystemExit: It does.
-    """
-    content = yaml.safe_load(path.read_text())
-    model = content.get("model") if isinstance(content, dict) else None
-    for name in LINKED & set(model if isinstance(model, dict) else ()):
-        raise SystemExit(f"{path}: model.{name} comes from the data module; take it out (data.class_names can be set)")
 
 
 def newest_checkpoint(root: Path) -> Path:

@@ -10,8 +10,8 @@ Shape letters: N boxes, A anchor shapes, S recorded steps, G cells of the densit
 
 from __future__ import annotations
 
+import io
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
+
+from anchor_lightning.pictures import write_whole
 
 INK, FAINT, PAPER = "#222222", "#8a8a8a", "#ffffff"
 # Okabe-Ito, the strongest contrasts on grey first; its yellow is left out, which is too faint on white.
@@ -36,7 +38,9 @@ MIN_BANDWIDTH, MIN_SPAN = 0.02, np.log(4.0)  # nats; equal boxes stay drawable, 
 Limits = list[tuple[float, float]]
 
 
-def anchor_figure(box_wh: ArrayLike, shapes: Mapping[str, ArrayLike], *, title: str | None = None) -> Figure:
+def anchor_figure(
+    box_wh: ArrayLike, shapes: Mapping[str, ArrayLike], *, title: str | None = None, within: ArrayLike = ()
+) -> Figure:
     """The log w - log h plane: density of the boxes, its marginals, and any number of sets of anchor shapes over it.
 
     The density is a Gaussian kernel estimate (Scott's rule) of the boxes' log shapes; its contours enclose 98, 95, 90,
@@ -49,6 +53,7 @@ def anchor_figure(box_wh: ArrayLike, shapes: Mapping[str, ArrayLike], *, title: 
             shape are left out; N may be 0.
         shapes: Sets of anchor shapes by their name in the legend, each (A, 2) widths and heights in pixels, > 0.
         title: A line above the figure.
+        within: (K, 2) further shapes in pixels, > 0, that the axes leave room for; they are not drawn.
 
     Returns:
         A figure of about 6.4 x 6.8 inches, the plane as its first axes.
@@ -58,7 +63,8 @@ def anchor_figure(box_wh: ArrayLike, shapes: Mapping[str, ArrayLike], *, title: 
     """
     log_boxes = _log_boxes(box_wh)
     log_shapes = {name: _log_shapes(name, wh) for name, wh in shapes.items()}
-    limits = _square_limits(log_boxes, np.concatenate([np.zeros((0, 2)), *log_shapes.values()]))
+    room = _log_shapes("within", np.reshape(within, (-1, 2)))
+    limits = _square_limits(log_boxes, np.concatenate([room, *log_shapes.values()]))
 
     figure = Figure(figsize=(6.4, 6.8), layout="constrained", facecolor=PAPER)
     plane = figure.add_subplot(facecolor=PAPER)
@@ -144,16 +150,9 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150)
     Raises:
         OSError: If the folder cannot be written; no partial file is left behind.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, because a rename is atomic only within one file system; the name is ours alone.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        figure.savefig(partial, format="png", dpi=dpi)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return write_whole(Path(path), buffer.getvalue())
 
 
 def _log_boxes(box_wh: ArrayLike) -> np.ndarray:

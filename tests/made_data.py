@@ -93,3 +93,20 @@ def make_brainwash(root: Path, num: int = 4) -> Path:
             lines.append(f'"{name}": ' + ", ".join(f"({x1}.0, {y1}.0, {x2}.0, {y2}.0)" for x1, y1, x2, y2 in boxes))
         (root / f"brainwash_{split}.idl").write_text(";\n".join(lines) + ".\n")
     return root
+
+
+def make_yolo(root: Path, num: int = 4) -> Path:
+    """images/{train,val}, labels/{train,val} and a data.yaml with the classes dog and cat."""
+    for part, split in enumerate(("train", "val")):
+        for index in range(num):
+            name = f"{part}{index:04d}"
+            boxes = draw(root / "images" / split / f"{name}.jpg", seed=5000 + 100 * part + index)
+            lines = [
+                f"{i} {(x1 + x2) / 2 / SIZE[1]} {(y1 + y2) / 2 / SIZE[0]} {(x2 - x1) / SIZE[1]} {(y2 - y1) / SIZE[0]}"
+                for i, (x1, y1, x2, y2) in enumerate(boxes)
+            ]
+            file = root / "labels" / split / f"{name}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("\n".join(lines) + "\n")
+    (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames:\n  0: dog\n  1: cat\n")
+    return root

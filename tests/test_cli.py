@@ -14,11 +14,14 @@ import torch
 import yaml
 from lightning.pytorch.loggers import CSVLogger
 
-from anchor_lightning.cli import CONFIG_FOLDER, find_config, main, named_configs
+from anchor_lightning.cli import main
+from anchor_lightning.named_configs import CONFIG_FOLDER, find_config, named_configs
 from tests.made_data import make_brainwash, make_coco, make_voc
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml"))
+CONFIGS = sorted(
+    str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml") if path.parent.name != "sweep"
+)
 SMALL = [
     *("--model.width", "0.1", "--data.batch_size", "2", "--data.num_workers", "0"),
     *("--trainer.accelerator", "cpu", "--trainer.max_steps", "2", "--trainer.val_check_interval", "2"),
@@ -143,7 +146,7 @@ def test_last_is_the_newest_run_and_a_saved_config_repeats_it(tmp_path: Path) ->
     config = str(tmp_path / "runs" / "version_0" / "config.yaml")
     main(["fit", "--config", config, "--ckpt_path", "last", "--trainer.max_steps", "4"])
     steps = [row["step"] for row in rows(tmp_path / "runs" / "version_1" / "anchors.csv")]
-    assert steps[0] == "2" and steps[-1] == "4"
+    assert steps[0] == "0" and steps.index("4") == len(steps) - 5 and len(steps) == len(set(steps)) * 5, "and its past"
     main(["fit", "--config", config, "--trainer.max_steps", "4"])
     resumed, whole = (
         torch.load(tmp_path / "runs" / f"version_{n}" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

@@ -10,6 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from anchor_lightning.cli import main
+from tests.made_data import make_voc
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 WORDS = [
@@ -37,8 +38,11 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs(path: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs(path: Path, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUN", str(run_folder))
+    monkeypatch.setenv("STEPS", "60")
+    monkeypatch.setenv("TRAINING_STEPS", "2")
+    monkeypatch.setenv("DATA", str(make_voc(tmp_path / "data")))
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]

@@ -9,8 +9,10 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
 from anchor_lightning import plots
+from anchor_lightning.animation import save_animation
 from anchor_lightning.plots import anchor_figure, save_figure, trajectory_figure
 
 IDENTICAL = np.full((5, 2), 160.0)
@@ -185,17 +187,61 @@ def test_labels_of_coinciding_lines_are_pushed_apart() -> None:
     assert heights.mean() == pytest.approx(np.log(160))
 
 
+def test_room_for_shapes_that_are_not_drawn() -> None:
+    figure = anchor_figure(boxes(100), {"initial": UNIFORM}, within=[[5000.0, 3.0]])
+    assert plane(figure).get_xlim()[1] > 5000 and plane(figure).get_ylim()[0] < 3
+    assert {len(line.get_xdata()) for line in plane(figure).lines if line.get_label() == "initial"} == {5}
+
+
+def test_animation_moves_the_shapes_over_one_ground(tmp_path: Path) -> None:
+    """100 steps become 60 frames, first and last among them; markers move, the axes stay."""
+    wh = np.exp(np.linspace(np.log(IDENTICAL), np.log(UNIFORM / 4), 100))
+    start = time.process_time()
+    path = save_animation(tmp_path / "new" / "anchors.gif", np.arange(0, 1000, 10), wh, boxes(20_000))
+    assert time.process_time() - start < 10
+    with Image.open(path) as animation:
+        assert animation.n_frames == 60 and animation.info["loop"] == 0
+        frames = []
+        for index in (0, 30, 59):
+            animation.seek(index)
+            frames.append(np.asarray(animation.convert("RGB")).astype(int))
+        assert animation.info["duration"] > 1000, "the end can be looked at"
+    width = frames[0].shape[1]
+    for frame in frames:
+        assert (frame[:8, :8] > 245).all(), "an opaque light ground"
+        assert (np.abs(frame[:, : width // 8] - frames[0][:, : width // 8]) < 8).all(), "labels stand still"
+    vermilion = np.array(to_rgb(plots.COLOURS[1])) * 255
+    # All five shapes of `identical` lie on each other, at the end they lie apart: more of the markers' colour is seen.
+    seen = [int((np.abs(frame - vermilion).max(axis=2) < 40).sum()) for frame in frames]
+    assert seen[0] < seen[1] and 2.5 * seen[0] < seen[2]
+
+
+def test_animation_of_one_step_and_of_bad_arrays(tmp_path: Path) -> None:
+    save_animation(tmp_path / "one.gif", [0], IDENTICAL[None], np.zeros((0, 2)))
+    with Image.open(tmp_path / "one.gif") as animation:
+        assert animation.n_frames == 1
+    with pytest.raises(ValueError, match=r"steps \(S,\)"):
+        save_animation(tmp_path / "a.gif", [0, 1], IDENTICAL[None], [])
+    with pytest.raises(ValueError, match="must be positive"):
+        save_animation(tmp_path / "a.gif", [0], -IDENTICAL[None], [])
+    with pytest.raises(ValueError, match="max_frames must be 2"):
+        save_animation(tmp_path / "a.gif", [0], IDENTICAL[None], [], max_frames=1)
+    assert not (tmp_path / "a.gif").exists()
+
+
 def test_saving_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "new" / "anchors.png"
     assert save_figure(anchor_figure(boxes(10), {}), path, dpi=40) == path
     before = path.read_bytes()
     assert before.startswith(b"\x89PNG")
 
-    def half_write(figure: Figure, target: Path, **_: object) -> None:
-        target.write_bytes(b"\x89PNG half")
+    write_bytes = Path.write_bytes
+
+    def half_write(target: Path, data: bytes) -> int:
+        write_bytes(target, data[: len(data) // 2])
         raise OSError("disk full")
 
-    monkeypatch.setattr(Figure, "savefig", half_write)
+    monkeypatch.setattr(Path, "write_bytes", half_write)
     with pytest.raises(OSError, match="disk full"):
         save_figure(Figure(), path)
     assert path.read_bytes() == before

@@ -99,7 +99,9 @@ def test_auto_temperature_is_critical(tmp_path: Path) -> None:
     make_trainer(tmp_path, callbacks=callbacks, max_steps=1).fit(
         make_task(anchors={"init": "uniform"}), datamodule=data
     )
-    assert recorder.rows[-1]["temperature"] == pytest.approx(critical_temperature(data.train_box_shapes(augmented=True)))
+    assert recorder.rows[-1]["temperature"] == pytest.approx(
+        critical_temperature(data.train_box_shapes(augmented=True))
+    )
 
 
 def test_shapes_move_or_stay(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from anchor_lightning.callbacks.anchor_logger import AnchorLogger
 from anchor_lightning.callbacks.checkpoint import Checkpoint
 from anchor_lightning.callbacks.clustering_decay import ClusteringDecay
+from anchor_lightning.callbacks.prediction_pictures import PredictionPictures
 from anchor_lightning.callbacks.prediction_writer import PredictionWriter
 from anchor_lightning.callbacks.soft_assignment import SoftAssignment
 
-__all__ = ["AnchorLogger", "Checkpoint", "ClusteringDecay", "PredictionWriter", "SoftAssignment"]
+__all__ = ["AnchorLogger", "Checkpoint", "ClusteringDecay", "PredictionPictures", "PredictionWriter", "SoftAssignment"]

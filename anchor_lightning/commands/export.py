@@ -2,56 +2,71 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 
+from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.detectors.yolov2.cfg import cfg_text
+from anchor_lightning.detectors.yolov2.onnx_export import OPSET, onnx_model, require_onnx
 from anchor_lightning.detectors.yolov2.weights import write_weights
 from anchor_lightning.task import DetectionTask
 
-DEFAULT_IMAGE_SIZE = (416, 416)
+DEFAULT_IMAGE_SIZE: Final = 416
+SUFFIXES: Final = {"darknet": (".cfg", ".weights", ".names"), "onnx": (".onnx",)}
 
 
 def export(
     ckpt_path: str,
-    format: Literal["darknet"] = "darknet",
+    format: Literal["darknet", "onnx"] = "darknet",
     output: str | None = None,
     image_size: int | list[int] | None = None,
+    nms: bool | None = None,
 ) -> list[Path]:
     """Writes a checkpoint in the format of another tool.
 
     Args:
         ckpt_path: Checkpoint of a run of this project.
-        format: `darknet`: `.cfg`, `.weights` and `.names`, which C darknet and OpenCV run.
+        format: `darknet`: `.cfg`, `.weights` and `.names`, which C darknet and OpenCV run. `onnx`: `.onnx` for
+            onnxruntime and others, with any number of images a batch; its inputs and outputs are those of
+            `onnx_model`, and the file states them.
         output: Path of the files without their suffix; `export/yolov2` in the checkpoint's run folder if not given.
         image_size: Side, or height and width, of the network input in pixels; that of the validation if not given.
+        nms: Of `onnx`: true ends in final boxes, scores and labels (the default), false in all boxes and scores
+            before the suppression.
 
     Returns:
-        The files written.
+        The files written, all of them or none.
 
     Raises:
-        ValueError: The checkpoint cannot be read or is not one of this project.
+        ValueError: The checkpoint cannot be read or is not one of this project, the format has no such option, its
+            packages are not installed, or the files cannot be written.
     """
+    if format == "onnx":
+        require_onnx()
+    elif nms is not None:
+        raise ValueError("--nms: darknet's files never hold the suppression; leave it out, or take --format onnx")
     task, details = load_task(ckpt_path)
+    if not isinstance(task.detector, YOLOv2):
+        raise ValueError(f"--ckpt_path: {ckpt_path} holds another detector than YOLOv2, which alone can be exported")
+    size = network_size(image_size, details)
     stem = Path(output) if output else run_folder_of(Path(ckpt_path)) / "export" / "yolov2"
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    if image_size is not None:
-        size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[-1])
+    # Names may hold dots: with_suffix would cut them.
+    files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES[format]]
+    if format == "onnx":
+        _write_onnx(task, files, size, nms is not False, Path(ckpt_path).name)
     else:
-        size = tuple(details.get("image_size", DEFAULT_IMAGE_SIZE))
-    if any(side < 1 or side % task.detector.stride for side in size):
-        raise ValueError(f"--image_size: {size}; height and width must be multiples of {task.detector.stride}")
-    files = _export_darknet(task, stem, size, details.get("images_seen", 0))
+        _write_darknet(task, files, size, details.get("images_seen", 0))
     print("\n".join(f"Wrote {path}" for path in files))
     return files
 
 
-def _export_darknet(task: DetectionTask, stem: Path, size: tuple[int, int], images_seen: int) -> list[Path]:
+def _write_darknet(task: DetectionTask, files: list[Path], size: tuple[int, int], images_seen: int) -> None:
     task.detector.fold()
-    # Names may hold dots: with_suffix would cut them.
-    cfg, weights, names = (stem.with_name(stem.name + suffix) for suffix in (".cfg", ".weights", ".names"))
     text = cfg_text(
         task.shapes.wh,
         task.hparams["num_classes"],
@@ -60,12 +75,72 @@ def _export_darknet(task: DetectionTask, stem: Path, size: tuple[int, int], imag
         task.hparams["score_threshold"],
         comment="YOLOv2 with learned anchors, written by anchor_lightning",
     )
-    write_weights(weights, task.detector, images_seen)
-    cfg.write_text(text)
-    names.write_text("".join(f"{name}\n" for name in task.class_names))
+    with whole_files(*files) as (cfg, weights, names):
+        write_weights(weights, task.detector, images_seen)
+        cfg.write_text(text)
+        names.write_text("".join(f"{name}\n" for name in task.class_names))
     shapes = ", ".join(f"{w:.1f} x {h:.1f}" for w, h in task.shapes.wh.tolist())
     print(f"Anchors in pixels of the network input: {shapes}; the .cfg has them in grid units (pixels / 32).")
-    return [cfg, weights, names]
+
+
+def _write_onnx(task: DetectionTask, files: list[Path], size: tuple[int, int], nms: bool, source: str) -> None:
+    metadata = {"class_names": task.class_names, "source": f"{source}, exported by anchor_lightning"}
+    threshold = task.hparams["score_threshold"]
+    model = onnx_model(task.detector, task.shapes.log_wh, size, nms, threshold, metadata)
+    with whole_files(*files) as (path,):
+        path.write_bytes(model)
+    outputs = f"boxes, scores and labels after NMS, scores above {threshold}" if nms else "all boxes and scores, no NMS"
+    print(f"ONNX opset {OPSET}, any batch of {size[0]} x {size[1]} (height x width) images; {outputs}.")
+
+
+@contextmanager
+def whole_files(*paths: Path) -> Iterator[list[Path]]:
+    """Files that appear under their names all together when the block ends well, and not at all otherwise.
+
+    Args:
+        paths: The files; missing folders are made.
+
+    Yields:
+        A path to write to for each, in the same folder and with the same suffix.
+
+    Raises:
+        ValueError: The files or their folders cannot be written.
+    """
+    partial = [path.with_name(f".partial-{os.getpid()}-{path.name}") for path in paths]
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():  # would stop the renaming halfway
+                raise IsADirectoryError(f"{path} is a folder")
+        try:
+            yield partial
+            for written, path in zip(partial, paths, strict=True):
+                written.replace(path)
+        finally:
+            for path in partial:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(f"{paths[0].parent}: cannot be written to ({error}); choose another --output") from None
+
+
+def network_size(image_size: int | list[int] | None, details: dict[str, Any]) -> tuple[int, int]:
+    """Height and width of the network input in pixels: as asked for, or else those of the checkpoint's validation.
+
+    Args:
+        image_size: The option, one int or [height, width].
+        details: Of the checkpoint, see `load_task`; without an image size in it, which is said, 416 x 416 is taken.
+
+    Raises:
+        ValueError: A side is no multiple of 32.
+    """
+    if image_size is None and "image_size" not in details:
+        print("The checkpoint states no image size: taking 416 x 416. Give --image_size if it was trained at another.")
+        image_size = DEFAULT_IMAGE_SIZE
+    asked = details["image_size"] if image_size is None else image_size
+    sides = [asked, asked] if isinstance(asked, int) else list(asked)
+    if len(sides) != 2 or any(side < 1 or side % YOLOv2.stride for side in sides):
+        raise ValueError(f"--image_size: {asked}; give one side, or [height, width], in multiples of {YOLOv2.stride}")
+    return sides[0], sides[1]
 
 
 def load_task(ckpt_path: str | Path) -> tuple[DetectionTask, dict[str, Any]]:
@@ -82,9 +157,14 @@ def load_task(ckpt_path: str | Path) -> tuple[DetectionTask, dict[str, Any]]:
     except Exception as error:  # torch.load raises whatever the bytes lead it to
         reason = str(error).splitlines()[0]
         raise ValueError(f"--ckpt_path: {path} cannot be read as a checkpoint ({reason})") from None
-    if not isinstance(checkpoint, dict) or "shapes.log_wh" not in checkpoint.get("state_dict", {}):
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or "shapes.log_wh" not in state:
         raise ValueError(f"--ckpt_path: {path} holds no anchor shapes (shapes.log_wh): it is not one of this project")
-    task = DetectionTask.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    try:
+        task = DetectionTask.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except (KeyError, TypeError, RuntimeError) as error:  # options or weights that this project's task does not have
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--ckpt_path: {path} does not fit this version of the project ({reason})") from None
     return task.eval(), dict(checkpoint.get("anchor_lightning", {}))
 
 

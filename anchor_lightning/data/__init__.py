@@ -5,5 +5,13 @@ from anchor_lightning.data.brainwash import BrainwashDataModule
 from anchor_lightning.data.coco import COCODataModule
 from anchor_lightning.data.synthetic import SyntheticDataModule
 from anchor_lightning.data.voc import VOCDataModule
+from anchor_lightning.data.yolo import YOLODataModule
 
-__all__ = ["BrainwashDataModule", "COCODataModule", "DetectionDataModule", "SyntheticDataModule", "VOCDataModule"]
+__all__ = [
+    "BrainwashDataModule",
+    "COCODataModule",
+    "DetectionDataModule",
+    "SyntheticDataModule",
+    "VOCDataModule",
+    "YOLODataModule",
+]

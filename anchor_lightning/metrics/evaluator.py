@@ -66,6 +66,9 @@ class DetectionEvaluator:
         class_names: C names, unique; position is the label.
         backend: What computes the COCO numbers, see `coco_average_precision`.
 
+    Attributes:
+        detections: By image id, what this process has been given since the last reset.
+
     Raises:
         ValueError: No class names or one twice, an unknown backend, or truths that `check_truths` refuses.
     """
@@ -83,11 +86,11 @@ class DetectionEvaluator:
         self.class_names = list(class_names)
         self.backend: Backend = backend
         self._known_ids = {truth.image_id for truth in truths}
-        self._detections: dict[int, Detections] = {}
+        self.detections: dict[int, Detections] = {}
 
     def reset(self) -> None:
         """Forgets all detections: call it when an evaluation epoch (a sanity check too) starts."""
-        self._detections = {}
+        self.detections = {}
 
     def update(self, image_ids: Tensor | Sequence[int], detections: Sequence[Detections]) -> None:
         """Takes in the detections of a batch, copied to the CPU. An image that was there before keeps what it had.
@@ -113,7 +116,7 @@ class DetectionEvaluator:
             check_detections(image_id, copied, len(self.class_names))
             batch.setdefault(image_id, copied)
         for image_id, copied in batch.items():
-            self._detections.setdefault(image_id, copied)
+            self.detections.setdefault(image_id, copied)
 
     def compute(self, per_class: bool = False) -> dict[str, float]:
         """The numbers over all images that any rank has updated; images never updated are left out.
@@ -131,10 +134,10 @@ class DetectionEvaluator:
             RuntimeError: The computation failed on rank 0; raised on every rank, so that none waits for another.
         """
         if not (dist.is_available() and dist.is_initialized()):
-            return self._evaluate(self._detections, per_class)
+            return self._evaluate(self.detections, per_class)
         is_first = dist.get_rank() == 0
         shards: list[_Shard] | None = [_pack({})] * dist.get_world_size() if is_first else None
-        dist.gather_object(_pack(self._detections), shards, dst=0)
+        dist.gather_object(_pack(self.detections), shards, dst=0)
         answer: list[dict[str, float] | str] = [""]
         if shards is not None:
             try:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from anchor_lightning.callbacks import AnchorLogger, ClusteringDecay, SoftAssignment
-from anchor_lightning.callbacks.anchor_logger import append_rows, format_table, shape_table
+from anchor_lightning.callbacks.anchor_logger import append_rows, format_table, shape_table, thin
 from anchor_lightning.callbacks.prediction_writer import coco_results
 from anchor_lightning.structures import Detections
 
@@ -30,6 +30,21 @@ def test_rows_are_appended(tmp_path: Path) -> None:
     lines = (tmp_path / "anchors.csv").read_text().splitlines()
     assert lines[0] == "step,anchor,w,h" and lines[1] == "0,0,160.0000,160.0000"
     assert lines[-1] == "50,1,100.0000,52.0000" and len(lines) == 5
+
+
+def test_history_is_thinned_evenly_and_survives_a_checkpoint(tmp_path: Path) -> None:
+    history: dict[int, list[list[float]]] = {}
+    for step in range(0, 100_000, 10):
+        history = thin(history | {step: [[float(step), 1.0]]}, 100)
+    steps = torch.tensor(list(history))
+    assert 25 <= len(steps) <= 100 and steps[0] == 0 and steps[-1] == 99_990
+    assert int(steps.diff().max()) <= 4000, "the beginning is as fine as the end"
+    logger = AnchorLogger()
+    logger._history = history
+    torch.save(logger.state_dict(), tmp_path / "state.pt")
+    resumed = AnchorLogger()
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert resumed._history == history
 
 
 def test_coco_results_by_hand() -> None:

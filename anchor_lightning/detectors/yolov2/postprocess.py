@@ -28,18 +28,37 @@ def postprocess(predictions: Predictions, log_wh: Tensor, score_threshold: float
     Returns:
         B detections in pixels of the network input, clipped to it, at most 300 each after NMS at IoU 0.45 per class.
     """
-    raw, stride = predictions.raw.float(), predictions.stride
-    grid_h, grid_w = raw.shape[-2:]
-    boxes = decode(raw, log_wh, stride).permute(0, 1, 3, 4, 2).flatten(1, 3)  # (B, A*H*W, 4)
-    boxes = box_convert(boxes, "cxcywh", "xyxy")
-    limit = boxes.new_tensor([grid_w, grid_h, grid_w, grid_h]) * stride
-    # As in the C code NMS sees the boxes before they are clipped; an image's size beyond the edges is enough, and keeps
-    # the coordinates that batched_nms shifts apart by class small enough for float32.
-    boxes = boxes.maximum(-limit).minimum(2 * limit)
-    probability = raw[:, :, NUM_BOX_CHANNELS:].softmax(2) * raw[:, :, 4:NUM_BOX_CHANNELS].sigmoid()
-    scores = probability.permute(0, 1, 3, 4, 2).flatten(1, 3)  # (B, A*H*W, C)
+    grid_h, grid_w = predictions.raw.shape[-2:]
+    boxes, scores = boxes_and_scores(predictions.raw.float(), log_wh, predictions.stride)
+    limit = _limit(predictions.raw, predictions.stride)
     cells = grid_h * grid_w
     return [_of_one_image(b, s, score_threshold, cells, limit) for b, s in zip(boxes, scores, strict=True)]
+
+
+def boxes_and_scores(raw: Tensor, log_wh: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """All boxes and their scores in every class, ordered by anchor, row, column: what NMS and ONNX models start from.
+
+    Args:
+        raw: (B, A, 5 + C, H, W) float32 raw output.
+        log_wh: (A, 2) log sides of the shapes in pixels.
+        stride: Pixels per cell.
+
+    Returns:
+        (B, A*H*W, 4) left, top, right, bottom in pixels of the network input, and (B, A*H*W, C) scores in [0, 1].
+    """
+    boxes = decode(raw, log_wh, stride).permute(0, 1, 3, 4, 2).flatten(1, 3)
+    limit = _limit(raw, stride)
+    # As in the C code NMS sees the boxes before they are clipped; an image's size beyond the edges is enough, and keeps
+    # the coordinates that batched_nms shifts apart by class small enough for float32.
+    boxes = box_convert(boxes, "cxcywh", "xyxy").maximum(-limit).minimum(2 * limit)
+    probability = raw[:, :, NUM_BOX_CHANNELS:].softmax(2) * raw[:, :, 4:NUM_BOX_CHANNELS].sigmoid()
+    return boxes, probability.permute(0, 1, 3, 4, 2).flatten(1, 3)
+
+
+def _limit(raw: Tensor, stride: int) -> Tensor:
+    """(4,) the right and lower edge of the network input, twice."""
+    height, width = raw.shape[-2:]
+    return torch.tensor([width, height, width, height], dtype=torch.float32, device=raw.device) * stride
 
 
 def _of_one_image(boxes: Tensor, scores: Tensor, score_threshold: float, cells: int, limit: Tensor) -> Detections:

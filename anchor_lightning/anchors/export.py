@@ -1,0 +1,282 @@
+"""Anchor shapes as text for other tools, in their units and order, and the readers of these texts.
+
+| target | unit and order | levels |
+|---|---|---|
+| darknet | `[region]` (v2): grid units, pixels / 32; `[yolo]` (v3 and later): pixels; smallest first | v2: 1 |
+| ultralytics | pixels, a row a level, the level of the smallest stride first | 2 to 4 |
+| mmdet | pixels, a list a level, the level of the largest stride first | 1 to 4 |
+| torchvision | pixels, a list a level, the level of the smallest stride first | any |
+| json | pixels, smallest first | any |
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import torch
+import yaml
+from torch import Tensor
+
+from anchor_lightning.anchors.init import STRIDE
+from anchor_lightning.anchors.shapes import check_positive
+
+Target = Literal["darknet", "ultralytics", "mmdet", "torchvision", "json"]
+STRIDES: Final = {1: (32,), 2: (16, 32), 3: (8, 16, 32), 4: (8, 16, 32, 64)}
+"""Strides of the usual heads by their number of levels: YOLOv2, tiny YOLOv3, YOLOv3 to v5, YOLOv5-P6."""
+FORMAT: Final = "anchor_lightning anchors"
+
+
+@dataclass(frozen=True)
+class AnchorSet:
+    """Shapes with what is known of them.
+
+    Args:
+        wh: (A, 2) pixels of the network input.
+        levels: Levels of the detector's head; the shapes are divided among them by area, equally many each.
+        source: Where the shapes come from, in words.
+        image_size: Height and width of the network input that they are meant for; None if that is not known.
+        score: Measured values by their name; empty if not measured.
+
+    Raises:
+        ValueError: A side is not positive, or the shapes cannot be divided equally.
+    """
+
+    wh: Tensor
+    levels: int = 1
+    source: str = ""
+    image_size: tuple[int, int] | None = None
+    score: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_positive(self.wh)
+        if self.levels < 1 or len(self.wh) % self.levels:
+            raise ValueError(
+                f"--levels: {len(self.wh)} shapes do not divide equally among {self.levels} levels; the number of "
+                "shapes counts all levels together, as in 9 shapes on 3 levels"
+            )
+
+    @property
+    def by_level(self) -> list[list[list[float]]]:
+        """[[w, h], …] of every level in pixels, smallest area and smallest stride first."""
+        shapes = self.wh[self.wh.prod(1).argsort(stable=True)].tolist()
+        size = len(shapes) // self.levels
+        return [shapes[start : start + size] for start in range(0, len(shapes), size)]
+
+    def remarks(self) -> list[str]:
+        """Source and score in lines."""
+        size = "" if self.image_size is None else f" of {self.image_size[1]} x {self.image_size[0]} (w x h)"
+        score = ", ".join(f"{name} {value:.4f}" for name, value in self.score.items()) or "not measured"
+        return [
+            f"{len(self.wh)} anchors for a network input{size}, written by anchor_lightning",
+            f"source: {' '.join((self.source or 'not stated').split())}",
+            f"score: {score}",
+        ]
+
+
+def anchors_text(anchors: AnchorSet, to: Target, version: int | None = None) -> str:
+    """The text for another tool.
+
+    Args:
+        anchors: The shapes.
+        to: The tool.
+        version: Of darknet's YOLO: 2 writes a `[region]` layer in grid units, 3 (and later) `[yolo]` layers in pixels;
+            2 for one level and 3 for several if None.
+
+    Raises:
+        ValueError: The tool cannot express what is asked for.
+    """
+    if to == "darknet":
+        return _darknet(anchors, version)
+    if version is not None:
+        raise ValueError(f"--version is for darknet (2 or 3); leave it out for {to}")
+    return _WRITERS[to](anchors)
+
+
+# Writers.
+
+
+def _number(value: float) -> str:
+    return f"{value:.9g}"  # every float32 comes back as it was
+
+
+def _comment(lines: list[str]) -> str:
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _darknet(anchors: AnchorSet, version: int | None) -> str:
+    version = version or (2 if anchors.levels == 1 else 3)
+    if version not in (2, 3):
+        raise ValueError(f"--version: {version}; darknet's anchors are those of 2, or of 3 and later (3)")
+    if version == 2 and anchors.levels > 1:
+        raise ValueError(f"darknet's [region] layer (YOLOv2) has one level, not {anchors.levels}; give --version 3")
+    levels = anchors.by_level
+    scale = STRIDE if version == 2 else 1
+    text = ",  ".join(",".join(_number(side / scale) for side in shape) for level in levels for shape in level)
+    if version == 2:
+        unit = f"grid units: times {STRIDE} they are pixels of the network input"
+        return f"{_comment([*anchors.remarks(), unit])}[region]\nanchors={text}\nnum={len(anchors.wh)}\n"
+    hint = (
+        "pixels; put into each [yolo] layer; filters of the convolution before it = (numbers of mask) x (classes + 5)"
+    )
+    sections = []
+    size = len(levels[0])
+    for level in reversed(range(len(levels))):  # darknet's heads come largest stride first
+        mask = ",".join(str(level * size + shape) for shape in range(size))
+        sections.append(f"[yolo]\nmask={mask}\nanchors={text}\nnum={len(anchors.wh)}\n")
+    return _comment([*anchors.remarks(), hint]) + "\n".join(sections)
+
+
+def _ultralytics(anchors: AnchorSet) -> str:
+    strides = _strides(anchors, "ultralytics' YOLOv3 and YOLOv5 models", least=2)
+    hint = "pixels; replace `anchors:` of a YOLOv5 or YOLOv3 model yaml and train with --noautoanchor"
+    lines = [
+        f"  - [{', '.join(','.join(map(_number, shape)) for shape in level)}]  # P{stride.bit_length() - 1}/{stride}\n"
+        for level, stride in zip(anchors.by_level, strides, strict=True)
+    ]
+    return _comment([*anchors.remarks(), hint]) + "anchors:\n" + "".join(lines)
+
+
+def _mmdet(anchors: AnchorSet) -> str:
+    strides = _strides(anchors, "mmdet's YOLO heads")
+    hint = "pixels, largest stride first; put below `_base_` of a config with a YOLOV3Head, or into its model"
+    rows = "".join(
+        f"                [{', '.join(f'({_number(w)}, {_number(h)})' for w, h in level)}],\n"
+        for level in reversed(anchors.by_level)
+    )
+    return (
+        f"{_comment([*anchors.remarks(), hint])}"
+        "model = dict(\n    bbox_head=dict(\n        anchor_generator=dict(\n            type='YOLOAnchorGenerator',\n"
+        f"            base_sizes=[\n{rows}            ],\n            strides={list(reversed(strides))})))\n"
+    )
+
+
+def _torchvision(anchors: AnchorSet) -> str:
+    notes = [
+        "AnchorGenerator multiplies sizes with aspect ratios on every level and rounds the result to whole pixels, so",
+        "it cannot be asked for a free list of widths and heights. Here `sizes` only states how many there are on each",
+        f"of the {anchors.levels} levels; the shapes themselves are then put into `cell_anchors`, unrounded.",
+    ]
+    rows = "".join(
+        f"    [{', '.join(f'({_number(w)}, {_number(h)})' for w, h in level)}],\n" for level in anchors.by_level
+    )
+    return (
+        f"{_comment([*anchors.remarks(), *notes])}"
+        "import torch\nfrom torchvision.models.detection.anchor_utils import AnchorGenerator\n\n"
+        "# Width and height in pixels of the network input, a list a level, smallest stride first.\n"
+        f"anchor_wh = [\n{rows}]\n"
+        "anchor_generator = AnchorGenerator(\n"
+        "    sizes=tuple(tuple((w * h) ** 0.5 for w, h in level) for level in anchor_wh),\n"
+        "    aspect_ratios=((1.0,),) * len(anchor_wh),\n)\n"
+        "anchor_generator.cell_anchors = [\n"
+        "    torch.tensor([[-w / 2, -h / 2, w / 2, h / 2] for w, h in level]) for level in anchor_wh\n]\n"
+    )
+
+
+def _json(anchors: AnchorSet) -> str:
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "unit": "pixels of the network input",
+        "image_size": None if anchors.image_size is None else list(anchors.image_size),
+        "levels": anchors.levels,
+        "anchors": [[float(_number(side)) for side in shape] for level in anchors.by_level for shape in level],
+        "source": anchors.source,
+        "score": anchors.score,
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+_WRITERS: Final[dict[str, Callable[[AnchorSet], str]]] = {
+    "ultralytics": _ultralytics,
+    "mmdet": _mmdet,
+    "torchvision": _torchvision,
+    "json": _json,
+}
+
+
+def _strides(anchors: AnchorSet, who: str, least: int = 1) -> tuple[int, ...]:
+    if not least <= anchors.levels <= max(STRIDES):
+        raise ValueError(
+            f"{who} have {least} to {max(STRIDES)} levels, not {anchors.levels}; give --levels 3 and a number of "
+            "shapes that divides by it, 9 in most models"
+        )
+    return STRIDES[anchors.levels]
+
+
+# Readers: the shapes of every level in pixels, smallest stride first. darknet's is `read_anchors` of its detector.
+
+
+def read_ultralytics(text: str) -> list[Tensor]:
+    """The shapes of a YOLOv5 model yaml, an (A / levels, 2) tensor a level, smallest stride first.
+
+    Raises:
+        ValueError: It has no `anchors` that are rows of pairs.
+    """
+    try:
+        rows = yaml.safe_load(text)["anchors"]
+        return [torch.tensor(row, dtype=torch.float32).reshape(-1, 2) for row in rows]
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RuntimeError):
+        raise ValueError("The text is no model yaml with `anchors:`, a row of pixels w,h, w,h, … a level") from None
+
+
+def read_mmdet(text: str) -> list[Tensor]:
+    """The `base_sizes` of the first YOLOAnchorGenerator in a config, smallest stride first; nothing is executed.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for node in _nodes(text):
+        if isinstance(node, ast.keyword) and node.arg == "base_sizes":
+            return _shapes(node.value)[::-1]
+    raise ValueError("The text is no Python config with base_sizes=[[(w, h), …], …]")
+
+
+def read_torchvision(text: str) -> list[Tensor]:
+    """The shapes of a snippet that `anchors_text` wrote, smallest stride first; nothing is executed.
+
+    Raises:
+        ValueError: It has no `anchor_wh`.
+    """
+    for node in _nodes(text):
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "anchor_wh" for t in node.targets):
+            return _shapes(node.value)
+    raise ValueError("The text is no Python snippet with anchor_wh = [[(w, h), …], …]")
+
+
+def read_json(text: str) -> AnchorSet:
+    """What `anchors fit` and `anchors export --to json` wrote.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    try:
+        content = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ValueError
+        size = content["image_size"]
+        return AnchorSet(
+            torch.tensor(content["anchors"], dtype=torch.float32).reshape(-1, 2),
+            int(content["levels"]),
+            str(content["source"]),
+            None if size is None else (int(size[0]), int(size[1])),
+            {str(name): float(value) for name, value in content["score"].items()},
+        )
+    except (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError):
+        raise ValueError("The text is no anchors.json of anchor_lightning (anchors fit writes one)") from None
+
+
+def _nodes(text: str) -> list[ast.AST]:
+    try:
+        return list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError):
+        return []
+
+
+def _shapes(node: ast.expr) -> list[Tensor]:
+    try:
+        return [torch.tensor(level, dtype=torch.float32).reshape(-1, 2) for level in ast.literal_eval(node)]
+    except (ValueError, TypeError, RuntimeError):
+        raise ValueError("The shapes in the text are no lists of (w, h)") from None

@@ -1,0 +1,174 @@
+"""Shows what the detector finds on the same few validation images, validation after validation."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from anchor_lightning.callbacks.anchor_logger import run_folder
+from anchor_lightning.pictures import (
+    best_detections,
+    check_drawable,
+    contact_sheet,
+    draw_detections,
+    resize,
+    save_picture,
+    scale_detections,
+)
+from anchor_lightning.structures import Detections, GroundTruth
+
+KEY: Final = "val/predictions"
+MAX_SIDE: Final = 1280
+"""Pixels of the longer side above which an image is shown smaller: W&B gets every image at every validation."""
+SHEET_SIDE: Final = 480
+"""Pixels of the longer side of an image in the sheet; smaller ones are enlarged, so that the text can be read."""
+
+
+class Picture(NamedTuple):
+    """A validation image as it is shown.
+
+    Args:
+        name: The data set's name of the image.
+        image: (H, W, 3) uint8 RGB.
+        scale: Pixels of `image` per pixel of the stored image, in x and y.
+        truth: What is annotated, in pixels of the stored image.
+    """
+
+    name: str
+    image: np.ndarray
+    scale: tuple[float, float]
+    truth: GroundTruth
+
+
+class PredictionPictures(Callback):
+    """Draws the detections on the first validation images whenever a validation ends.
+
+    The boxes are those that the metrics are computed from, less the low scores. Weights & Biases gets the images with
+    boxes that can be switched on and off (predictions and ground truth), TensorBoard and the run folder
+    (`predictions.png`, that of the last validation) a sheet with the boxes drawn, annotated ones in dashes.
+    With several processes the images are the first that rank 0 evaluates.
+
+    Args:
+        num_images: How many images; 0 is off.
+        score_threshold: Detections that score less are not shown.
+
+    Raises:
+        ValueError: The number is negative, or the threshold lies outside [0, 1].
+    """
+
+    def __init__(self, num_images: int = 8, score_threshold: float = 0.3) -> None:
+        if num_images < 0:
+            raise ValueError(f"prediction_pictures.num_images must be 0 or more, got {num_images}")
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"prediction_pictures.score_threshold must be in [0, 1], got {score_threshold}")
+        self.num_images, self.score_threshold = num_images, score_threshold
+        self._pictures: dict[int, Picture] = {}
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws and logs; callbacks come before the task here, whose evaluator still holds the detections."""
+        folder = run_folder(trainer) if trainer.is_global_zero else None
+        loggers = [x for x in trainer.loggers if isinstance(x, WandbLogger | TensorBoardLogger)]
+        if not trainer.is_global_zero or trainer.sanity_checking or not (folder or loggers):
+            return
+        task: Any = pl_module
+        everything: dict[int, Detections] = task.evaluator.detections
+        # The evaluation goes through a split in its order.
+        ids = list(everything)[: self.num_images]
+        if not ids:
+            return
+        self._load(trainer, ids)
+        found = {i: best_detections(everything[i], self.score_threshold) for i in ids}
+        sheet = self._sheet(found, task.class_names)
+        if folder is not None:
+            save_picture(sheet, folder / "predictions.png")
+        for logger in loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(KEY, sheet, global_step=trainer.global_step, dataformats="HWC")
+            else:
+                pictures = [self._pictures[i] for i in ids]
+                logger.log_image(
+                    KEY,
+                    [picture.image for picture in pictures],
+                    step=trainer.global_step,  # Lightning makes it `trainer/global_step`, not W&B's own step
+                    caption=[picture.name for picture in pictures],
+                    boxes=[wandb_boxes(self._pictures[i], found[i], task.class_names) for i in ids],
+                )
+
+    def _load(self, trainer: Trainer, ids: list[int]) -> None:
+        """Reads the images that are not at hand yet: all of them at the first validation, then none."""
+        missing = set(ids) - self._pictures.keys()
+        if not missing:
+            return
+        self._pictures = {}
+        dataset: Any = trainer.val_dataloaders.dataset  # type: ignore[union-attr]  # the loader of our data modules
+        for index, record in enumerate(dataset.records):
+            if record.truth.image_id in ids:
+                stored = dataset.load(index)
+                image = resize(stored, min(MAX_SIDE, max(stored.shape[:2])))
+                # By the annotated size, which is the one that detections are in: a reader may decode smaller.
+                scale = (image.shape[1] / record.width, image.shape[0] / record.height)
+                self._pictures[record.truth.image_id] = Picture(record.name, image, scale, record.truth)
+
+    def _sheet(self, found: dict[int, Detections], class_names: list[str]) -> np.ndarray:
+        drawn = []
+        for image_id, detections in found.items():
+            picture = self._pictures[image_id]
+            image = resize(picture.image, SHEET_SIDE)
+            enlarged = [new / old for new, old in zip(image.shape[1::-1], picture.image.shape[1::-1], strict=False)]
+            scale = (picture.scale[0] * enlarged[0], picture.scale[1] * enlarged[1])
+            truths = picture.truth.boxes_xyxy * (scale * 2)
+            drawn.append(draw_detections(image, scale_detections(detections, scale), class_names, truths_xyxy=truths))
+        return contact_sheet(drawn)
+
+
+def wandb_boxes(picture: Picture, detections: Detections, class_names: list[str]) -> dict[str, Any]:
+    """The boxes of an image as `wandb.Image` takes them: groups `predictions` and `ground_truth`, plain numbers.
+
+    Args:
+        picture: The image; annotated boxes that evaluation ignores (difficult, crowd) are named so.
+        detections: N boxes in pixels of the stored image.
+        class_names: C names; position is the label.
+
+    Raises:
+        ValueError: A box or score is not finite, which W&B would take and not show, or a label has no name.
+    """
+    check_drawable(detections, len(class_names))
+    truth = picture.truth
+    rows = zip(
+        detections.boxes_xyxy.tolist(),
+        detections.scores.tolist(),
+        detections.labels.tolist(),
+        detections.anchors.tolist(),
+        strict=True,
+    )
+    predictions = [
+        _wandb_box(box, label, picture.scale, f"{class_names[label]} {score:.2f} #{anchor}", score)
+        for box, score, label, anchor in rows
+    ]
+    truths = [
+        _wandb_box(box, label, picture.scale, class_names[label] + " (ignored)" * ignore)
+        for box, label, ignore in zip(
+            truth.boxes_xyxy.tolist(), truth.labels.tolist(), truth.ignore.tolist(), strict=True
+        )
+    ]
+    names = dict(enumerate(class_names))
+    return {
+        "predictions": {"box_data": predictions, "class_labels": names},
+        "ground_truth": {"box_data": truths, "class_labels": names},
+    }
+
+
+def _wandb_box(
+    box_xyxy: list[float], label: int, scale: tuple[float, float], caption: str, score: float | None = None
+) -> dict[str, Any]:
+    corners = [side * factor for side, factor in zip(box_xyxy, scale * 2, strict=True)]
+    box: dict[str, Any] = {
+        "position": dict(zip(("minX", "minY", "maxX", "maxY"), corners, strict=True)),
+        "domain": "pixel",
+        "class_id": label,
+        "box_caption": caption,
+    }
+    return box if score is None else box | {"scores": {"score": score}}

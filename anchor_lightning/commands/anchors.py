@@ -1,0 +1,221 @@
+"""Anchors for a data set without training a detector: fit, score, export."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from torch import Tensor
+
+from anchor_lightning.anchors import kmeans_shapes
+from anchor_lightning.anchors.ascent import ascent_shapes, check_boxes, score_exactly
+from anchor_lightning.anchors.export import AnchorSet, Target, anchors_text
+from anchor_lightning.anchors.score import RATIO_THRESHOLD, AnchorScore, score_shapes, size_groups
+from anchor_lightning.anchors.shapes_only import learn_shapes
+from anchor_lightning.commands.anchor_tables import named_values, score_table, shape_table, short_labels
+from anchor_lightning.commands.data_options import box_shapes
+from anchor_lightning.commands.shape_files import read_shapes, write_text
+from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.data.base import parse_image_size
+from anchor_lightning.plots import anchor_figure, save_figure
+
+Method = Literal["ascent", "kmeans", "learned"]
+Resize = Literal["stretch", "letterbox"]
+LEARN_STEPS: Final = 4500
+"""The paper's warm-up of 1,500 steps, and 3,000 steps more in which the shapes settle."""
+
+
+def fit(
+    data: DetectionDataModule,
+    num: int = 5,
+    levels: int = 1,
+    image_size: int | list[int] | None = None,
+    method: Method = "ascent",
+    resize: Resize = "stretch",
+    seed: int = 0,
+    output: str = "anchors.json",
+) -> AnchorSet:
+    """Fits anchor shapes to the training boxes of a data set, in about a second.
+
+    Args:
+        data: The data set.
+        num: Number of shapes, of all levels together: 9 with 3 levels for YOLOv3 and YOLOv5.
+        levels: Levels of the detector's head; the shapes are sorted by area and divided among them, smallest first.
+        image_size: Side, or [height, width], of the network input in pixels; that of the data set if not given.
+        method: `ascent`: gradient ascent on the mean best IoU; `kmeans`: IoU k-means as in YOLOv2; `learned`: the
+            paper's schedule and loss on the boxes alone.
+        resize: How images get to the network's size: `stretch` as here and in darknet, or `letterbox`, aspect kept, as
+            in YOLOv5 and mmdet.
+        seed: Of the starts.
+        output: JSON file with the shapes, for `anchors export` and `anchors score`.
+
+    Returns:
+        The shapes with their score.
+
+    Raises:
+        ValueError: The data set cannot be read, has too few boxes, or the numbers do not fit together.
+    """
+    if num < 1 or levels < 1 or num % levels:
+        raise ValueError(f"--num: {num} shapes cannot be divided equally among {levels} levels; give 9 for 3, say")
+    boxes, _ = _boxes(data, image_size, resize)
+    check_boxes(boxes, num)
+    begin = time.perf_counter()
+    wh = fit_shapes(boxes, num, method, data.image_size, len(boxes) / len(data.records("train")), seed)
+    seconds = time.perf_counter() - begin
+    wh = wh[wh.prod(1).argsort(stable=True)]
+    result = score_shapes(boxes, wh)
+    source = f"anchors fit --method {method} on {_describe(data, boxes, resize)}"
+    anchors = AnchorSet(wh, levels, source, data.image_size, named_values(result, RATIO_THRESHOLD))
+    print(_describe(data, boxes, resize))
+    print(f"{method}, {seconds:.1f} s:", ", ".join(f"{name} {value:.4f}" for name, value in anchors.score.items()))
+    print("In pixels of the network input:")
+    print(shape_table(anchors, result))
+    write_text(Path(output), anchors_text(anchors, "json"))
+    to = "darknet" if levels == 1 else "ultralytics"
+    print(f"\nWrote {output}. Next, for the detector that you run (darknet, ultralytics, mmdet, torchvision):")
+    print(f"  python -m anchor_lightning anchors export --shapes {shlex.quote(output)} --to {to}")
+    if levels > 1 and resize == "stretch":
+        print("YOLOv5 and mmdet keep the aspect of images: fit for them with --resize letterbox.")
+    return anchors
+
+
+def fit_shapes(
+    box_wh: Tensor, num: int, method: Method, image_size: tuple[int, int], boxes_per_image: float, seed: int = 0
+) -> Tensor:
+    """The (num, 2) shapes that a method fits to (N, 2) boxes, all in pixels of the network input.
+
+    Args:
+        box_wh: The boxes.
+        num: Number of shapes.
+        method: As for `fit`.
+        image_size: Height and width of the network input; only `learned` reads it.
+        boxes_per_image: Mean number of boxes of an image; only `learned` reads it.
+        seed: Of the starts.
+    """
+    if method == "ascent":
+        return ascent_shapes(box_wh, num, seed)
+    start = kmeans_shapes(box_wh, num, seed)
+    if method == "kmeans":
+        return start
+    return learn_shapes(box_wh, start, LEARN_STEPS, image_size, boxes_per_image, seed=seed)[-1]
+
+
+def score(
+    data: DetectionDataModule,
+    shapes: list[str],
+    image_size: int | list[int] | None = None,
+    resize: Resize = "stretch",
+    ratio_threshold: float = RATIO_THRESHOLD,
+    output: str | None = "anchors.png",
+) -> list[AnchorScore]:
+    """Scores one or several sets of anchor shapes side by side on the training boxes of a data set.
+
+    Args:
+        data: The data set.
+        shapes: One or several of: a checkpoint, a run folder (the last step of its anchors.csv), a JSON file of
+            `anchors fit`, a darknet .cfg, yolov2-voc, yolov2-coco, uniform, or pairs in pixels as '[[10,13],[33,23]]'.
+        image_size: Side, or [height, width], of the network input in pixels; that of the data set if not given.
+        resize: How images get to the network's size: `stretch` as here and in darknet, or `letterbox`, aspect kept, as
+            in YOLOv5 and mmdet.
+        ratio_threshold: A box is recalled if both its sides are within this factor of a shape's (YOLOv5's anchor_t).
+        output: File of the log w - log h figure; null draws none.
+
+    Returns:
+        The scores, in the order of `shapes`.
+
+    Raises:
+        ValueError: The data set or a set of shapes cannot be read, or there are no boxes.
+    """
+    sets = [read_shapes(given) for given in shapes]
+    labels = short_labels(shapes)
+    boxes, classes = _boxes(data, image_size, resize)
+    check_boxes(boxes, 1)
+    scores = [score_shapes(boxes, anchors.wh, ratio_threshold=ratio_threshold) for anchors in sets]
+    augmented: list[float] = []
+    if resize == "stretch":  # as this project's training does
+        shown = data.train_box_shapes(augmented=True)
+        augmented = [score_exactly(shown, anchors.wh) for anchors in sets]
+    print(_describe(data, boxes, resize))
+    print(
+        score_table(labels, scores, ratio_threshold, size_groups(boxes), classes, data.class_names, augmented),
+    )
+    for label, anchors, result in zip(labels, sets, scores, strict=True):
+        print(f"\n{label}, in pixels of the network input:\n{shape_table(anchors, result)}")
+        if anchors.image_size not in (None, data.image_size):
+            print(f"These shapes were made for another input, {_size(anchors.image_size)}.")
+    if output is not None:
+        _draw(boxes, {label: anchors.wh for label, anchors in zip(labels, sets, strict=True)}, Path(output))
+    return scores
+
+
+def export(
+    shapes: list[str],
+    to: Target,
+    levels: int | None = None,
+    version: int | None = None,
+    output: str | None = None,
+) -> str:
+    """Writes anchor shapes as text that another tool takes as it stands, in its units and order.
+
+    Args:
+        shapes: One of: a JSON file of `anchors fit`, a checkpoint, a run folder (the last step of its anchors.csv), a
+            darknet .cfg, yolov2-voc, yolov2-coco, uniform, or pairs in pixels as '[[10,13],[33,23]]'.
+        to: `darknet` (layers of a .cfg), `ultralytics` (`anchors:` of a YOLOv5 or YOLOv3 model yaml), `mmdet` (a config
+            with a YOLOAnchorGenerator), `torchvision` (Python that makes an AnchorGenerator), or `json`.
+        levels: Levels of the detector's head, among which the shapes are divided by area; what the JSON file says if
+            not given, else 1.
+        version: Of darknet's YOLO: 2 writes grid units for [region], 3 pixels for [yolo]; if not given 2 for one level
+            and 3 for several.
+        output: The file; printed if not given.
+
+    Returns:
+        The text.
+
+    Raises:
+        ValueError: The shapes cannot be read, or the tool cannot express them.
+    """
+    if len(shapes) != 1:
+        raise ValueError(f"--shapes: {len(shapes)} sets of shapes; export takes one")
+    found = read_shapes(shapes[0])
+    anchors = AnchorSet(found.wh, levels or found.levels, found.source, found.image_size, found.score)
+    text = anchors_text(anchors, to, version)
+    if output is None:
+        print(text, end="")
+    else:
+        write_text(Path(output), text)
+        print(f"Wrote {output}")
+    return text
+
+
+ANCHORS: Final[dict[str, Callable[..., Any]]] = {"fit": fit, "score": score, "export": export}
+
+
+def _boxes(data: DetectionDataModule, image_size: int | list[int] | None, resize: Resize) -> tuple[Tensor, Tensor]:
+    if image_size is not None:
+        data.image_size = parse_image_size(image_size, "--image_size")
+    return box_shapes(data, letterbox=resize == "letterbox")
+
+
+def _size(image_size: tuple[int, int] | None) -> str:
+    return "" if image_size is None else f"{image_size[1]} x {image_size[0]} pixels (w x h)"
+
+
+def _describe(data: DetectionDataModule, boxes: Tensor, resize: Resize) -> str:
+    how = "at native scale" if data.native_crop else {"stretch": "stretched", "letterbox": "letterboxed"}[resize]
+    where = data.root or getattr(data, "data_yaml", None) or ""
+    name = " ".join(filter(None, (type(data).__name__, str(where), data.split_name("train"))))
+    return (
+        f"{len(boxes):,} boxes of {len(data.records('train')):,} images, {name}; network input "
+        f"{_size(data.image_size)}, images {how}"
+    )
+
+
+def _draw(boxes: Tensor, sets: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        save_figure(anchor_figure(boxes.numpy(), {name: wh.numpy() for name, wh in sets.items()}), path)
+    except OSError as error:
+        raise ValueError(f"--output: {path} cannot be written ({error.strerror or error})") from None
+    print(f"\nWrote {path}")

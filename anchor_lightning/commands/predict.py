@@ -1,0 +1,300 @@
+"""Shows what a trained detector finds in images or in a video of one's own."""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from anchor_lightning.commands.export import load_task, network_size, run_folder_of, whole_files
+from anchor_lightning.data.dataset import Sample, collate
+from anchor_lightning.data.images import IMAGE_SUFFIXES, MAX_REDUCTION, read_image
+from anchor_lightning.data.transforms import NEUTRAL_COLOUR, WHOLE_IMAGE, warp_image
+from anchor_lightning.metrics.coco import coco_results
+from anchor_lightning.pictures import draw_detections
+from anchor_lightning.structures import Detections
+from anchor_lightning.task import DetectionTask
+
+VIDEO_SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".gif")
+USUAL_FPS: Final = 25.0
+RESULTS, IMAGES = "predictions.json", "images.json"
+
+
+def predict(
+    ckpt_path: str,
+    source: str,
+    output: str | None = None,
+    score_threshold: float = 0.3,
+    show_anchors: bool = False,
+    image_size: int | list[int] | None = None,
+    batch_size: int = 8,
+    device: str = "auto",
+) -> Path:
+    """Draws what a checkpoint finds in your own images or video: predict --ckpt_path FILE --source PATH.
+
+    Images are prepared as in validation: their stored pixels (EXIF orientation is ignored), stretched to the network.
+
+    Args:
+        ckpt_path: Checkpoint of a run of this project.
+        source: An image, a folder of images, a glob in quotes ('photos/**/*.jpg'), or a video.
+        output: Folder for the annotated images (or the annotated `.mp4`), `predictions.json` (COCO results) and
+            `images.json` (which image or frame each `image_id` is, and the categories; what `COCO(...)` reads before
+            `loadRes`); `predictions/NAME OF THE SOURCE` in the checkpoint's run folder if not given.
+        score_threshold: Detections that score up to this are dropped; in [0, 1).
+        show_anchors: Write beside each box which anchor shape it came from, as `#k` with k from 0.
+        image_size: Side, or height and width, of the network input in pixels; that of the validation if not given.
+        batch_size: Images at a time.
+        device: `auto` (an accelerator if there is one), `cpu`, `cuda:1`, …
+
+    Returns:
+        The results file. Images that cannot be read are left out and named at the end.
+
+    Raises:
+        ValueError: An option is out of its range, the source holds nothing that can be read, the output would lie among
+            the sources or cannot be written, or the checkpoint is refused.
+    """
+    if not 0 <= score_threshold < 1:
+        raise ValueError(f"--score_threshold: {score_threshold} must be from 0 to below 1")
+    if batch_size < 1:
+        raise ValueError(f"--batch_size: {batch_size} must be 1 or more")
+    files = find_files(source)
+    task, details = load_task(ckpt_path)
+    folder = Path(output) if output else run_folder_of(Path(ckpt_path)) / "predictions" / _name_of(source, files)
+    if folder.resolve() in {place for file in files for place in (file.parent.resolve(), file.resolve().parent)}:
+        raise ValueError(f"--output: {folder} holds the source itself; choose a folder of its own")
+    task.hparams["score_threshold"] = score_threshold
+    size = network_size(image_size, details)
+    category_ids = details.get("category_ids") or list(range(1, len(task.class_names) + 1))
+    finder = Finder(_on_device(task, device), size, category_ids, show_anchors)
+    if files[0].suffix.lower() in VIDEO_SUFFIXES:
+        _predict_video(files[0], folder, finder, batch_size)
+    else:
+        _predict_images(files, folder, finder, batch_size)
+    what = f"{len(finder.rows)} boxes in {len(finder.images)} images"
+    print(f"Wrote {what} to {folder} (scores above {score_threshold}, network input {size[0]} x {size[1]} pixels)")
+    return folder / RESULTS
+
+
+class Prepared(NamedTuple):
+    """The whole image (h, w, 3), the network input (H, W, 3), both uint8 RGB, and what `images.json` says besides."""
+
+    whole: np.ndarray
+    seen: np.ndarray
+    entry: dict[str, Any]
+
+
+@dataclass
+class Finder:
+    """Detects in batches and keeps what the two JSON files will say.
+
+    Args:
+        task: In evaluation mode, on its device.
+        size: Height and width of the network input in pixels.
+        category_ids: The category of each class.
+        show_anchors: Write the anchor beside each box.
+    """
+
+    task: DetectionTask
+    size: tuple[int, int]
+    category_ids: Sequence[int]
+    show_anchors: bool
+    rows: list[dict[str, Any]] = field(default_factory=list, init=False)
+    images: list[dict[str, Any]] = field(default_factory=list, init=False)
+
+    def annotate(self, batch: Sequence[Prepared]) -> list[np.ndarray]:
+        """Draws and keeps the detections of some images; returns the annotated images, (h, w, 3) uint8 RGB."""
+        pictures = []
+        for (whole, _, entry), detections in zip(batch, self._detect(batch) if batch else [], strict=True):
+            image_id, (height, width) = len(self.images) + 1, whole.shape[:2]
+            self.images.append({"id": image_id, **entry, "width": width, "height": height})
+            self.rows.extend(coco_results(image_id, detections, self.category_ids))
+            pictures.append(draw_detections(whole, detections, self.task.class_names, self.show_anchors))
+        return pictures
+
+    def write(self, results: Path, images: Path) -> None:
+        """Writes the two files."""
+        classes = zip(self.category_ids, self.task.class_names, strict=True)
+        categories = [{"id": category_id, "name": name} for category_id, name in classes]
+        results.write_text("[" + ",\n".join(map(json.dumps, self.rows)) + "]\n")
+        images.write_text(json.dumps({"images": self.images, "annotations": [], "categories": categories}, indent=1))
+
+    @torch.inference_mode()
+    def _detect(self, images: Sequence[Prepared]) -> list[Detections]:
+        no_boxes, no_labels = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
+        samples = [
+            Sample(seen, no_boxes, no_labels, index, (whole.shape[0], whole.shape[1]), NEUTRAL_COLOUR)
+            for index, (whole, seen, _) in enumerate(images, start=1)  # 0 stands for no image
+        ]
+        batch = collate(samples).to(self.task.device)
+        batch.images = batch.images.float().div_(255)
+        return [Detections(**{name: t.cpu() for name, t in vars(d).items()}) for d in self.task.detect(batch)]
+
+
+def find_files(source: str) -> list[Path]:
+    """The image files, sorted, or the one video that an image, a folder, a glob or a video stands for.
+
+    Raises:
+        ValueError: There are none.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = [file for file in path.iterdir() if _is_image(file) and not file.name.startswith(".")]
+        hint = f"; for the folders in it give a glob, as in '{path}/**/*.jpg'"
+    elif path.exists():
+        return [path]
+    elif glob.has_magic(source):
+        names = glob.glob(source, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        found = [file for name in names if _is_image(file := Path(name))]
+        hint = "; a video is given alone, by its name"
+    else:
+        raise ValueError(f"--source: there is no file or folder {source}")
+    if not found:
+        raise ValueError(f"--source: {source} holds no images ({', '.join(IMAGE_SUFFIXES)}){hint}")
+    return sorted(found)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+
+
+def picture_names(files: Sequence[Path]) -> list[str]:
+    """A name for each annotated image: the source's, `.jpg` or `.png`, numbered where an earlier one has it already."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        suffix = ".jpg" if file.suffix.lower() in (".jpg", ".jpeg") else ".png"
+        name, number = f"{file.stem}{suffix}", 1
+        while name.lower() in taken:  # some file systems take A.jpg and a.jpg for the same
+            number += 1
+            name = f"{file.stem}-{number}{suffix}"
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def _name_of(source: str, files: Sequence[Path]) -> str:
+    """What a source gives its output folder for a name: its own, or that of the folder that a glob's files share."""
+    path = Path(source)
+    if path.is_dir():
+        return path.resolve().name
+    return path.stem if path.exists() else _shared_folder(files).name
+
+
+def _shared_folder(files: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([file.parent.resolve() for file in files]))
+
+
+def _on_device(task: DetectionTask, device: str) -> DetectionTask:
+    try:
+        accelerator = torch.accelerator.current_accelerator(check_available=True) if device == "auto" else device
+        return task.to(accelerator or "cpu")
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device: {device} cannot be used ({reason}); take auto or cpu") from None
+
+
+def _predict_images(files: Sequence[Path], folder: Path, finder: Finder, batch_size: int) -> None:
+    skipped: list[str] = []
+    prepared = _prepared(files, finder.size, skipped)
+    # Beside what the command prints, so that its output can be kept.
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task("images", total=len(files))
+        while batch := list(islice(prepared, batch_size)):
+            for picture, (_, _, entry) in zip(finder.annotate(batch), batch, strict=True):
+                with whole_files(folder / entry["picture"]) as (partial,):
+                    _, data = cv2.imencode(partial.suffix, np.ascontiguousarray(picture[:, :, ::-1]))
+                    partial.write_bytes(data.tobytes())
+            progress.update(bar, completed=len(finder.images) + len(skipped))
+    if not finder.images:
+        raise ValueError(f"--source: no image can be read (0 of {len(files)}), nothing was written. {skipped[0]}")
+    with whole_files(folder / RESULTS, folder / IMAGES) as (results, images):
+        finder.write(results, images)
+    if skipped:
+        print("\n  ".join([f"{len(skipped)} of {len(files)} images cannot be read and were skipped:", *skipped]))
+
+
+def _prepared(files: Sequence[Path], size: tuple[int, int], skipped: list[str]) -> Iterator[Prepared]:
+    """The images that can be read; says of the others in `skipped` why not."""
+    shared = _shared_folder(files)
+    for file, name in zip(files, picture_names(files), strict=True):
+        inside = (file.parent.resolve() / file.name).relative_to(shared).as_posix()
+        try:
+            # Read twice: for the network a large JPEG is decoded at a fraction of its size, as in validation.
+            seen = warp_image(read_image(file, WHOLE_IMAGE.source_size(size)), WHOLE_IMAGE, size)
+            prepared = Prepared(read_image(file), seen, {"file_name": inside, "picture": name})
+        except ValueError as error:
+            skipped.append(str(error))
+            continue
+        yield prepared
+
+
+def _predict_video(file: Path, folder: Path, finder: Finder, batch_size: int) -> None:
+    capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
+    try:
+        frames = _frames(capture, file.name, finder.size)
+        # Before anything is made in the output folder.
+        if (first := next(frames, None)) is None:
+            raise ValueError(f"--source: {file} has no frames that can be read; is it a video, and whole?")
+        stated, fps = (capture.get(name) for name in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
+        total = int(stated) if math.isfinite(stated) and stated > 0 else None
+        names = (f"{file.stem}.mp4", RESULTS, IMAGES)
+        with whole_files(*(folder / name for name in names)) as (video, results, images):
+            height, width = first.whole.shape[:2]
+            rate = fps if math.isfinite(fps) and fps > 0 else USUAL_FPS
+            writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+            try:
+                if not writer.isOpened():
+                    raise ValueError(f"--output: no .mp4 of {width} x {height} pixels can be written to {folder}")
+                _annotate_video(chain([first], frames), writer, finder, batch_size, total)
+            finally:
+                writer.release()
+            finder.write(results, images)
+    finally:
+        capture.release()
+    if total is not None and len(finder.images) < total:
+        print(f"{file} states {total} frames; only {len(finder.images)} of them can be read.")
+
+
+def _annotate_video(
+    frames: Iterator[Prepared], writer: cv2.VideoWriter, finder: Finder, batch_size: int, total: int | None
+) -> None:
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task("frames", total=total)
+        while batch := list(islice(frames, batch_size)):
+            for picture in finder.annotate(batch):
+                writer.write(np.ascontiguousarray(picture[:, :, ::-1]))
+            progress.advance(bar, len(batch))
+        progress.update(bar, total=len(finder.images))  # what a video states of its length may be wrong
+
+
+def _frames(capture: cv2.VideoCapture, name: str, size: tuple[int, int]) -> Iterator[Prepared]:
+    """The frames that are left; their entries number them from 0."""
+    for index in count():
+        there, frame = capture.read()
+        if not there:
+            return
+        whole = np.ascontiguousarray(frame[:, :, ::-1], dtype=np.uint8)
+        seen = warp_image(_reduced(whole, size), WHOLE_IMAGE, size)
+        yield Prepared(whole, seen, {"file_name": name, "frame": index})
+
+
+def _reduced(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame as `read_image` would give it out of a PNG: large ones are averaged down before they are stretched."""
+    height, width = WHOLE_IMAGE.source_size(size)
+    factor = 1
+    while factor < MAX_REDUCTION and min(frame.shape[0] / height, frame.shape[1] / width) >= 2 * factor:
+        factor *= 2
+    return np.array(Image.fromarray(frame).reduce(factor)) if factor > 1 else frame

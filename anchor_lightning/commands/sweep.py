@@ -1,0 +1,154 @@
+"""Runs a grid of trainings one after another, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from anchor_lightning.named_configs import find_config
+
+MACROS: Final = ("${env}", "${interpreter}", "${program}")
+ARGS_MACRO: Final = "${args}"
+DONE: Final = "done"
+"""Marks the folder of a run that ended well."""
+COLUMNS: Final = ("val/map", "val/map_50", "val/map_voc07", "val/map_voc", "anchors/mean_best_iou")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One point of the grid.
+
+    Args:
+        name: Of its folder: the values and the seed.
+        words: What `fit` is given.
+    """
+
+    name: str
+    words: list[str]
+
+
+def sweep(
+    file: str, output: str | None = None, seeds: list[int] | None = None, fit_options: list[str] | None = None
+) -> Path:
+    """Runs every training of a W&B sweep file of method grid, without W&B's agent; `-- OPTIONS` go to each of them.
+
+    Run it again after it was stopped: finished trainings are left alone, a training that was cut off goes on from its
+    last checkpoint. A training that fails does not keep the others from running.
+
+    Args:
+        file: A sweep file, or the name of a shipped one (`sweep/table1.yaml`, `sweep/figure4.yaml`).
+        output: Folder with one folder a run, and `results.csv`; `runs/NAME` of the file if not given.
+        seeds: Each point runs with each of them; 0 if not given.
+        fit_options: Further words for each `fit`, such as `--data.root FOLDER`; on the command line behind `--`.
+
+    Returns:
+        The path of `results.csv`.
+
+    Raises:
+        ValueError: The file is no grid.
+        RuntimeError: Trainings failed; names them.
+    """
+    path = Path(find_config(file))
+    folder = Path(output or Path("runs") / path.stem)
+    runs = grid(path, seeds or [0])
+    failed: list[str] = []
+    for number, run in enumerate(runs, start=1):
+        if (folder / run.name / DONE).exists():
+            print(f"[{number}/{len(runs)}] {run.name}: done before", flush=True)
+        else:
+            print(f"[{number}/{len(runs)}] {run.name}", flush=True)
+            if not _run(folder / run.name, [*run.words, *(fit_options or [])]):
+                failed.append(run.name)
+        _write_results(folder, runs)
+    print((folder / "results.csv").read_text())
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(runs)} trainings failed: {', '.join(failed)}; see log.txt in their folders under "
+            f"{folder}, and run the same command again for these"
+        )
+    return folder / "results.csv"
+
+
+def grid(path: Path, seeds: list[int]) -> list[Run]:
+    """The trainings of a sweep file, in the order of its parameters' values, each with each seed.
+
+    Raises:
+        ValueError: It is no W&B sweep of method grid whose command calls `fit`; says what is missing.
+    """
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict) or content.get("method") != "grid":
+        raise ValueError(f"{path}: expected a W&B sweep file with 'method: grid'")
+    command, parameters = content.get("command"), content.get("parameters")
+    if not isinstance(command, list) or "fit" not in command or ARGS_MACRO not in command:
+        raise ValueError(f"{path}: its 'command' must be a list with fit and {ARGS_MACRO} in it")
+    if not isinstance(parameters, dict) or not all(_values(entry) for entry in parameters.values()):
+        raise ValueError(f"{path}: every entry of 'parameters' must have 'values: [...]' or 'value: ...'")
+    before, after = command[command.index("fit") : command.index(ARGS_MACRO)], command[command.index(ARGS_MACRO) + 1 :]
+    runs = []
+    for point in itertools.product(*(_values(entry) for entry in parameters.values())):
+        chosen = [f"--{name}={value}" for name, value in zip(parameters, point, strict=True)]
+        for seed in seeds:
+            name = "-".join([*(Path(str(value)).stem for value in point), f"seed{seed}"])
+            runs.append(Run(name, [*map(str, before), *chosen, *map(str, after), f"--seed_everything={seed}"]))
+    if len({run.name for run in runs}) < len(runs):
+        raise ValueError(f"{path}: two trainings would have the same folder; give values or seeds that differ")
+    return runs
+
+
+def _values(entry: Any) -> list[Any]:
+    if not isinstance(entry, dict):
+        return []
+    return list(entry.get("values") or ([entry["value"]] if "value" in entry else []))
+
+
+def _run(folder: Path, words: list[str]) -> bool:
+    """Runs one training in a process of its own, from its last checkpoint if it has one; whether it ended well."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [*words, f"--trainer.default_root_dir={folder}"]
+    if any(folder.rglob("checkpoints/last.ckpt")):
+        words += ["--ckpt_path", "last"]
+    with (folder / "log.txt").open("a") as log:
+        process = subprocess.Popen([sys.executable, "-m", "anchor_lightning", *words], stdout=log, stderr=log)
+        # A scheduler ends the sweep with SIGTERM; the training must save and end as well.
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the training has had the same Ctrl-C, and saves
+            process.wait()
+            raise SystemExit("sweep: stopped; the same command goes on from here") from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+        raise SystemExit("sweep: stopped; the same command goes on from here")
+    if code == 0:
+        (folder / DONE).touch()
+    return code == 0
+
+
+def _write_results(folder: Path, runs: list[Run]) -> None:
+    """One row a run that was validated: its last values."""
+    with (folder / "results.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "step", *COLUMNS])
+        for run in runs:
+            if row := _last_values(folder / run.name):
+                writer.writerow([run.name, *(row.get(name, "") for name in ("step", *COLUMNS))])
+
+
+def _last_values(folder: Path) -> dict[str, str]:
+    """The last value of every column in the newest metrics.csv below a folder, where it has validated at all."""
+    files = sorted(folder.glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        return {}
+    with files[-1].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    values = {name: value for row in rows for name, value in row.items() if value}
+    return values if values.get("val/map") else {}

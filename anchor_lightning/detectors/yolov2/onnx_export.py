@@ -1,0 +1,198 @@
+"""The detector as an ONNX model: the folded network, its anchors as constants, and optionally the suppression.
+
+Shape letters: B images, N = A x H x W boxes an image (anchor, row, column), C classes, K = min(300, N x C) detections.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS, NMS_IOU, boxes_and_scores
+from anchor_lightning.detectors.yolov2.yolov2 import YOLOv2
+
+OPSET: Final = 18
+PACKAGES: Final = ("onnx", "onnxscript")
+
+# What `postprocess` does after the scores. NonMaxSuppression gives (image, class, box) triples; laid back into a dense
+# array, with 0 elsewhere, one TopK finds the best of each image, and every output has a fixed shape but for the batch.
+# `nms_order` puts the scores in the order of `postprocess`, so that equal scores come out in the same order.
+SUPPRESSION: Final = """
+<ir_version: 10, opset_import: ["" : {opset}]>
+suppression (float[batch, {num_boxes}, 4] all_boxes, float[batch, {num_boxes}, {num_classes}] all_scores)
+    => (float[batch, {most}, 4] boxes, float[batch, {most}] scores, int64[batch, {most}] labels)
+{{
+    nms_most = Constant <value_ints = [{most}]> ()
+    nms_iou = Constant <value_floats = [{iou:.9f}]> ()
+    nms_threshold = Constant <value_floats = [{score_threshold:.9f}]> ()
+    nms_by_class = Transpose <perm = [0, 2, 1]> (all_scores)
+    nms_selected = NonMaxSuppression (all_boxes, nms_by_class, nms_most, nms_iou, nms_threshold)
+    nms_shape = Shape (nms_by_class)
+    nms_nothing = ConstantOfShape (nms_shape)
+    nms_selected_scores = GatherND (nms_by_class, nms_selected)
+    nms_kept = ScatterND (nms_nothing, nms_selected, nms_selected_scores)
+    nms_order = Transpose <perm = [0, 2, 1]> (nms_kept)
+    nms_flat = Flatten <axis = 1> (nms_order)
+    scores, nms_index = TopK (nms_flat, nms_most)
+    nms_num_classes = Constant <value_int = {num_classes}> ()
+    nms_box = Div (nms_index, nms_num_classes)
+    nms_label = Mod (nms_index, nms_num_classes)
+    nms_last = Constant <value_ints = [2]> ()
+    nms_box_of_image = Unsqueeze (nms_box, nms_last)
+    nms_boxes = GatherND <batch_dims = 1> (all_boxes, nms_box_of_image)
+    nms_zero = Constant <value_float = 0.0> ()
+    nms_limit = Constant <value_floats = [{width}.0, {height}.0, {width}.0, {height}.0]> ()
+    nms_not_below = Max (nms_boxes, nms_zero)
+    nms_clipped = Min (nms_not_below, nms_limit)
+    nms_found = Greater (scores, nms_zero)
+    nms_found_of_box = Unsqueeze (nms_found, nms_last)
+    nms_none = Constant <value_int = -1> ()
+    boxes = Where (nms_found_of_box, nms_clipped, nms_zero)
+    labels = Where (nms_found, nms_label, nms_none)
+}}
+"""
+
+INPUT_TEXT: Final = (
+    "images: (batch, 3, height, width) float32 RGB in [0, 1], the whole image stretched to height x width."
+)
+OUTPUT_TEXTS: Final = {
+    False: "boxes: (batch, N, 4) left, top, right, bottom in pixels of the input, not clipped to it. "
+    "scores: (batch, N, C) objectness x class probability. The boxes are ordered by anchor, row, column.",
+    True: "boxes: (batch, K, 4) left, top, right, bottom in pixels of the input, clipped to it. scores: (batch, K), "
+    "highest first. labels: (batch, K), index into class_names. Behind an image's last detection: 0, 0 and -1.",
+}
+
+
+def onnx_model(
+    detector: YOLOv2,
+    log_wh: Tensor,
+    image_size: tuple[int, int],
+    nms: bool,
+    score_threshold: float,
+    metadata: Mapping[str, object],
+) -> bytes:
+    """A detector as a serialised ONNX model of opset 18 with a dynamic batch and a fixed image size.
+
+    The one input is `images` (B, 3, height, width), float32 RGB in [0, 1]. The outputs are those of `postprocess`,
+    which finds the same boxes:
+
+    - without `nms`: `boxes` (B, N, 4), left, top, right, bottom in pixels of the input, not clipped to it (the
+      suppression wants them so) but cut off an image's size beyond its edges; `scores` (B, N, C), objectness x class
+      probability, none dropped;
+    - with `nms`: `boxes` (B, K, 4), clipped to the input, `scores` (B, K), highest first, and `labels` (B, K) int64 in
+      [0, C): the best 300 of an image that are left when scores up to the threshold are dropped and the others
+      suppressed per class at an IoU of 0.45. Rows behind an image's last detection hold 0, 0 and -1.
+
+    Batch norms are folded into the convolutions: nothing of the method remains, so a baseline and a detector with
+    learned anchors are the same graph.
+
+    Args:
+        detector: In evaluation mode; not changed.
+        log_wh: (A, 2) log sides of the shapes in pixels of the network input.
+        image_size: Height and width of the input in pixels, multiples of 32.
+        nms: Whether the suppression is part of the graph.
+        score_threshold: In [0, 1), for the suppression.
+        metadata: What else to state in the model's metadata, written as JSON where it is no string; `image_size`,
+            `anchors` (pixels), `opset` and what the suppression uses are always there.
+
+    Raises:
+        ValueError: onnx or onnxscript is not installed.
+    """
+    onnx = require_onnx()
+    names = ("all_boxes", "all_scores") if nms else ("boxes", "scores")
+    model = _exported(_Decoded(detector, log_wh).eval(), image_size, names)
+    used: dict[str, object] = {
+        "image_size": list(image_size),
+        "anchors": log_wh.detach().exp().tolist(),
+        "opset": OPSET,
+    }
+    if nms:
+        _suppress(onnx, model, detector, len(log_wh), image_size, score_threshold)
+        used |= {"score_threshold": score_threshold, "nms_iou": NMS_IOU, "max_detections": MAX_DETECTIONS}
+    model.producer_name, model.producer_version = "anchor_lightning", ""
+    model.doc_string = f"YOLOv2. {INPUT_TEXT} {OUTPUT_TEXTS[nms]}"
+    values = {**used, **metadata}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    onnx.helper.set_model_props(model, texts)
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def require_onnx() -> Any:
+    """The `onnx` package with the modules that are used here.
+
+    Raises:
+        ValueError: It, or what torch's exporter needs beside it, is not installed.
+    """
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise ValueError(f"ONNX needs {' and '.join(missing)}: run pip install anchor_lightning[onnx]")
+    for module in ("checker", "helper", "parser"):
+        importlib.import_module(f"onnx.{module}")
+    return importlib.import_module("onnx")
+
+
+class _Decoded(nn.Module):
+    """Images to boxes and scores, as `postprocess` has them before its suppression."""
+
+    log_wh: Tensor
+
+    def __init__(self, detector: YOLOv2, log_wh: Tensor) -> None:
+        super().__init__()
+        # channels_last, in which the network is trained, would become transpositions.
+        self.detector = copy.deepcopy(detector).to(memory_format=torch.contiguous_format)
+        self.detector.fold()
+        self.register_buffer("log_wh", log_wh.detach().clone())
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, 4) and (B, N, C) from (B, 3, H, W)."""
+        return boxes_and_scores(self.detector(images).raw, self.log_wh, self.detector.stride)
+
+
+def _exported(network: nn.Module, image_size: tuple[int, int], names: tuple[str, str]) -> Any:
+    program = torch.onnx.export(
+        network,
+        # Two images: the exporter takes a batch of one for a constant.
+        (torch.zeros(2, 3, *image_size),),
+        input_names=["images"],
+        output_names=list(names),
+        opset_version=OPSET,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    # The exporter notes where in whose files every node comes from.
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        del part.metadata_props[:]
+    return model
+
+
+def _suppress(
+    onnx: Any, model: Any, detector: YOLOv2, num_anchors: int, image_size: tuple[int, int], score_threshold: float
+) -> None:
+    """Adds the suppression behind the network and makes its outputs the model's, in place."""
+    (height, width), num_classes = image_size, detector.head.num_classes
+    num_boxes = num_anchors * (height // detector.stride) * (width // detector.stride)
+    text = SUPPRESSION.format(
+        opset=OPSET,
+        num_boxes=num_boxes,
+        num_classes=num_classes,
+        most=min(MAX_DETECTIONS, num_boxes * num_classes),
+        iou=NMS_IOU,
+        score_threshold=score_threshold,
+        height=height,
+        width=width,
+    )
+    suppression = onnx.parser.parse_model(text).graph
+    model.graph.node.extend(suppression.node)
+    del model.graph.output[:]
+    model.graph.output.extend(suppression.output)

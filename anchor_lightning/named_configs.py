@@ -1,0 +1,59 @@
+"""Configurations by name: a file of the user's, or one of those that come with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+HERE: Final = Path(__file__).resolve().parent
+CONFIG_FOLDER: Final = HERE / "configs" if (HERE / "configs").is_dir() else HERE.parent / "configs"
+"""Where the shipped configurations lie: inside the package in a wheel, beside it in a checkout."""
+CONFIG_FLAGS: Final = ("--config", "-c")
+LINKED: Final = frozenset({"num_classes", "class_names"})
+
+
+def named_configs(words: list[str]) -> list[str]:
+    """The words with every `--config NAME` that is no file here replaced by the shipped configuration of that name.
+
+    Raises:
+        SystemExit: There is neither a file nor a shipped configuration of a name; lists the shipped ones.
+    """
+    result: list[str] = []
+    for word in words:
+        flag, separator, value = word.partition("=")
+        if result and result[-1] in CONFIG_FLAGS:
+            result.append(find_config(word))
+        elif separator and flag in CONFIG_FLAGS:
+            result.append(f"{flag}={find_config(value)}")
+        else:
+            result.append(word)
+    return result
+
+
+def find_config(name: str) -> str:
+    """The path of a configuration: a file as given, or a shipped one by its name (`voc.yaml`, `init/uniform.yaml`).
+
+    Raises:
+        SystemExit: Neither exists.
+    """
+    if Path(name).is_file():
+        refuse_linked(Path(name))
+        return name
+    if (CONFIG_FOLDER / name).is_file():
+        return str(CONFIG_FOLDER / name)
+    shipped = sorted(str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml"))
+    raise SystemExit(f"--config {name}: no such file, and no shipped configuration; shipped are {', '.join(shipped)}")
+
+
+def refuse_linked(path: Path) -> None:
+    """Refuses a configuration that sets what comes from the data module; jsonargparse would ignore it without a word.
+
+    Raises:
+        SystemExit: It does.
+    """
+    content = yaml.safe_load(path.read_text())
+    model = content.get("model") if isinstance(content, dict) else None
+    for name in LINKED & set(model if isinstance(model, dict) else ()):
+        raise SystemExit(f"{path}: model.{name} comes from the data module; take it out (data.class_names can be set)")

@@ -1,0 +1,145 @@
+"""Texts for other tools: back through our readers, and torchvision's own generator built from what it gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anchor_lightning.anchors import initial_shapes
+from anchor_lightning.anchors.export import (
+    AnchorSet,
+    anchors_text,
+    read_json,
+    read_mmdet,
+    read_torchvision,
+    read_ultralytics,
+)
+from anchor_lightning.detectors.yolov2.cfg import read_anchors
+
+# Not in the order of their areas.
+NINE = torch.tensor(
+    [[33.0, 23], [10, 13], [16, 30], [62, 45], [30, 61], [59, 119], [373, 326], [116, 90], [156, 198]]
+)  # YOLOv3's
+SORTED = [[10.0, 13], [16, 30], [33, 23], [30, 61], [62, 45], [59, 119], [116, 90], [156, 198], [373, 326]]
+SET = AnchorSet(NINE, 3, "a test\nof two lines", (416, 608), {"mean best IoU": 0.6543})
+SIDES = st.floats(1, 1000, width=32)
+
+
+def darknet_shapes(text: str, folder: Path) -> torch.Tensor:
+    file = folder / "a.cfg"
+    file.write_text(text)
+    return read_anchors(file)
+
+
+def test_darknets_region_layer_has_grid_units(tmp_path: Path) -> None:
+    wh = initial_shapes("yolov2-voc")
+    assert wh is not None
+    text = anchors_text(AnchorSet(wh, source="yolov2-voc"), "darknet")
+    assert "[region]\nanchors=1.3221" in text and "num=5" in text
+    torch.testing.assert_close(darknet_shapes(text, tmp_path), wh)
+
+
+def test_darknets_yolo_layers_have_pixels_and_the_largest_stride_first(tmp_path: Path) -> None:
+    text = anchors_text(SET, "darknet")
+    assert darknet_shapes(text, tmp_path).tolist() == SORTED
+    layers = text.split("\n[yolo]\n")[1:]
+    assert [layer.split("mask=")[1].split()[0] for layer in layers] == ["6,7,8", "3,4,5", "0,1,2"]
+    assert "anchors=10,13,  16,30,  33,23" in text and text.count("num=9") == 3
+    assert "mask=0,1" in anchors_text(AnchorSet(NINE[:2]), "darknet", version=3)
+
+
+def test_ultralytics_has_a_row_a_level_smallest_stride_first() -> None:
+    text = anchors_text(SET, "ultralytics")
+    # The form that YOLOv5's own yaml files have.
+    assert yaml.safe_load(text)["anchors"] == torch.tensor(SORTED).reshape(3, 6).tolist()
+    assert "# P3/8" in text and "# P5/32" in text
+    assert torch.cat(read_ultralytics(text)).tolist() == SORTED
+
+
+def test_mmdet_has_the_largest_stride_first() -> None:
+    scope: dict[str, Any] = {}
+    exec(anchors_text(SET, "mmdet"), scope)
+    generator = scope["model"]["bbox_head"]["anchor_generator"]
+    assert generator["type"] == "YOLOAnchorGenerator" and generator["strides"] == [32, 16, 8]
+    assert generator["base_sizes"] == [[tuple(shape) for shape in SORTED[i : i + 3]] for i in (6, 3, 0)]
+    assert torch.cat(read_mmdet(anchors_text(SET, "mmdet"))).tolist() == SORTED
+
+
+@pytest.mark.parametrize("levels", [1, 3, 9])
+def test_torchvision_builds_its_generator(levels: int) -> None:
+    """And places the shapes, unrounded, on the cells of every feature map."""
+    from torchvision.models.detection.image_list import ImageList
+
+    wh = NINE + 0.3
+    text = anchors_text(AnchorSet(wh, levels), "torchvision")
+    scope: dict[str, Any] = {}
+    exec(text, scope)
+    generator = scope["anchor_generator"]
+    shapes = torch.cat([cells[:, 2:] - cells[:, :2] for cells in generator.cell_anchors])
+    torch.testing.assert_close(shapes, torch.tensor(SORTED) + 0.3)
+    torch.testing.assert_close(torch.cat(read_torchvision(text)), shapes)
+    assert generator.num_anchors_per_location() == [9 // levels] * levels
+    images = ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)])
+    (anchors,) = generator(images, [torch.zeros(1, 1, 2, 2)] * levels)
+    assert anchors.shape == (9 * 4, 4)
+    torch.testing.assert_close((anchors[:1, 2:] - anchors[:1, :2])[0], torch.tensor([10.3, 13.3]))
+
+
+def test_json_comes_back_whole() -> None:
+    back = read_json(anchors_text(SET, "json"))
+    assert back.wh.tolist() == SORTED
+    assert (back.levels, back.source, back.image_size, back.score) == (3, SET.source, (416, 608), SET.score)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(SIDES, SIDES), min_size=6, max_size=6), st.sampled_from([2, 3]))
+def test_round_trips_to_the_last_bit(sides: list[tuple[float, float]], levels: int) -> None:
+    anchors = AnchorSet(torch.tensor(sides), levels)
+    expected = torch.tensor(anchors.by_level)
+    assert float(expected.sum()) == pytest.approx(float(anchors.wh.sum()))
+    for to, read in (("ultralytics", read_ultralytics), ("mmdet", read_mmdet), ("torchvision", read_torchvision)):
+        assert torch.equal(torch.stack(read(anchors_text(anchors, to))), expected), to  # type: ignore[arg-type]
+    assert torch.equal(read_json(anchors_text(anchors, "json")).wh, expected.flatten(0, 1))
+
+
+@pytest.mark.parametrize("to", ["darknet", "ultralytics", "mmdet", "torchvision"])
+def test_source_and_score_stand_in_comments(to: Any) -> None:
+    head = anchors_text(SET, to).splitlines()[:3]
+    assert all(line.startswith("# ") for line in head)
+    assert "608 x 416" in head[0] and "a test of two lines" in head[1] and "mean best IoU 0.6543" in head[2]
+
+
+@pytest.mark.parametrize(
+    ("to", "levels", "version", "message"),
+    [
+        ("ultralytics", 1, None, "2 to 4 levels, not 1; give --levels 3"),
+        ("mmdet", 9, None, "1 to 4 levels, not 9"),
+        ("darknet", 3, 2, "one level, not 3; give --version 3"),
+        ("darknet", 3, 4, "--version: 4"),
+        ("mmdet", 3, 3, "--version is for darknet"),
+    ],
+)
+def test_what_a_tool_cannot_express(to: Any, levels: int, version: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        anchors_text(AnchorSet(NINE, levels), to, version)
+
+
+@pytest.mark.parametrize(("levels", "wh"), [(2, NINE), (0, NINE), (1, NINE * 0)])
+def test_sets_that_cannot_be(levels: int, wh: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"levels|positive"):
+        AnchorSet(wh, levels)
+
+
+@pytest.mark.parametrize("read", [read_ultralytics, read_mmdet, read_torchvision, read_json])
+@pytest.mark.parametrize(
+    "text", ["", "{", "anchors: [[1, x]]", "base_sizes = 3", "f(base_sizes=open('x'))", "anchor_wh = [[(1,)]]", "{}"]
+)
+def test_texts_that_are_none(read: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=r"^The "):
+        read(text)

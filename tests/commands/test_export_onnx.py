@@ -1,0 +1,264 @@
+"""`export --format onnx` through the command line: onnxruntime finds the boxes that `postprocess` finds."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from anchor_lightning.cli import main
+from anchor_lightning.commands.export import load_task
+from anchor_lightning.data.images import read_image
+from anchor_lightning.data.transforms import WHOLE_IMAGE, warp_image
+from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS
+from anchor_lightning.structures import Detections
+from anchor_lightning.task import DetectionTask
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+SIZE = (96, 128)
+SHAPES = torch.tensor([[20.0, 30], [40, 20], [50, 50], [15, 15], [90, 40]])
+EXPORT = sys.modules["anchor_lightning.commands.export"]  # the package's attribute of that name is the function
+CHECKPOINT = Path("runs/version_0/checkpoints/last.ckpt")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
+
+
+def make_checkpoint(path: Path = CHECKPOINT, *, learned: bool = True, num_classes: int = 3, gain: float = 20.0) -> Path:
+    """Of an untrained detector whose statistics are not their start values and whose boxes overlap and differ."""
+    torch.manual_seed(0)
+    task = DetectionTask(num_classes=num_classes, width=0.1, bn_without_shift=learned)
+    task.shapes.set_initial(SHAPES if learned else SHAPES.flip(1))
+    with torch.no_grad():
+        head = task.detector.head
+        last = head.rest if head.norm is not None else head.all
+        last.weight.mul_(gain)
+        last.bias.normal_()  # the exporter leaves a bias of zeros out
+        task.train()
+        for _ in range(3):
+            task(torch.rand(2, 3, *SIZE))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        {
+            "state_dict": task.state_dict(),
+            "hyper_parameters": dict(task.hparams),
+            "pytorch-lightning_version": "2.6.0",
+            "anchor_lightning": {"image_size": list(SIZE), "images_seen": 8},
+        },
+        path,
+    )
+    return path
+
+
+def export(*words: str, checkpoint: Path = CHECKPOINT) -> Path:
+    (path,) = main(["export", "--ckpt_path", str(checkpoint), "--format", "onnx", *words])
+    assert isinstance(path, Path)
+    return path
+
+
+def run(path: Path, images: Tensor) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"images": images.numpy()}), strict=True))
+
+
+@torch.inference_mode()
+def ours(images: Tensor, checkpoint: Path = CHECKPOINT) -> list[Detections]:
+    task, _ = load_task(checkpoint)
+    return task.detector.postprocess(task(images), task.shapes.log_wh, task.hparams["score_threshold"])
+
+
+def assert_same(theirs: dict[str, np.ndarray], found: list[Detections]) -> int:
+    """Row by row; rows whose scores are equal to the last digits may have changed places."""
+    total = 0
+    for index, detections in enumerate(found):
+        scores, labels = theirs["scores"][index], theirs["labels"][index]
+        num = int((labels >= 0).sum())
+        assert abs(num - len(detections.scores)) <= num // 100  # an overlap may lie on its threshold to the last bit
+        assert (scores[num:] == 0).all() and (labels[num:] == -1).all() and (theirs["boxes"][index, num:] == 0).all()
+        assert (np.diff(scores) <= 0).all()
+        rows = np.column_stack([labels, scores, theirs["boxes"][index]])[:num]
+        expected = np.column_stack([detections.labels, detections.scores, detections.boxes_xyxy])
+        for row in expected:
+            match = np.abs(rows - row) <= np.array([0, 1e-5, *[1e-2] * 4])
+            total += bool(match.all(axis=1).any())
+    assert total >= 0.99 * sum(len(detections.scores) for detections in found)
+    return total
+
+
+def real_images(shared_data: Path, num: int, size: tuple[int, int]) -> Tensor:
+    files = sorted((shared_data / "BCCD" / "JPEGImages").glob("*.jpg"))[:num]
+    pixels = np.stack([warp_image(read_image(file, size), WHOLE_IMAGE, size) for file in files])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+
+@pytest.mark.parametrize("learned", [True, False], ids=["learned", "baseline"])
+def test_onnxruntime_finds_the_boxes_in_any_batch(shared_data: Path, learned: bool) -> None:
+    make_checkpoint(learned=learned)
+    path = export()
+    assert path == Path("runs/version_0/export/yolov2.onnx")
+    assert [file.name for file in path.parent.iterdir()] == ["yolov2.onnx"]
+    for images in (
+        *(torch.rand(1, 3, *SIZE), torch.rand(3, 3, *SIZE)),
+        *(real_images(shared_data, 1, SIZE), real_images(shared_data, 3, SIZE)),
+    ):
+        theirs = run(path, images)
+        assert theirs["boxes"].shape == (len(images), 5 * 12 * 3, 4) and theirs["labels"].dtype == np.int64
+        assert assert_same(theirs, ours(images)) > 20 * len(images)
+        assert theirs["boxes"].min() >= 0 and (theirs["boxes"].max(axis=(0, 1)) <= [128, 96, 128, 96]).all()
+
+
+def test_a_detector_trained_on_real_images(shared_data: Path) -> None:
+    words = ["fit", "--config", "small.yaml", "--trainer.max_steps", "4", "--trainer.val_check_interval", "4"]
+    words += ["--trainer.enable_progress_bar", "false", "--trainer.precision", "32-true", "--data.batch_size", "2"]
+    words += ["--model.width", "0.1", "--data.image_size", "160", "--data.val_image_size", "[160, 224]"]
+    main([*words, "--data.root", str(shared_data / "BCCD"), "--trainer.limit_val_batches", "1"])
+    path = export("--nms", "true")
+    images = real_images(shared_data, 3, (160, 224))
+    assert assert_same(run(path, images), ours(images)) > 100
+    names = json.loads({p.key: p.value for p in onnx.load(path).metadata_props}["class_names"])
+    assert names == ["Platelets", "RBC", "WBC"]
+
+
+def test_more_boxes_than_are_kept() -> None:
+    """Of 5 x 64 boxes with 3 classes NMS leaves over 300; the best are the same ones, at another size and path."""
+    make_checkpoint(gain=2.0)
+    path = export("--image_size", "256", "--output", "out/my.net")
+    assert path == Path("out/my.net.onnx")
+    images = torch.rand(2, 3, 256, 256)
+    found = ours(images)
+    assert [len(detections.scores) for detections in found] == [MAX_DETECTIONS] * 2
+    theirs = run(path, images)
+    assert theirs["scores"].shape == (2, MAX_DETECTIONS)
+    np.testing.assert_allclose(theirs["scores"], torch.stack([d.scores for d in found]), atol=1e-5)
+    assert assert_same(theirs, found) > 590
+
+
+def test_an_image_without_any_detection_is_all_padding() -> None:
+    checkpoint = make_checkpoint()
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["hyper_parameters"]["score_threshold"] = 0.999999
+    torch.save(saved, checkpoint)
+    theirs = run(export(), torch.rand(2, 3, *SIZE))
+    assert (theirs["labels"] == -1).all() and not theirs["scores"].any() and not theirs["boxes"].any()
+
+
+def test_without_nms_all_boxes_and_scores_come_out() -> None:
+    """The suppression applied to them outside gives what it gives inside."""
+    make_checkpoint()
+    path, images = export("--nms", "false"), torch.rand(3, 3, *SIZE)
+    theirs = run(path, images)
+    assert list(theirs) == ["boxes", "scores"]
+    assert theirs["boxes"].shape == (3, 60, 4) and theirs["scores"].shape == (3, 60, 3)
+    assert run(path, images[:1])["boxes"] == pytest.approx(theirs["boxes"][:1], abs=1e-3)
+    for index, detections in enumerate(ours(images)):
+        scores, boxes = torch.from_numpy(theirs["scores"][index]), torch.from_numpy(theirs["boxes"][index])
+        clipped = boxes.clamp_min(0).minimum(torch.tensor([128, 96, 128, 96]))
+        for box, score, label, anchor in zip(*vars(detections).values(), strict=True):
+            same = ((clipped - box).abs().amax(1) < 1e-2) & ((scores[:, label] - score).abs() < 1e-5)
+            assert same.view(5, -1)[anchor].any()  # by anchor, then by cell
+
+
+def test_a_baseline_is_the_same_graph() -> None:
+    """What the method adds is gone: the same operators in the same order on weights of the same shapes."""
+    files = []
+    for learned in (True, False):
+        checkpoint = make_checkpoint(Path(f"{learned}.ckpt"), learned=learned)
+        files.append(export("--output", str(learned), checkpoint=checkpoint))
+    models = [onnx.load(file) for file in files]
+    nodes = [[node.op_type for node in model.graph.node] for model in models]
+    assert Counter(nodes[0]) == Counter(nodes[1]) and nodes[0] == nodes[1]
+    assert "BatchNormalization" not in nodes[0] and Counter(nodes[0])["Conv"] == 23
+    weights = [sorted(str((w.data_type, list(w.dims))) for w in model.graph.initializer) for model in models]
+    assert weights[0] == weights[1]
+    metadata = [sum(entry.ByteSize() for entry in model.metadata_props) for model in models]
+    sizes = [file.stat().st_size - size for file, size in zip(files, metadata, strict=True)]
+    assert sizes[0] == sizes[1] > 1_000_000
+
+
+def test_the_file_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    make_checkpoint()
+    path = export()
+    printed = capsys.readouterr().out
+    assert "opset 18" in printed and "96 x 128" in printed and str(path) in printed
+    model = onnx.load(path)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+    metadata = {p.key: p.value for p in model.metadata_props}
+    np.testing.assert_allclose(json.loads(metadata["anchors"]), SHAPES, rtol=1e-5)
+    assert json.loads(metadata["class_names"]) == ["class 0", "class 1", "class 2"]
+    assert json.loads(metadata["image_size"]) == [96, 128] and metadata["opset"] == "18"
+    assert metadata["score_threshold"] == "0.005" and metadata["nms_iou"] == "0.45"
+    assert metadata["source"] == "last.ckpt, exported by anchor_lightning"
+    assert "RGB in [0, 1]" in model.doc_string and "labels" in model.doc_string
+    (image,) = model.graph.input
+    assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["batch", 3, 96, 128]
+    # Where the exporter found the code is nobody's business.
+    assert not re.search(rb"stack_trace|site-packages|\.py\b", path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "darknet", "--nms", "true"], "--nms: darknet's files never hold the suppression"),
+        (["--format", "onnx", "--image_size", "100"], "multiples of 32"),
+        (["--format", "onnx", "--output", "file/yolov2"], "file: cannot be written to"),
+        (["--format", "onnx", "--output", "folder"], r"folder\.onnx is a folder"),
+        (["--format", "onnx", "--ckpt_path", "foreign.ckpt"], "not one of this project"),
+        (["--format", "onnx", "--ckpt_path", "other.ckpt"], "does not fit this version"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.setattr(EXPORT, "onnx_model", lambda *_: b"a model")
+    make_checkpoint()
+    Path("file").write_text("in the way")
+    Path("folder.onnx").mkdir()
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, "foreign.ckpt")
+    torch.save({"state_dict": {"shapes.log_wh": torch.zeros(5, 2)}, "pytorch-lightning_version": "2.6.0"}, "other.ckpt")
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(SystemExit, match=message):
+        main(["export", "--ckpt_path", str(CHECKPOINT), *words])
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_file_is_written_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EXPORT, "onnx_model", lambda *_: b"a model" * 100)
+    make_checkpoint()
+    path = export()
+    before = path.read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SystemExit, match="No space left"):
+        export()
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
+def test_a_missing_package_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    make_checkpoint()
+    find: Any = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == missing else find(name, *rest))
+    with pytest.raises(SystemExit, match=rf"ONNX needs {missing}: run pip install anchor_lightning\[onnx\]"):
+        export()
+    assert not Path("runs/version_0/export").exists()
