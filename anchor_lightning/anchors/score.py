@@ -32,6 +32,7 @@ class AnchorScore:
         recall_ratio: Share of the boxes with a shape whose sides are all within `ratio_threshold` times the box's.
         usage: (A,) share of the boxes whose best shape by IoU each is; the first on a tie.
         best_iou: (N,) IoU of every box with its best shape.
+        best_anchor: (N,) int64 index of that shape.
     """
 
     mean_best_iou: float
@@ -39,6 +40,7 @@ class AnchorScore:
     recall_ratio: float
     usage: Tensor
     best_iou: Tensor
+    best_anchor: Tensor
 
 
 def score_shapes(
@@ -75,6 +77,7 @@ def score_shapes(
         recall_ratio=float((ratio < ratio_threshold).double().mean()),
         usage=best_anchor.bincount(minlength=len(wh)).double() / max(1, len(box_wh)),
         best_iou=best_iou,
+        best_anchor=best_anchor,
     )
 
 

@@ -12,6 +12,7 @@ from anchor_lightning.anchors.export import AnchorSet
 from anchor_lightning.anchors.score import SIZE_NAMES, AnchorScore, group_means
 
 SIZE_RANGES: Final = ("area below 32²", "32² to 96²", "96² and more")
+SIZE_LABELS: Final = [f"{name}, {limits}" for name, limits in zip(SIZE_NAMES, SIZE_RANGES, strict=True)]
 MAX_LABEL: Final = 28
 
 
@@ -37,7 +38,7 @@ def named_values(score: AnchorScore, ratio_threshold: float) -> dict[str, float]
 
 def shape_table(anchors: AnchorSet, score: AnchorScore) -> str:
     """A line a shape: sides in pixels of the network input, the share of the boxes that it serves best, its level."""
-    order = anchors.wh.prod(1).argsort(stable=True).tolist()
+    order = _by_area(anchors).tolist()
     per_level = len(order) // anchors.levels
     rows = [["anchor", "width", "height", "usage", *(["level"] if anchors.levels > 1 else [])]]
     for place, index in enumerate(order):
@@ -56,7 +57,7 @@ def score_table(
     class_names: Sequence[str],
     augmented: Sequence[float],
 ) -> str:
-    """A column a set of shapes: the three numbers, the mean best IoU by size and by class.
+    """A column a set of shapes: the three numbers; mean best IoU and recall at IoU 0.5 by size and by class.
 
     Args:
         labels: Heads of the columns.
@@ -73,15 +74,47 @@ def score_table(
     rows += [[name, total, *(f"{value[name]:.4f}" for value in values)] for name in values[0]]
     if augmented:
         rows.append(["mean best IoU, boxes as training augments them", "", *(f"{value:.4f}" for value in augmented)])
-    size_names = [f"{name}, {limits}" for name, limits in zip(SIZE_NAMES, SIZE_RANGES, strict=True)]
-    rows += _group_rows("mean best IoU by size (pixels of the network input)", sizes, size_names, scores)
-    rows += _group_rows("mean best IoU by class", classes, class_names, scores)
+    best = [score.best_iou for score in scores]
+    recalled = [(iou >= 0.5).double() for iou in best]
+    for kind, groups, names in (("size", sizes, SIZE_LABELS), ("class", classes, class_names)):
+        unit = " (pixels of the network input)" if kind == "size" else ""
+        rows += _group_rows(f"mean best IoU by {kind}{unit}", groups, names, best)
+        rows += _group_rows(f"best possible recall at IoU 0.5 by {kind}{unit}", groups, names, recalled)
     return aligned(rows)
 
 
-def _group_rows(title: str, groups: Tensor, names: Sequence[str], scores: Sequence[AnchorScore]) -> list[list[str]]:
-    rows = [[title, "", *("" for _ in scores)]]
-    means = [group_means(score.best_iou, groups, len(names)) for score in scores]
+def usage_table(
+    anchors: AnchorSet, score: AnchorScore, sizes: Tensor, classes: Tensor, class_names: Sequence[str]
+) -> str:
+    """Of the boxes of every size and class, the share that each shape serves best; a column a shape, as `shape_table`.
+
+    Args:
+        anchors: The shapes.
+        score: Of the shapes.
+        sizes: (N,) size group of every box.
+        classes: (N,) class of every box.
+        class_names: Names of the classes; those without boxes are left out.
+    """
+    num, order = len(score.usage), _by_area(anchors)
+    rows = [["usage by size and class", "boxes", *(f"anchor {k}" for k in range(num))]]
+    for groups, names in ((sizes, SIZE_LABELS), (classes, class_names)):
+        for index, name in enumerate(names):
+            best = score.best_anchor[groups == index]
+            if len(best):
+                shares = (best.bincount(minlength=num) / len(best))[order].tolist()
+                rows.append([f"  {name}", str(len(best)), *(f"{share:.1%}" for share in shares)])
+    return aligned(rows)
+
+
+def _by_area(anchors: AnchorSet) -> Tensor:
+    """(A,) the order in which the tables number the shapes."""
+    return anchors.wh.prod(1).argsort(stable=True)
+
+
+def _group_rows(title: str, groups: Tensor, names: Sequence[str], values: Sequence[Tensor]) -> list[list[str]]:
+    """The mean of every set's values in each group that has boxes."""
+    rows = [[title, "", *("" for _ in values)]]
+    means = [group_means(value, groups, len(names)) for value in values]
     counts = means[0][1].tolist()
     for index, name in enumerate(names):
         if counts[index]:

@@ -15,7 +15,7 @@ from anchor_lightning.anchors.ascent import ascent_shapes, check_boxes, score_ex
 from anchor_lightning.anchors.export import AnchorSet, Target, anchors_text
 from anchor_lightning.anchors.score import RATIO_THRESHOLD, AnchorScore, score_shapes, size_groups
 from anchor_lightning.anchors.shapes_only import learn_shapes
-from anchor_lightning.commands.anchor_tables import named_values, score_table, shape_table, short_labels
+from anchor_lightning.commands.anchor_tables import named_values, score_table, shape_table, short_labels, usage_table
 from anchor_lightning.commands.data_options import box_shapes
 from anchor_lightning.commands.shape_files import read_shapes, write_text
 from anchor_lightning.data import DetectionDataModule
@@ -144,6 +144,7 @@ def score(
     )
     for label, anchors, result in zip(labels, sets, scores, strict=True):
         print(f"\n{label}, in pixels of the network input:\n{shape_table(anchors, result)}")
+        print(usage_table(anchors, result, size_groups(boxes), classes, data.class_names))
         if anchors.image_size not in (None, data.image_size):
             print(f"These shapes were made for another input, {_size(anchors.image_size)}.")
     if output is not None:

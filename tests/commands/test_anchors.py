@@ -16,9 +16,10 @@ import yaml
 
 from anchor_lightning.anchors import initial_shapes, kmeans_shapes, mean_best_iou
 from anchor_lightning.anchors.export import AnchorSet, read_json
-from anchor_lightning.anchors.score import score_shapes
+from anchor_lightning.anchors.score import score_shapes, size_groups
 from anchor_lightning.callbacks.anchor_logger import append_rows
 from anchor_lightning.cli import main
+from anchor_lightning.commands.anchor_tables import usage_table
 from anchor_lightning.commands.data_options import box_shapes, data_words, join_many
 from anchor_lightning.commands.shape_files import read_shapes, write_text
 from anchor_lightning.data import COCODataModule, DetectionDataModule, VOCDataModule, YOLODataModule
@@ -350,3 +351,19 @@ def test_real_sets_by_their_folder(shared_data: Path) -> None:
         found = main(["anchors", "fit", "--data", str(shared_data / folder), "--num", "5"])
         (named,) = main(["anchors", "score", "--data", str(shared_data / folder), "--shapes", "yolov2-voc"])
         assert found.score["mean best IoU"] > named.mean_best_iou
+
+
+def test_usage_by_size_and_class_by_hand() -> None:
+    """Two shapes, given large first: the tables number them by area."""
+    anchors = AnchorSet(torch.tensor([[100.0, 100.0], [20.0, 20.0]]))
+    boxes = torch.tensor([[20.0, 22.0], [30.0, 20.0], [90.0, 100.0], [200.0, 90.0]])
+    table = usage_table(
+        anchors, score_shapes(boxes, anchors.wh), size_groups(boxes), torch.tensor([0, 2, 2, 2]), ["a", "none", "b"]
+    )
+    assert [line.split() for line in table.splitlines()[1:]] == [
+        [*["small,", "area", "below", "32²"], "2", "100.0%", "0.0%"],
+        [*["medium,", "32²", "to", "96²"], "1", "0.0%", "100.0%"],
+        [*["large,", "96²", "and", "more"], "1", "0.0%", "100.0%"],
+        ["a", "1", "100.0%", "0.0%"],
+        ["b", "3", "33.3%", "66.7%"],
+    ]
