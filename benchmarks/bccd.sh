@@ -15,7 +15,10 @@ for seed in 0 1; do
       [ -e "$folder" ] && continue
       options=(--config "init/$init.yaml")
       [ "$arm" = baseline ] && options+=(--config ablation/baseline.yaml)
-      [ "$arm" = geometric ] && options+=(--soft_assignment.schedule geometric --model.bn_scale_init 0.3)
+      case $arm in
+        learned) options+=(--soft_assignment.start 2 --soft_assignment.schedule linear --model.bn_scale_init 1) ;;
+        geometric) options+=(--soft_assignment.start 2 --soft_assignment.schedule geometric --model.bn_scale_init 0.3) ;;
+      esac
       "${PYTHON:-python}" -m anchor_lightning fit --config small.yaml "${options[@]}" --data.root "$data" \
         --data.val_split test --trainer.val_check_interval 600 --seed_everything $seed \
         --trainer.default_root_dir "$folder" --trainer.enable_progress_bar false

@@ -15,8 +15,8 @@ for seed in "${seeds[@]}"; do
       mkdir "$folder" 2>/dev/null || continue
       case $arm in
         baseline) options=(--config ablation/baseline.yaml) ;;
-        paper) options=(--soft_assignment.schedule linear --model.bn_scale_init 1) ;;
-        geometric) options=(--soft_assignment.schedule geometric --model.bn_scale_init 0.3) ;;
+        paper) options=(--soft_assignment.start 2 --soft_assignment.schedule linear --model.bn_scale_init 1) ;;
+        geometric) options=(--soft_assignment.start 2 --soft_assignment.schedule geometric --model.bn_scale_init 0.3) ;;
       esac
       "${PYTHON:-python}" -m anchor_lightning fit --config small.yaml --config "init/$init.yaml" --data.root "$data" \
         --data.years '[2012]' --trainer.max_steps 1500 --trainer.val_check_interval 1500 \

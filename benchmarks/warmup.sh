@@ -23,7 +23,7 @@ arm_options() { # START SCHEDULE GAMMA [MORE ...]
 for seed in "${seeds[@]}"; do
   for init in kmeans identical; do
     for arm in baseline T2-linear-g1 T2-geometric-g1 Tauto-geometric-g1 T0.2-geometric-g1 Tauto-geometric-g0.3 \
-      Tauto-geometric-g0.1 T2-geometric-g0.3 Tauto-linear-g0.3 iou-Tauto-geometric-g0.3 half-Tauto-geometric-g0.3 \
+      Tauto-geometric-g0.1 T2-geometric-g0.3 Taug-geometric-g0.3 Tauto-linear-g0.3 iou-Tauto-geometric-g0.3 half-Tauto-geometric-g0.3 \
       double-Tauto-geometric-g0.3 nobn-Tauto-geometric; do
       folder=$out/$arm-$init-seed$seed
       mkdir "$folder" 2>/dev/null || continue
@@ -32,6 +32,7 @@ for seed in "${seeds[@]}"; do
         T2-linear-g1) arm_options 2 linear 1 ;;
         T2-geometric-g1) arm_options 2 geometric 1 ;;
         T2-geometric-g0.3) arm_options 2 geometric 0.3 ;;
+        Taug-geometric-g0.3) arm_options 0.858 geometric 0.3 ;; # T_c of the augmented boxes
         T0.2-geometric-g1) arm_options 0.2 geometric 1 ;;
         Tauto-geometric-g1) arm_options auto geometric 1 ;;
         Tauto-geometric-g0.3) arm_options auto geometric 0.3 ;;

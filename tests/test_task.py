@@ -100,7 +100,7 @@ def test_auto_temperature_is_critical(tmp_path: Path) -> None:
         make_task(anchors={"init": "uniform"}), datamodule=data
     )
     assert recorder.rows[-1]["temperature"] == pytest.approx(
-        critical_temperature(data.train_box_shapes(augmented=True))
+        critical_temperature(data.train_box_shapes())
     )
 
 

@@ -16,8 +16,8 @@ class SoftAssignment(StepSchedule):
     """Sets the task's `temperature` T and the `distance` of its assignment.
 
     Args:
-        start: T at step 0; `auto` for the critical temperature of the training boxes, below which shapes part; of the
-            augmented ones, which spread wider than the annotated.
+        start: T at step 0; `auto` for the critical temperature of the annotated training boxes, below which shapes
+            part. (That of the augmented boxes is higher where boxes are alike, and gave worse detectors.)
         steps: Optimizer steps until T is 0, the hard assignment; 0 turns the warm-up off.
         schedule: `linear` (the paper), or `geometric`: a constant factor a step down to 0.005 of the start, then 0.
         distance: Distance of the assignment while T > 0: `l2` in log space, or `iou`; `model.distance` follows.
@@ -42,7 +42,7 @@ class SoftAssignment(StepSchedule):
         """Finds the temperature that `auto` stands for, from the training boxes alone."""
         task: Any = pl_module
         if self.start == "auto":
-            self._start_temperature = critical_temperature(task.data.train_box_shapes(augmented=True))
+            self._start_temperature = critical_temperature(task.data.train_box_shapes())
         else:
             self._start_temperature = self.start
 
