@@ -84,7 +84,9 @@ def test_every_configuration_trains(
     metrics = {f"val/{name}" for name in ("map", "map_50", "map_voc07", "map_voc")}
     assert losses | scalars | shapes | metrics <= keys
     assert sum(values(run, f"anchors/usage_{k}")[-1] for k in range(5)) == pytest.approx(1)
-    assert values(run, "anchors/temperature")[0] == 2.0 and values(run, "anchors/lambda")[0] == 1.0
+    start = values(run, "anchors/temperature")[0]
+    assert start > 0 if config == "small.yaml" else start == 2.0  # small.yaml starts at the boxes' critical temperature
+    assert values(run, "anchors/lambda")[0] == 1.0
     learned = rows(run / "anchors.csv")
     assert learned[0].keys() == {"step", "anchor", "w", "h"}
     assert {row["step"] for row in learned} >= {"0", "2"}

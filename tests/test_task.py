@@ -99,9 +99,7 @@ def test_auto_temperature_is_critical(tmp_path: Path) -> None:
     make_trainer(tmp_path, callbacks=callbacks, max_steps=1).fit(
         make_task(anchors={"init": "uniform"}), datamodule=data
     )
-    assert recorder.rows[-1]["temperature"] == pytest.approx(
-        critical_temperature(data.train_box_shapes())
-    )
+    assert recorder.rows[-1]["temperature"] == pytest.approx(critical_temperature(data.train_box_shapes()))
 
 
 def test_shapes_move_or_stay(tmp_path: Path) -> None:

@@ -84,8 +84,7 @@ def test_pixels_go_where_boxes_go(seed: int, source: tuple[int, int], target: tu
         assert bright.mean() < 0.01
         return
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
-    if len(rows) == 0:
-        assert (boxes[0, 2:] - boxes[0, :2]).min() < 1.5
+    if (boxes[0, 2:] - boxes[0, :2]).min() < 1.5:  # a sliver is grey all over: nothing in it tells where it ends
         return
     np.testing.assert_allclose([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], boxes[0], atol=0.75)
 
