@@ -28,6 +28,7 @@ from anchor_lightning.data.sampler import rewind_partial_window
 from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.detectors.yolov2.cfg import read_anchors
 from anchor_lightning.detectors.yolov2.weights import read_backbone, read_weights
+from anchor_lightning.finite import FiniteLoss
 from anchor_lightning.metrics.evaluator import DetectionEvaluator
 from anchor_lightning.optimizer import parameter_groups
 from anchor_lightning.structures import DetectionBatch, Detections, Predictions
@@ -108,8 +109,7 @@ class DetectionTask(LightningModule):
         self.distance: Distance = distance
         self.evaluator: DetectionEvaluator | None = None
         self._network_pending = True
-        self._loss_is_finite: Tensor | None = None
-        self._shown_loss = float("nan")
+        self._finite = FiniteLoss()
 
     def setup(self, stage: str) -> None:
         """Compiles the network if asked to."""
@@ -181,7 +181,7 @@ class DetectionTask(LightningModule):
 
     def on_fit_start(self) -> None:
         """Starts network and shapes."""
-        self._loss_is_finite = None
+        self._finite.reset()
         self._start()
 
     def on_train_start(self) -> None:
@@ -194,7 +194,7 @@ class DetectionTask(LightningModule):
 
     def on_train_end(self) -> None:
         """Reads the verdict on the last losses."""
-        if self._loss_is_finite is not None and not self._loss_is_finite:
+        if self._finite.is_broken():
             raise FloatingPointError(f"The loss is not finite. {self._last_checkpoint()}")
 
     def on_train_batch_start(self, batch: DetectionBatch, batch_idx: int) -> None:
@@ -227,11 +227,15 @@ class DetectionTask(LightningModule):
         terms["loss_clustering"] = weight * clustering_loss(log_wh, assignment.log_wh, assignment.delta, num_boxes)
         loss = torch.stack(list(terms.values())).sum()
         terms = {name: term.detach() for name, term in terms.items()}
-        self._check_finite(loss.detach(), terms, batch)
+        every = self.trainer.log_every_n_steps or 1  # type: ignore[attr-defined]  # set at run time
+        try:
+            self._finite.update(loss.detach(), terms, batch, self.trainer.global_step, every)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} {self._last_checkpoint()}") from None
         self.log_dict({f"train/{name}": term for name, term in terms.items()}, batch_size=len(batch))
         self.log("train/loss", loss.detach(), batch_size=len(batch))
         # A bar that is given the tensor makes the host wait for the device at every step.
-        self.log("loss", self._shown_loss, batch_size=len(batch), prog_bar=True, logger=False)
+        self.log("loss", self._finite.shown, batch_size=len(batch), prog_bar=True, logger=False)
         return loss
 
     def _global_num_boxes(self, mask: Tensor) -> Tensor:
@@ -240,26 +244,6 @@ class DetectionTask(LightningModule):
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(num_boxes)
         return num_boxes.clamp_min(1)
-
-    def _check_finite(self, loss: Tensor, terms: dict[str, Tensor], batch: DetectionBatch) -> None:
-        """Stops the run on a loss that is not finite.
-
-        On an accelerator reading the loss makes the host wait, so it is read when the loss is logged anyway; in between
-        the verdict stays on the device, and `on_save_checkpoint` reads it before anything is written.
-        """
-        finite = loss.isfinite()
-        self._loss_is_finite = finite if self._loss_is_finite is None else self._loss_is_finite & finite
-        every = self.trainer.log_every_n_steps or 1  # type: ignore[attr-defined]  # set at run time
-        if self.device.type != "cpu" and self.trainer.global_step % every:
-            return
-        self._shown_loss = float(loss)
-        if not self._loss_is_finite:
-            values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
-            raise FloatingPointError(
-                f"The loss is not finite at step {self.trainer.global_step}: {values} (images "
-                f"{batch.image_ids.tolist()}). {self._last_checkpoint()} Lower model.learning_rate, or look at "
-                "the images."
-            )
 
     def _last_checkpoint(self) -> str:
         callback = self.trainer.checkpoint_callback
@@ -356,7 +340,7 @@ class DetectionTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to write weights that a loss that was not finite has spoilt."""
         broken = [n for n, t in checkpoint["state_dict"].items() if t.is_floating_point() and not t.isfinite().all()]
-        if broken or (self._loss_is_finite is not None and not self._loss_is_finite):
+        if broken or self._finite.is_broken():
             what = f"{len(broken)} weights ({broken[0]}, ...) are" if broken else "The loss is"
             raise FloatingPointError(f"{what} not finite; nothing was written. {self._last_checkpoint()}")
         if self._trainer is not None and (data := self.trainer.datamodule) is not None:  # type: ignore[attr-defined]

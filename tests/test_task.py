@@ -367,5 +367,5 @@ def test_needs_a_data_module(tmp_path: Path) -> None:
 
 def test_a_second_fit_starts_clean(tmp_path: Path) -> None:
     task = make_task(anchors={"init": "uniform"})
-    task._loss_is_finite = torch.tensor(False)
+    task._finite._verdict = torch.tensor(False)
     make_trainer(tmp_path, max_steps=1).fit(task, datamodule=make_data())
