@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from lightning.pytorch.utilities import rank_zero_warn
 
 MUST_MATCH: Final = ("detector", "num_classes", "width", "bn_without_shift")
 """Options that a checkpoint's weights fit only if they are equal."""
+LARGEST_GRID_UNIT: Final = 14
+"""No published YOLOv2 anchor is wider: 13 units are the whole image at 416 pixels."""
 FRESH_SHAPES: Final = ("kmeans", "identical", "uniform")
 """Initialisations that no trained detector has had."""
 
@@ -41,6 +43,15 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ValueError(
             f"model.weights: its anchors are its own, not those of model.anchors.init {options['anchors']['init']}; "
             "give the path of its .cfg there, or yolov2-voc or yolov2-coco, or a list in pixels"
+        )
+
+
+def warn_of_grid_units(init: str | Sequence[Sequence[float]]) -> None:
+    """Warns of a list of shapes whose sides all look like grid units of a darknet .cfg, where pixels are meant."""
+    if not isinstance(init, str) and max((side for shape in init for side in shape), default=0) < LARGEST_GRID_UNIT:
+        rank_zero_warn(
+            f"model.anchors.init: no side is above {LARGEST_GRID_UNIT} pixels. If these are grid units of a YOLOv2 "
+            ".cfg, multiply them by 32, or give the path of the .cfg."
         )
 
 

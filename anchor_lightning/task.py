@@ -23,7 +23,7 @@ from anchor_lightning.anchors import (
     num_shapes,
 )
 from anchor_lightning.anchors.assignment import Distance
-from anchor_lightning.checks import check_checkpoint, check_options
+from anchor_lightning.checks import check_checkpoint, check_options, warn_of_grid_units
 from anchor_lightning.data.sampler import rewind_partial_window
 from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.detectors.yolov2.cfg import read_anchors
@@ -95,6 +95,7 @@ class DetectionTask(LightningModule):
         if isinstance(options.init, str) and options.init.endswith(".cfg"):
             # The numbers rather than the path: a checkpoint must not need the file.
             options = replace(options, init=read_anchors(options.init).tolist())
+        warn_of_grid_units(options.init)
         self.save_hyperparameters()
         # Plain types only: every checkpoint loads with torch.load(weights_only=True).
         self.hparams.update({"anchors": asdict(options), "learning_rate": dict(learning_rate)})
@@ -109,6 +110,7 @@ class DetectionTask(LightningModule):
         self.distance: Distance = distance
         self.evaluator: DetectionEvaluator | None = None
         self._network_pending = True
+        self._images_before = 0
         self._finite = FiniteLoss()
 
     def setup(self, stage: str) -> None:
@@ -135,8 +137,8 @@ class DetectionTask(LightningModule):
     def _start_network(self) -> None:
         weights, backbone_weights = self.hparams["weights"], self.hparams["backbone_weights"]
         if weights:
-            seen = read_weights(weights, self.detector)
-            rank_zero_info(f"The network starts from {weights}, trained on {seen:,} images.")
+            self._images_before = read_weights(weights, self.detector)
+            rank_zero_info(f"The network starts from {weights}, trained on {self._images_before:,} images.")
         elif backbone_weights:
             seen = read_backbone(backbone_weights, self.detector.backbone)
             rank_zero_info(f"The backbone starts from {backbone_weights}, trained on {seen:,} images.")
@@ -218,8 +220,11 @@ class DetectionTask(LightningModule):
             torch.full((), self.temperature, device=self.device),
             self.distance,
         )
-        images_seen = self.trainer.global_step * len(batch) * self.trainer.world_size
-        prior = torch.full((), float(images_seen < self.hparams["prior_images"]), device=self.device)
+        prior = torch.full(
+            (),
+            float(self._images_seen(len(batch) * self.trainer.world_size) < self.hparams["prior_images"]),
+            device=self.device,
+        )
         terms = self.detector.losses(predictions, batch, assignment, log_wh, prior)
         num_boxes = self._global_num_boxes(batch.mask)
         # DDP averages gradients over the ranks, while Eq. 11 divides the sum over all of them by N.
@@ -237,6 +242,11 @@ class DetectionTask(LightningModule):
         # A bar that is given the tensor makes the host wait for the device at every step.
         self.log("loss", self._finite.shown, batch_size=len(batch), prog_bar=True, logger=False)
         return loss
+
+    def _images_seen(self, global_batch: int) -> int:
+        """Training images before this step, those of the darknet weights that the network started from included."""
+        steps = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        return self._images_before + steps * global_batch
 
     def _global_num_boxes(self, mask: Tensor) -> Tensor:
         """Eq. 11's N: the boxes of the global batch, at least 1."""
@@ -282,6 +292,12 @@ class DetectionTask(LightningModule):
         if len(batch) == 0:  # a rank without images of its own
             return []
         predictions = self(batch.images)
+        if not predictions.raw.isfinite().all():
+            # The threshold would drop every NaN without a word, and a broken network score an honest 0.
+            raise ValueError(
+                f"The network's output is not finite (images {batch.image_ids.tolist()}). Its weights are broken: "
+                "train from an earlier checkpoint, or with a lower model.learning_rate."
+            )
         found = self.detector.postprocess(predictions, self.shapes.log_wh, self.hparams["score_threshold"])
         height, width = batch.images.shape[-2:]
         scales = batch.original_sizes.flip(1) / batch.original_sizes.new_tensor([width, height])  # (B, 2), x and y
@@ -345,8 +361,11 @@ class DetectionTask(LightningModule):
             raise FloatingPointError(f"{what} not finite; nothing was written. {self._last_checkpoint()}")
         if self._trainer is not None and (data := self.trainer.datamodule) is not None:  # type: ignore[attr-defined]
             # What `export` must know and the weights do not say.
-            seen = self.trainer.global_step * data.batch_size
-            checkpoint["anchor_lightning"] = {"image_size": list(data.val_image_size), "images_seen": seen}
+            checkpoint["anchor_lightning"] = {
+                "image_size": list(data.val_image_size),
+                "images_seen": self._images_seen(data.batch_size),
+                "images_before": self._images_before,
+            }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint that this model cannot continue, and prepares the data position of one that it can.
@@ -356,5 +375,6 @@ class DetectionTask(LightningModule):
         """
         check_checkpoint(checkpoint, self.hparams, len(self.shapes.log_wh))
         self._network_pending = False
+        self._images_before = checkpoint.get("anchor_lightning", {}).get("images_before", 0)
         if self._trainer is not None and "loops" in checkpoint:
             rewind_partial_window(checkpoint, self.trainer.accumulate_grad_batches)

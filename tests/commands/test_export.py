@@ -9,10 +9,12 @@ import cv2
 import pytest
 import torch
 
+from anchor_lightning.anchors import AnchorOptions
 from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
 from anchor_lightning.detectors.yolov2.cfg import read_anchors
 from anchor_lightning.detectors.yolov2.weights import write_weights
+from anchor_lightning.task import DetectionTask
 from tests.made_data import make_voc
 from tests.opencv_reference import needs_importer, same_boxes_in_opencv
 
@@ -47,7 +49,7 @@ def test_three_files_in_the_run_folder_with_the_learned_anchors(
     files = main(["export", "--ckpt_path", str(checkpoint), "--format", "darknet"])
     assert [str(path) for path in files] == [f"runs/version_0/export/yolov2.{s}" for s in ("cfg", "weights", "names")]
     task, details = load_task(checkpoint)
-    assert details == {"image_size": [64, 96], "images_seen": 8}
+    assert details == {"image_size": [64, 96], "images_seen": 8, "images_before": 0}
     torch.testing.assert_close(read_anchors(files[0]), task.shapes.wh)
     text = files[0].read_text()
     assert "height=64\n" in text and "width=96\n" in text and "classes=20\n" in text and "num=3\n" in text
@@ -88,6 +90,12 @@ def test_there_and_back_again(checkpoint: Path, tmp_path: Path) -> None:
     assert set(ours) == set(theirs) and "val/map_50" in ours
     assert ours == pytest.approx(theirs, abs=1e-4, nan_ok=True)
     torch.testing.assert_close(by_files.model.shapes.wh, by_checkpoint.model.shapes.wh)
+    # After four steps the metrics are 0: the networks themselves must be the same, and no fresh one.
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        raw, expected = (cli.model.eval()(images).raw for cli in (by_files, by_checkpoint))
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(raw, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +146,36 @@ def test_a_run_starts_from_a_backbone_and_goes_on_without_the_file(
         assert torch.equal(value, convolutions[name]), name
     backbone.unlink()
     caplog.clear()
-    main([*words, "--trainer.max_steps", "6", "--ckpt_path", "last"])
-    assert "starts from" not in caplog.text and started.trainer.global_step == 4
+    resumed = main([*words, "--trainer.max_steps", "6", "--ckpt_path", "last"])
+    assert "starts from" not in caplog.text and resumed.trainer.global_step == 6
+
+
+def test_images_seen_go_on_from_the_files(checkpoint: Path, tmp_path: Path) -> None:
+    """640 of the file, and 3 steps of 2 batches of 2."""
+    weights = made_weights(checkpoint, tmp_path / "whole")
+    words = [*TRAIN, *MODEL, "--data.root", str(tmp_path / "set"), "--model.weights", str(weights)]
+    words += ["--model.anchors.init", "[[160, 160], [160, 160], [160, 160]]", "--trainer.accumulate_grad_batches", "2"]
+    main([*words, "--trainer.max_steps", "3", "--trainer.default_root_dir", "second"])
+    again = Path("second/version_0/checkpoints/last.ckpt")
+    assert load_task(again)[1]["images_seen"] == 640 + 3 * 2 * 2
+    main([*words, "--trainer.max_steps", "4", "--trainer.default_root_dir", "second", "--ckpt_path", str(again)])
+    assert load_task("second/version_1/checkpoints/last.ckpt")[1]["images_seen"] == 640 + 4 * 2 * 2
+
+
+def test_a_broken_network_is_no_detector_that_finds_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    broken = torch.load(checkpoint, weights_only=True)
+    for name, value in broken["state_dict"].items():
+        if name.endswith("running_var"):
+            value.fill_(-1)
+    torch.save(broken, tmp_path / "broken.ckpt")
+    words = ["validate", "--config", "small.yaml", "--data.root", str(tmp_path / "set"), *MODEL, *SHAPES]
+    with pytest.raises(SystemExit, match="output is not finite"):
+        main([*words, "--ckpt_path", str(tmp_path / "broken.ckpt")])
+
+
+def test_grid_units_given_as_pixels_are_warned_of() -> None:
+    with pytest.warns(UserWarning, match="multiply them by 32"):
+        DetectionTask(2, anchors=AnchorOptions(init=[[1.3221, 1.73145], [11.2364, 10.0071]]))
 
 
 @pytest.mark.parametrize(

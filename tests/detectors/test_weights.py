@@ -119,6 +119,14 @@ def test_a_plain_file_in_a_network_with_batch_norm_without_shift(tmp_path: Path,
         torch.testing.assert_close(model(image).raw, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    model = YOLOv2(3, 4, width=0.1, bn_without_shift=False)
+    model.head.all.weight.data[0] = float("inf")
+    with pytest.raises(ValueError, match="not finite"):
+        write_weights(tmp_path / "w", model, 0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_head_with_its_norm_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fold"):
         write_weights(tmp_path / "w", YOLOv2(3, 4, width=0.1), 0)
@@ -171,16 +179,23 @@ def written(tmp_path: Path, num_classes: int = 4) -> bytes:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content[:-4], r"[\d,]+ bytes of numbers, but a YOLOv2 with 3 shapes and 4 classes has [\d,]+"),
-        (lambda content: content + bytes(4), r"[\d,]+ bytes of numbers, but a YOLOv2"),
-        (lambda content: content[: len(content) // 2 // 4 * 4], "bytes of numbers, but a YOLOv2"),
-        (lambda content: content[:-2], "not a header of 20 and whole numbers of 4"),
-        (lambda content: content[:7], "7 bytes, less than the 16"),
-        (lambda content: b"", "0 bytes, less than the 16"),
-        (lambda content: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer of 56 bytes"),
-        (lambda content: b"\n<!DOCTYPE html><html>" + bytes(99), "web page"),
+        (lambda content: content[:-4], r"found [\d,]+ bytes, expected [\d,]+ or, .* \(a YOLOv2 with 3 shapes and 4"),
+        (lambda content: content + bytes(4), r"of another size than its network: found"),
+        (lambda content: content[: len(content) // 2 // 4 * 4], "of another size than its network: found"),
+        (lambda content: content[:-2], "of another size than its network: found"),
+        (lambda content: content[:18], "found 18 bytes, expected"),
+        (lambda content: content[:7], "shorter than the 16 bytes of a header .found 7 bytes"),
+        (lambda content: b"", "found 0 bytes, expected"),
+        (
+            lambda content: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "Git LFS pointer.*found 56 bytes",
+        ),
+        (lambda content: b"\n<!DOCTYPE html><html>" + bytes(99), "web page.*found 121 bytes, expected"),
         (lambda content: b"PK\x03\x04" + content, "no darknet weights file, its header says version 67324752"),
-        (lambda content: content[:20] + struct.pack("<f", float("nan")) + content[24:], "not finite"),
+        (lambda content: content[:20] + struct.pack("<f", float("nan")) + content[24:], "1th block .* not finite"),
+        # shift, scale, mean, variance of eight filters: the fourth block
+        (lambda content: content[:116] + struct.pack("<f", -1) + content[120:], "4th block .* negative variance"),
+        (lambda content: content[:12] + struct.pack("<q", -5) + content[20:], "-5 images seen"),
     ],
 )
 def test_broken_files_are_refused(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -232,6 +247,7 @@ def test_anchors_come_back_to_the_bit(tmp_path: Path) -> None:
         ("[net]\nwidth=416\n", "no .region. or .yolo. layer"),
         ("[region]\nanchors=1,2,3\n", "3 numbers"),
         ("[region]\nanchors=a,b\n", "no numbers"),
+        ("[region]\nanchors=1,2,3,4\nnum=1\n", "num=1 of .region., but 2 pairs"),
         ("[region]\nanchors=\n", "0 numbers"),
         ("", "no .region."),
     ],

@@ -42,6 +42,8 @@ def read_anchors(path: Path | str) -> Tensor:
                 raise ValueError(
                     f"{path}: anchors of [{kind}] are {len(numbers)} numbers, not pairs of width and height"
                 )
+            if options.get("num", str(len(numbers) // 2)) != str(len(numbers) // 2):
+                raise ValueError(f"{path}: num={options['num']} of [{kind}], but {len(numbers) // 2} pairs of anchors")
             wh = torch.tensor(numbers, dtype=torch.float64).reshape(-1, 2)
             return (wh * (YOLOv2.stride if kind == "region" else 1)).float()
     raise ValueError(f"{path}: no [region] or [yolo] layer with anchors; give the .cfg of a YOLO")

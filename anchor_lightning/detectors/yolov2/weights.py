@@ -7,7 +7,7 @@ kernel. The C code adds 1e-6 to the root of the variance, this project and OpenC
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,18 +44,14 @@ def read_weights(path: Path | str, network: YOLOv2) -> int:
     head = network.head
     last = nn.Conv2d(network.neck.out_channels, head.num_anchors * (NUM_BOX_CHANNELS + head.num_classes), 1)
     layers = [*_backbone_layers(network.backbone), *_neck_layers(network)]
-    values, seen = _read_file(Path(path))
     before = sum(_num_floats(layer) for layer in layers)
-    expected = before + _num_floats(last)
-    if len(values) != expected:
-        raise ValueError(
-            f"{path}: {_size(len(values))} of numbers, but a YOLOv2 with {head.num_anchors} shapes and "
-            f"{head.num_classes} classes has {_size(expected)}"
-            f"{_other_classes(len(values) - before, last.in_channels, head.num_anchors)}."
-        )
-    for layer in layers:
-        values = _fill(layer, values)
-    _fill(last, values)
+    what = f"a YOLOv2 with {head.num_anchors} shapes and {head.num_classes} classes"
+    values, seen = _read_file(
+        Path(path),
+        {before + _num_floats(last): what},
+        lambda floats: _other_classes(floats - before, last.in_channels, head.num_anchors),
+    )
+    _fill([*layers, last], values, path)
     head.load_plain(last)
     return seen
 
@@ -75,17 +71,14 @@ def read_backbone(path: Path | str, backbone: DarkNet19) -> int:
         ValueError: As `read_weights`.
     """
     layers = list(_backbone_layers(backbone))
-    values, seen = _read_file(Path(path))
-    expected = sum(_num_floats(layer) for layer in layers)
+    floats = sum(_num_floats(layer) for layer in layers)
     classifier = IMAGENET_CLASSES * (backbone.coarse_channels + 1)
-    if len(values) not in (expected, expected + classifier):
-        raise ValueError(
-            f"{path}: {_size(len(values))} of numbers, but the 18 convolutions of DarkNet-19 have {_size(expected)}, "
-            f"with ImageNet's classifier {_size(expected + classifier)}. model.backbone_weights takes "
-            "darknet19_448.conv.23 or darknet19.weights; a whole YOLOv2 goes to model.weights."
-        )
-    for layer in layers:
-        values = _fill(layer, values)
+    values, seen = _read_file(
+        Path(path),
+        {floats: "the 18 convolutions of DarkNet-19", floats + classifier: "these with ImageNet's classifier"},
+        lambda _: "; a whole YOLOv2 goes to model.weights",
+    )
+    _fill(layers, values[:floats], path)
     return seen
 
 
@@ -95,25 +88,34 @@ def write_weights(path: Path | str, network: YOLOv2, images_seen: int) -> None:
     Args:
         path: Of the file.
         network: With its head folded (`YOLOv2.fold`).
-        images_seen: Training images so far; the C code continues its warm-up and schedule from it.
+        images_seen: Training images so far, 0 or more; from it the C code tells whether its own warm-up is over.
 
     Raises:
-        ValueError: The head still has its batch norm without shift, or a number is not finite.
+        ValueError: The head still has its batch norm without shift, a number is not finite, or `images_seen` negative.
     """
     if network.head.norm is not None:
         raise ValueError(
             "The head still has its batch norm without shift, which darknet cannot hold; call fold() first"
         )
     path = Path(path)
+    tensors = [
+        t
+        for layer in [*_backbone_layers(network.backbone), *_neck_layers(network), network.head.all]
+        for t in _tensors(layer)
+    ]
+    if images_seen < 0 or not all(tensor.isfinite().all() for tensor in tensors):
+        raise ValueError(
+            f"{path}: not written, the network has weights that are not finite, or has seen {images_seen} images"
+        )
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(struct.pack("<iiiq", *WRITTEN_VERSION, images_seen))
-        for layer in [*_backbone_layers(network.backbone), *_neck_layers(network), network.head.all]:
-            for tensor in _tensors(layer):
-                if not tensor.isfinite().all():
-                    raise ValueError(f"{path}: not written, the network has weights that are not finite")
+    try:
+        with part.open("wb") as file:
+            file.write(struct.pack("<iiiq", *WRITTEN_VERSION, images_seen))
+            for tensor in tensors:
                 file.write(tensor.detach().cpu().numpy().astype("<f4").tobytes())
-    part.replace(path)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _backbone_layers(backbone: DarkNet19) -> Iterator[nn.Module]:
@@ -143,49 +145,68 @@ def _num_floats(layer: nn.Module) -> int:
 
 
 @torch.no_grad()
-def _fill(layer: nn.Module, values: np.ndarray) -> np.ndarray:
-    """Fills a convolution from the first of the values and returns the others."""
-    for tensor in _tensors(layer):
-        tensor.copy_(torch.from_numpy(values[: tensor.numel()].reshape(tensor.shape)))
-        values = values[tensor.numel() :]
-    return values
+def _fill(layers: Sequence[nn.Module], values: np.ndarray, path: Path | str) -> None:
+    """Fills convolutions from values in the file's order, which are exactly theirs.
+
+    Raises:
+        ValueError: A number is not finite, or a running variance negative; nothing is filled then.
+    """
+    parts = np.split(values, np.cumsum([tensor.numel() for layer in layers for tensor in _tensors(layer)])[:-1])
+    pairs = list(zip((tensor for layer in layers for tensor in _tensors(layer)), parts, strict=True))
+    variances = {id(m.running_var) for layer in layers for m in layer.modules() if isinstance(m, nn.BatchNorm2d)}
+    for number, (tensor, part) in enumerate(pairs):
+        if not np.isfinite(part).all() or (id(tensor) in variances and (part < 0).any()):
+            raise ValueError(
+                f"{path}: its {number + 1}th block of numbers holds values that are not finite or a negative variance; "
+                "the file is damaged, or of another network of the same size. Fetch it again."
+            )
+    for tensor, part in pairs:
+        tensor.copy_(torch.from_numpy(part.reshape(tensor.shape)))
 
 
-def _read_file(path: Path) -> tuple[np.ndarray, int]:
-    """The numbers behind the header, and the images seen.
+def _read_file(path: Path, expected: Mapping[int, str], hint: Callable[[int], str]) -> tuple[np.ndarray, int]:
+    """The numbers behind the header, and the images seen; the size is checked before the numbers are read.
 
     The C code's rule: from version 0.2 on the images are counted in 64 bits, before in 32.
+
+    Args:
+        path: The file.
+        expected: Numbers that it may hold, and of what.
+        hint: What else to say of a file with so many numbers.
     """
     try:
-        content = path.read_bytes()
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(256)
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}). Give the path of a darknet weights file."
         ) from None
-    if content.startswith(LFS_POINTER):
-        raise ValueError(
-            f"{path}: a Git LFS pointer of {len(content)} bytes, not the weights; fetch it with git lfs pull."
-        )
-    if content[:256].lstrip().startswith(b"<"):
-        raise ValueError(f"{path}: a web page or XML, not weights; the download has failed. Fetch the file again.")
-    if len(content) < 16:
-        raise ValueError(f"{path}: {len(content)} bytes, less than the 16 of a weights file's header.")
-    major, minor, _ = struct.unpack_from("<iii", content)
+    wanted = " or ".join(f"{_bytes(floats)} ({what})" for floats, what in expected.items())
+    found = f"found {size:,} bytes, expected {wanted}"
+    if start.startswith(LFS_POINTER):
+        raise ValueError(f"{path}: a Git LFS pointer, not the weights ({found}); fetch them with git lfs pull.")
+    if start.lstrip().startswith(b"<"):
+        raise ValueError(f"{path}: a web page or XML, not weights ({found}); the download has failed. Fetch it again.")
+    if size < 16:
+        raise ValueError(f"{path}: shorter than the 16 bytes of a header ({found}).")
+    major, minor, _ = struct.unpack_from("<iii", start)
     if not (0 <= major <= NEWEST_MAJOR and 0 <= minor <= NEWEST_MAJOR):
-        raise ValueError(f"{path}: no darknet weights file, its header says version {major}.{minor}.")
+        raise ValueError(f"{path}: no darknet weights file, its header says version {major}.{minor} ({found}).")
     wide = major * 10 + minor >= 2
     header = 20 if wide else 16
-    if len(content) < header or (len(content) - header) % FLOAT_BYTES:
-        raise ValueError(f"{path}: {len(content)} bytes, not a header of {header} and whole numbers of {FLOAT_BYTES}.")
-    (seen,) = struct.unpack_from("<q" if wide else "<i", content, 12)
-    values = np.frombuffer(content, dtype="<f4", offset=header).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{path}: holds numbers that are not finite; the file is damaged. Fetch it again.")
-    return values, int(seen)
+    floats, rest = divmod(size - header, FLOAT_BYTES)
+    if rest or floats not in expected:
+        raise ValueError(f"{path}: of another size than its network: {found}{'' if rest else hint(floats)}.")
+    (seen,) = struct.unpack_from("<q" if wide else "<i", start, 12)
+    if seen < 0:
+        raise ValueError(f"{path}: its header says {seen} images seen; the file is damaged. Fetch it again.")
+    return np.fromfile(path, dtype="<f4", offset=header).astype(np.float32), int(seen)
 
 
-def _size(num_floats: int) -> str:
-    return f"{num_floats * FLOAT_BYTES:,} bytes"
+def _bytes(num_floats: int) -> str:
+    """Of a whole file, with the shorter and the longer header."""
+    return f"{16 + num_floats * FLOAT_BYTES:,} or, from version 0.2 on, {20 + num_floats * FLOAT_BYTES:,} bytes"
 
 
 def _other_classes(num_floats: int, in_channels: int, num_anchors: int) -> str:
