@@ -22,7 +22,8 @@ class PredictionWriter(BasePredictionWriter):
     """Collects the detections of all ranks and writes `predictions.json` into the run folder, once, on rank 0.
 
     The file is what COCO's evaluation server and `COCO.loadRes` take, see `coco_results`: one row a detection, the
-    images in the order of their ids, an image's detections highest score first.
+    images in the order of their ids, an image's detections highest score first. (Where nothing at all was found it is
+    an empty list, which pycocotools' loadRes does not take.)
     """
 
     def __init__(self) -> None:
