@@ -33,6 +33,7 @@ class AnchorScore:
         usage: (A,) share of the boxes whose best shape by IoU each is; the first on a tie.
         best_iou: (N,) IoU of every box with its best shape.
         best_anchor: (N,) int64 index of that shape.
+        within_ratio: (N,) bool, whether the box is one that `recall_ratio` counts.
     """
 
     mean_best_iou: float
@@ -41,6 +42,7 @@ class AnchorScore:
     usage: Tensor
     best_iou: Tensor
     best_anchor: Tensor
+    within_ratio: Tensor
 
 
 def score_shapes(
@@ -78,6 +80,7 @@ def score_shapes(
         usage=best_anchor.bincount(minlength=len(wh)).double() / max(1, len(box_wh)),
         best_iou=best_iou,
         best_anchor=best_anchor,
+        within_ratio=ratio < ratio_threshold,
     )
 
 

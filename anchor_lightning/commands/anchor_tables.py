@@ -57,7 +57,7 @@ def score_table(
     class_names: Sequence[str],
     augmented: Sequence[float],
 ) -> str:
-    """A column a set of shapes: the three numbers; mean best IoU and recall at IoU 0.5 by size and by class.
+    """A column a set of shapes: the three numbers, also by size and by class.
 
     Args:
         labels: Heads of the columns.
@@ -76,10 +76,12 @@ def score_table(
         rows.append(["mean best IoU, boxes as training augments them", "", *(f"{value:.4f}" for value in augmented)])
     best = [score.best_iou for score in scores]
     recalled = [(iou >= 0.5).double() for iou in best]
+    within = [score.within_ratio.double() for score in scores]
     for kind, groups, names in (("size", sizes, SIZE_LABELS), ("class", classes, class_names)):
         unit = " (pixels of the network input)" if kind == "size" else ""
         rows += _group_rows(f"mean best IoU by {kind}{unit}", groups, names, best)
         rows += _group_rows(f"best possible recall at IoU 0.5 by {kind}{unit}", groups, names, recalled)
+        rows += _group_rows(f"best possible recall at ratio {ratio_threshold:g} by {kind}{unit}", groups, names, within)
     return aligned(rows)
 
 
