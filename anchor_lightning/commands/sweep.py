@@ -18,7 +18,7 @@ from anchor_lightning.named_configs import find_config
 MACROS: Final = ("${env}", "${interpreter}", "${program}")
 ARGS_MACRO: Final = "${args}"
 DONE: Final = "done"
-"""Marks the folder of a run that ended well."""
+"""Marks the folder of a run that ended well; holds the words that it was given, a line each."""
 COLUMNS: Final = ("val/map", "val/map_50", "val/map_voc07", "val/map_voc", "anchors/mean_best_iou")
 
 
@@ -53,19 +53,22 @@ def sweep(
         The path of `results.csv`.
 
     Raises:
-        ValueError: The file is no grid.
+        ValueError: The file is no grid, or a finished training in `output` was given other words.
         RuntimeError: Trainings failed; names them.
     """
     path = Path(find_config(file))
     folder = Path(output or Path("runs") / path.stem)
     runs = grid(path, seeds or [0])
+    passed_on = fit_options or []
+    for run in runs:
+        _refuse_other_words(folder / run.name, [*run.words, *passed_on])
     failed: list[str] = []
     for number, run in enumerate(runs, start=1):
         if (folder / run.name / DONE).exists():
             print(f"[{number}/{len(runs)}] {run.name}: done before", flush=True)
         else:
             print(f"[{number}/{len(runs)}] {run.name}", flush=True)
-            if not _run(folder / run.name, [*run.words, *(fit_options or [])]):
+            if not _run(folder / run.name, [*run.words, *passed_on]):
                 failed.append(run.name)
         _write_results(folder, runs)
     print((folder / "results.csv").read_text())
@@ -109,10 +112,20 @@ def _values(entry: Any) -> list[Any]:
     return list(entry.get("values") or ([entry["value"]] if "value" in entry else []))
 
 
+def _refuse_other_words(folder: Path, words: list[str]) -> None:
+    """Refuses to pass a finished training off as one that other words ask for."""
+    done = folder / DONE
+    if done.exists() and done.read_text().splitlines() != words:
+        raise ValueError(
+            f"{folder}: finished before, but with other options than these (see {done}); give another "
+            "--output, or remove the folder"
+        )
+
+
 def _run(folder: Path, words: list[str]) -> bool:
     """Runs one training in a process of its own, from its last checkpoint if it has one; whether it ended well."""
     folder.mkdir(parents=True, exist_ok=True)
-    words = [*words, f"--trainer.default_root_dir={folder}"]
+    given, words = words, [*words, f"--trainer.default_root_dir={folder}"]
     if any(folder.rglob("checkpoints/last.ckpt")):
         words += ["--ckpt_path", "last"]
     with (folder / "log.txt").open("a") as log:
@@ -129,7 +142,7 @@ def _run(folder: Path, words: list[str]) -> bool:
     if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
         raise SystemExit("sweep: stopped; the same command goes on from here")
     if code == 0:
-        (folder / DONE).touch()
+        (folder / DONE).write_text("\n".join(given) + "\n")
     return code == 0
 
 

@@ -124,6 +124,8 @@ def test_a_failing_training_does_not_keep_the_others(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"1 of 2 trainings failed: nonsense-seed0; see log\.txt"):
         main(["sweep", "--file", str(path), "--output", "out", "--", *TINY, "--trainer.max_steps=2"])
     assert (tmp_path / "out" / "uniform-seed0" / DONE).exists()
+    with pytest.raises(SystemExit, match="uniform-seed0: finished before, but with other options"):
+        main(["sweep", "--file", str(path), "--output", "out", "--", *TINY, "--trainer.max_steps=3"])
     assert "unknown 'nonsense'" in (tmp_path / "out" / "nonsense-seed0" / "log.txt").read_text()
 
 
