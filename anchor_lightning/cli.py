@@ -14,6 +14,7 @@ from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning.callbacks import (
@@ -24,6 +25,8 @@ from anchor_lightning.callbacks import (
     PredictionWriter,
     SoftAssignment,
 )
+from anchor_lightning.checkpoint_files import DEFAULT_ROOT, find_checkpoint, read_checkpoint
+from anchor_lightning.checks import check_checkpoint
 from anchor_lightning.commands import is_ours, run_command, summary
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.loggers import RunRecord, continue_run
@@ -31,7 +34,6 @@ from anchor_lightning.named_configs import named_configs
 from anchor_lightning.task import DetectionTask
 
 HERE: Final = Path(__file__).resolve().parent
-DEFAULT_ROOT: Final = "runs"
 KNOWN_WARNINGS: Final = (
     r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on recent versions of torch
     r".*is not supported by the model summary",  # the size in MB, not the training
@@ -63,10 +65,8 @@ class AnchorLightningCLI(LightningCLI):
         # counts, and the task refuses a checkpoint that does not fit it.
         if self.config.get("subcommand"):
             config = self.config[self.config.subcommand]
-            if config.get("ckpt_path") == "last":
-                config.ckpt_path = str(newest_checkpoint(Path(config.trainer.default_root_dir)))
-            elif config.get("ckpt_path") and not Path(config.ckpt_path).is_file():
-                raise SystemExit(f"--ckpt_path: there is no file {config.ckpt_path}")
+            if config.get("ckpt_path"):
+                config.ckpt_path = str(find_checkpoint(config.ckpt_path, config.trainer.default_root_dir))
 
     def before_instantiate_classes(self) -> None:
         """Puts what the loggers write where the run folders are, unless told otherwise."""
@@ -88,8 +88,26 @@ class AnchorLightningCLI(LightningCLI):
         loggers.sort(key=lambda logger: not isinstance(logger, CSVLogger))
         return super().instantiate_trainer(logger=loggers, **kwargs)
 
+    @rank_zero_only
+    def _refuse_early(self, subcommand: str) -> None:
+        """Refuses what cannot run before a logger starts a run and a folder for it; the trainer would only after.
+
+        On rank 0 alone, which starts the other processes or fails their launcher.
+        """
+        if checkpoint := self._get(self.config, "ckpt_path"):
+            content = read_checkpoint(checkpoint)
+            check_checkpoint(content, self.model.hparams, len(self.model.shapes.log_wh))
+            if subcommand == "fit" and "optimizer_states" not in content:
+                raise ValueError(f"--ckpt_path: {checkpoint} holds weights only; a training cannot go on from it")
+        self.datamodule.trainer = self.trainer
+        self.datamodule.prepare_data()
+        self.datamodule.setup(subcommand)
+        if not checkpoint:
+            self.model.check_start(self.datamodule)
+
     def _run_subcommand(self, subcommand: str) -> None:
         try:
+            self._refuse_early(subcommand)
             super()._run_subcommand(subcommand)
         finally:
             for logger in self.trainer.loggers:
@@ -147,15 +165,3 @@ def raised_here(error: BaseException | None) -> BaseException | None:
             return error
         error = error.__cause__  # jsonargparse wraps what a class raises when it is made
     return None
-
-
-def newest_checkpoint(root: Path) -> Path:
-    """The `last.ckpt` written last in any run folder under `root`.
-
-    Raises:
-        SystemExit: There is none.
-    """
-    found = sorted(root.rglob("checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise SystemExit(f"--ckpt_path last: no checkpoints/last.ckpt under {root} (trainer.default_root_dir)")
-    return found[-1]

@@ -17,6 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import torch
 import yaml
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import Logger
@@ -66,10 +67,18 @@ class WandbLogger(LightningWandbLogger):
             offline = True
             rank_zero_info(reason)
         log_model = log_model and not offline
-        folder = Path(save_dir).absolute()  # W&B falls back to a temporary folder where this one does not exist
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(save_dir).absolute()
         super().__init__(project=project, name=name, save_dir=folder, offline=offline, log_model=log_model, **kwargs)
         self._wandb_init.pop("anonymous", None)  # Lightning sets it; W&B warns that it has no effect any more
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run, started on first use."""
+        if self._experiment is None and self.save_dir is not None:
+            # W&B falls back to a temporary folder where this one does not exist.
+            Path(self.save_dir).mkdir(parents=True, exist_ok=True)
+        return super().experiment
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:

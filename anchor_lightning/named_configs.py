@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -32,8 +32,12 @@ def named_configs(words: list[str]) -> list[str]:
     return result
 
 
-def find_config(name: str) -> str:
+def find_config(name: str, option: str = "--config") -> str:
     """The path of a configuration: a file as given, or a shipped one by its name (`voc.yaml`, `init/uniform.yaml`).
+
+    Args:
+        name: The file, or the name.
+        option: What the user gave it as, for the messages.
 
     Raises:
         SystemExit: Neither exists.
@@ -44,7 +48,7 @@ def find_config(name: str) -> str:
     if (CONFIG_FOLDER / name).is_file():
         return str(CONFIG_FOLDER / name)
     shipped = sorted(str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml"))
-    raise SystemExit(f"--config {name}: no such file, and no shipped configuration; shipped are {', '.join(shipped)}")
+    raise SystemExit(f"{option} {name}: no such file, and no shipped configuration; shipped are {', '.join(shipped)}")
 
 
 def refuse_linked(path: Path) -> None:
@@ -53,7 +57,19 @@ def refuse_linked(path: Path) -> None:
     Raises:
         SystemExit: It does.
     """
-    content = yaml.safe_load(path.read_text())
+    content = read_yaml(path)
     model = content.get("model") if isinstance(content, dict) else None
     for name in LINKED & set(model if isinstance(model, dict) else ()):
         raise SystemExit(f"{path}: model.{name} comes from the data module; take it out (data.class_names can be set)")
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        SystemExit: It is not text, or not YAML; says where.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SystemExit(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None

@@ -16,6 +16,7 @@ from anchor_lightning.anchors import (
     AnchorShapes,
     anchor_options,
     assign,
+    check_distinct,
     clustering_loss,
     initial_shapes,
     kmeans_shapes,
@@ -122,6 +123,20 @@ class DetectionTask(LightningModule):
         else:
             rank_zero_warn("model.compile: no C++ compiler was found (c++, g++, clang++); the network runs uncompiled.")
 
+    def check_start(self, data: Any) -> None:
+        """Refuses what a run without a checkpoint could not start from, before anything is written.
+
+        Args:
+            data: The data module that the run will have.
+
+        Raises:
+            ValueError: A file of weights is missing or does not fit, or k-means has too few distinct boxes.
+        """
+        if self._network_pending and (self.hparams["weights"] or self.hparams["backbone_weights"]):
+            self._start_network()
+        if self.shapes.pending:
+            check_distinct(data.train_box_shapes(), len(self.shapes.log_wh))
+
     def _start(self) -> None:
         """Gives network and shapes their first values, unless a checkpoint has given them already.
 
@@ -130,11 +145,11 @@ class DetectionTask(LightningModule):
         """
         if self._network_pending:
             self._start_network()
-            self._network_pending = False
         if self.shapes.pending:
             self._start_shapes()
 
     def _start_network(self) -> None:
+        self._network_pending = False
         weights, backbone_weights = self.hparams["weights"], self.hparams["backbone_weights"]
         if weights:
             self._images_before = read_weights(weights, self.detector)

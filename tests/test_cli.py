@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -211,13 +212,42 @@ def test_names_of_configurations(tmp_path: Path) -> None:
 )
 def test_what_bad_input_gets(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One message that says it, an exit code that is not 0."""
-    import re
-
     with pytest.raises(SystemExit) as end:
         main(["fit", *words])
     said = f"{end.value.code} {capsys.readouterr().err}"
     assert end.value.code not in (0, None)
     assert re.search(message, said, re.DOTALL), said[-2000:]
+
+
+def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    """No run folder, no W&B run: neither for data and options, nor for checkpoints that do not fit."""
+    main(["fit", *SYNTHETIC, "--trainer.default_root_dir", "trained"])
+    checkpoint = tmp_path / "trained" / "version_0" / "checkpoints" / "last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({"state_dict": {}, "epoch": 1}, tmp_path / "foreign.ckpt")
+    torch.save({name: value for name, value in content.items() if "optim" not in name}, tmp_path / "weights.ckpt")
+    (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:20000])
+    (tmp_path / "text.ckpt").write_text("hello")
+    torch.save({"state_dict": Path("x")}, tmp_path / "pickled.ckpt")
+    cases = {
+        "--data.batch_size=1000": "fewer than data.batch_size",
+        "--ckpt_path=foreign.ckpt": "foreign.ckpt holds no anchor shapes",
+        "--ckpt_path=cut.ckpt": "cut.ckpt is no checkpoint that can be read",
+        "--ckpt_path=text.ckpt": "text.ckpt is no checkpoint that can be read",
+        "--ckpt_path=pickled.ckpt": "pickled.ckpt is no checkpoint that can be read",
+        "--ckpt_path=weights.ckpt": "weights.ckpt holds weights only",
+        "--ckpt_path=.": "there is no file",
+        f"--ckpt_path={checkpoint} --model.width=0.2": "model.width: the checkpoint was made with 0.1, this run has",
+        "--model.backbone_weights=none.conv.23": "none.conv.23",
+        "--data.num_train=2 --data.batch_size=2 --model.anchors.init=kmeans --model.anchors.num=99": "distinct",
+    }
+    for words, message in cases.items():
+        for command in ("fit", "validate"):
+            if command == "validate" and ("batch_size" in words or "weights.ckpt" in words):
+                continue
+            with pytest.raises(SystemExit, match=re.escape(message)):
+                main([command, *SYNTHETIC, "--config", "logger/wandb.yaml", *words.split()])
+            assert not (tmp_path / "runs").exists(), words
 
 
 def test_what_comes_from_the_data_cannot_be_set(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from anchor_lightning.anchors.assignment import assign, critical_temperature
 from anchor_lightning.anchors.init import (
     AnchorOptions,
     anchor_options,
+    check_distinct,
     initial_shapes,
     kmeans_shapes,
     mean_best_iou,
@@ -18,6 +19,7 @@ __all__ = [
     "AnchorShapes",
     "anchor_options",
     "assign",
+    "check_distinct",
     "clustering_loss",
     "clustering_weight_at",
     "critical_temperature",

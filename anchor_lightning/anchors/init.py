@@ -152,21 +152,30 @@ def kmeans_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
     Raises:
         ValueError: There are no boxes, or fewer than `num` distinct shapes.
     """
-    if len(box_wh) == 0:
-        raise ValueError("model.anchors.init: kmeans, but the training split has no boxes; use another init or split")
+    check_distinct(box_wh, num)
     boxes = box_wh.double()
-    # A `unique` over all boxes of a large set costs more than the clustering; a sample mostly settles the question.
-    if len(boxes[:RESTART_SAMPLE].unique(dim=0)) < num and (distinct := len(boxes.unique(dim=0))) < num:
-        raise ValueError(
-            f"model.anchors.num: {num} shapes from k-means, but the training boxes have only {distinct} distinct "
-            f"shapes; ask for at most {distinct}, or use init identical"
-        )
     generator = torch.Generator().manual_seed(seed)
     sample = boxes[torch.randperm(len(boxes), generator=generator)[:RESTART_SAMPLE]]
     starts = [_lloyd(sample, _plus_plus(sample, num, generator)) for _ in range(NUM_RESTARTS)]
     best = max(starts, key=lambda centres: mean_best_iou(sample, centres))
     centres = _lloyd(boxes, best)
     return centres[centres.prod(1).argsort()].float()
+
+
+def check_distinct(box_wh: Tensor, num: int) -> None:
+    """Refuses (N, 2) boxes that k-means can make no `num` centres of.
+
+    Raises:
+        ValueError: There are no boxes, or fewer than `num` distinct shapes.
+    """
+    if len(box_wh) == 0:
+        raise ValueError("model.anchors.init: kmeans, but the training split has no boxes; use another init or split")
+    # A `unique` over all boxes of a large set costs more than the clustering; a sample mostly settles the question.
+    if len(box_wh[:RESTART_SAMPLE].unique(dim=0)) < num and (distinct := len(box_wh.unique(dim=0))) < num:
+        raise ValueError(
+            f"model.anchors.num: {num} shapes from k-means, but the training boxes have only {distinct} distinct "
+            f"shapes; ask for at most {distinct}, or use init identical"
+        )
 
 
 def _plus_plus(boxes: Tensor, num: int, generator: torch.Generator) -> Tensor:

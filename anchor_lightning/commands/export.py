@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import torch
-
+from anchor_lightning.checkpoint_files import find_checkpoint, read_checkpoint
 from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.detectors.yolov2.cfg import cfg_text
 from anchor_lightning.detectors.yolov2.onnx_export import OPSET, onnx_model, require_onnx
@@ -30,7 +29,7 @@ def export(
     """Writes a checkpoint in the format of another tool.
 
     Args:
-        ckpt_path: Checkpoint of a run of this project.
+        ckpt_path: Checkpoint of a run of this project; `last` for that of the newest run under `runs`.
         format: `darknet`: `.cfg`, `.weights` and `.names`, which C darknet and OpenCV run. `onnx`: `.onnx` for
             onnxruntime and others, with any number of images a batch; its inputs and outputs are those of
             `onnx_model`, and the file states them.
@@ -50,15 +49,16 @@ def export(
         require_onnx()
     elif nms is not None:
         raise ValueError("--nms: darknet's files never hold the suppression; leave it out, or take --format onnx")
-    task, details = load_task(ckpt_path)
+    checkpoint = find_checkpoint(ckpt_path)
+    task, details = load_task(checkpoint)
     if not isinstance(task.detector, YOLOv2):
-        raise ValueError(f"--ckpt_path: {ckpt_path} holds another detector than YOLOv2, which alone can be exported")
+        raise ValueError(f"--ckpt_path: {checkpoint} holds another detector than YOLOv2, which alone can be exported")
     size = network_size(image_size, details)
-    stem = Path(output) if output else run_folder_of(Path(ckpt_path)) / "export" / "yolov2"
+    stem = Path(output) if output else run_folder_of(checkpoint) / "export" / "yolov2"
     # Names may hold dots: with_suffix would cut them.
     files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES[format]]
     if format == "onnx":
-        _write_onnx(task, files, size, nms is not False, Path(ckpt_path).name)
+        _write_onnx(task, files, size, nms is not False, checkpoint.name)
     else:
         _write_darknet(task, files, size, details.get("images_seen", 0))
     print("\n".join(f"Wrote {path}" for path in files))
@@ -150,16 +150,7 @@ def load_task(ckpt_path: str | Path) -> tuple[DetectionTask, dict[str, Any]]:
         ValueError: The file is missing, is no checkpoint, or is not one of this project.
     """
     path = Path(ckpt_path)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"--ckpt_path: there is no file {path}") from None
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--ckpt_path: {path} cannot be read as a checkpoint ({reason})") from None
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or "shapes.log_wh" not in state:
-        raise ValueError(f"--ckpt_path: {path} holds no anchor shapes (shapes.log_wh): it is not one of this project")
+    checkpoint = read_checkpoint(path)
     try:
         task = DetectionTask.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except (KeyError, TypeError, RuntimeError) as error:  # options or weights that this project's task does not have

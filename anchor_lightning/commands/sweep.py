@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
-from anchor_lightning.named_configs import find_config
+from anchor_lightning.named_configs import find_config, read_yaml
 
 MACROS: Final = ("${env}", "${interpreter}", "${program}")
 ARGS_MACRO: Final = "${args}"
@@ -41,7 +39,8 @@ def sweep(
     """Runs every training of a W&B sweep file of method grid, without W&B's agent; `-- OPTIONS` go to each of them.
 
     Run it again after it was stopped: finished trainings are left alone, a training that was cut off goes on from its
-    last checkpoint. A training that fails does not keep the others from running.
+    last checkpoint. A training that fails does not keep the others from running, unless two in a row are refused for
+    the same reason.
 
     Args:
         file: A sweep file, or the name of a shipped one (`sweep/table1.yaml`, `sweep/figure4.yaml`).
@@ -54,9 +53,9 @@ def sweep(
 
     Raises:
         ValueError: The file is no grid, or a finished training in `output` was given other words.
-        RuntimeError: Trainings failed; names them.
+        RuntimeError: Trainings failed; names them, or the reason that they have in common.
     """
-    path = Path(find_config(file))
+    path = Path(find_config(file, "--file"))
     folder = Path(output or Path("runs") / path.stem)
     runs = grid(path, seeds or [0])
     passed_on = fit_options or []
@@ -70,6 +69,7 @@ def sweep(
             print(f"[{number}/{len(runs)}] {run.name}", flush=True)
             if not _run(folder / run.name, [*run.words, *passed_on]):
                 failed.append(run.name)
+                _stop_at_a_common_cause([folder / name for name in failed])
         _write_results(folder, runs)
     print((folder / "results.csv").read_text())
     if failed:
@@ -86,7 +86,7 @@ def grid(path: Path, seeds: list[int]) -> list[Run]:
     Raises:
         ValueError: It is no W&B sweep of method grid whose command calls `fit`; says what is missing.
     """
-    content = yaml.safe_load(path.read_text())
+    content = read_yaml(path)
     if not isinstance(content, dict) or content.get("method") != "grid":
         raise ValueError(f"{path}: expected a W&B sweep file with 'method: grid'")
     command, parameters = content.get("command"), content.get("parameters")
@@ -144,6 +144,21 @@ def _run(folder: Path, words: list[str]) -> bool:
     if code == 0:
         (folder / DONE).write_text("\n".join(given) + "\n")
     return code == 0
+
+
+def _stop_at_a_common_cause(failed: list[Path]) -> None:
+    """Ends the sweep when the last two failed trainings were refused, before they began, with the same words."""
+    refusals = [_refusal(folder) for folder in failed[-2:]]
+    if len(refusals) == 2 and refusals[0] and refusals[0] == refusals[1]:
+        raise RuntimeError(
+            f"two trainings were refused for the same reason, so the others were not tried: {refusals[0]}"
+        )
+
+
+def _refusal(folder: Path) -> str:
+    """The last line that a training said which ended before it made a run folder; empty if it made one."""
+    lines = (folder / "log.txt").read_text(errors="replace").split("\n")
+    return "" if any(folder.glob("version_*")) else next((line for line in reversed(lines) if line.strip()), "")
 
 
 def _write_results(folder: Path, runs: list[Run]) -> None:

@@ -215,10 +215,12 @@ class DetectionDataModule(LightningDataModule, ABC):
 
         Raises:
             ValueError: If a split is malformed, empty, lacks the annotations that every stage but predict needs, or
-                shares images with the training split.
+                shares images with the training split, or the global batch is larger than the training split.
         """
         if stage == "fit":
             self.ground_truth("train")
+            if self.trainer is not None:
+                self._train_sampler()  # refuses a batch size that cannot be
             if self.trainer is None or self.trainer.limit_val_batches:
                 self.ground_truth("val")
                 self._check_overlap("val")
@@ -240,8 +242,11 @@ class DetectionDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DetectionLoader:
         """The training batches of this rank, in the seed's order, from the trainer's `global_step` on."""
+        return self._loader("train", self._train_sampler(), training=True)
+
+    def _train_sampler(self) -> TrainBatchSampler:
         trainer = self.trainer
-        sampler = TrainBatchSampler(
+        return TrainBatchSampler(
             len(self.records("train")),
             self.batch_size,
             self.image_size,
@@ -252,7 +257,6 @@ class DetectionDataModule(LightningDataModule, ABC):
             limit=1.0 if trainer is None else trainer.limit_train_batches,
             global_step=lambda: 0 if trainer is None else trainer.global_step,
         )
-        return self._loader("train", sampler, training=True)
 
     def val_dataloader(self) -> DetectionLoader:
         """The validation batches of this rank, each image once and in order."""

@@ -102,7 +102,7 @@ def test_there_and_back_again(checkpoint: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--ckpt_path", "none.ckpt"], "there is no file none.ckpt"),
-        (["--ckpt_path", "cut.ckpt"], "cannot be read as a checkpoint"),
+        (["--ckpt_path", "cut.ckpt"], "is no checkpoint that can be read"),
         (["--ckpt_path", "foreign.ckpt"], "not one of this project"),
     ],
 )

@@ -129,6 +129,22 @@ def test_a_failing_training_does_not_keep_the_others(tmp_path: Path) -> None:
     assert "unknown 'nonsense'" in (tmp_path / "out" / "nonsense-seed0" / "log.txt").read_text()
 
 
+def test_a_cause_that_all_trainings_share_is_met_twice_at_most(tmp_path: Path) -> None:
+    path = write_grid(tmp_path / "g.yaml", parameters={"model.anchors.lr_mult": {"values": [1, 2, 3]}})
+    with pytest.raises(SystemExit, match=r"refused for the same reason, .*batch_size"):
+        main(["sweep", "--file", str(path), "--output", "out", "--", *TINY, "--data.batch_size=1000"])
+    assert not (tmp_path / "out" / "3-seed0").exists()
+    assert not list((tmp_path / "out").rglob("version_*")) and not list((tmp_path / "out").rglob("wandb"))
+
+
+def test_a_file_that_is_no_yaml_or_not_there(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text("method: [grid")
+    with pytest.raises(SystemExit, match=r"g\.yaml: cannot be read as YAML: .*line 1"):
+        main(["sweep", "--file", str(tmp_path / "g.yaml")])
+    with pytest.raises(SystemExit, match=r"--file table9\.yaml: no such file"):
+        main(["sweep", "--file", "table9.yaml"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

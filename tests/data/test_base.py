@@ -95,7 +95,7 @@ def test_splits_with_common_images_are_an_error() -> None:
 
 def test_training_needs_no_validation_split_when_there_is_no_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MemoryModule.counts, "val", 0)
-    attach(MemoryModule(), limit_val_batches=0).setup("fit")
+    attach(MemoryModule(batch_size=4), limit_val_batches=0).setup("fit")
 
 
 class TwoSizes(MemoryModule):
