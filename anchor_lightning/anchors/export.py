@@ -5,7 +5,7 @@
 | darknet | `[region]` (v2): grid units, pixels / 32; `[yolo]` (v3 and later): pixels; smallest first | v2: 1 |
 | ultralytics | pixels, a row a level, the level of the smallest stride first | 2 to 4 |
 | mmdet | pixels, a list a level, the level of the largest stride first | 1 to 4 |
-| torchvision | pixels, a list a level, the level of the smallest stride first | any |
+| torchvision | pixels, a list a level, the level of the smallest stride first | any; its detectors have 1, 3 or 5 |
 | json | pixels, smallest first | any |
 """
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import ast
 import json
+import math
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -22,12 +24,33 @@ import yaml
 from torch import Tensor
 
 from anchor_lightning.anchors.init import STRIDE
-from anchor_lightning.anchors.shapes import check_positive
 
 Target = Literal["darknet", "ultralytics", "mmdet", "torchvision", "json"]
 STRIDES: Final = {1: (32,), 2: (16, 32), 3: (8, 16, 32), 4: (8, 16, 32, 64)}
 """Strides of the usual heads by their number of levels: YOLOv2, tiny YOLOv3, YOLOv3 to v5, YOLOv5-P6."""
 FORMAT: Final = "anchor_lightning anchors"
+
+Resized = Literal["stretch", "letterbox", "native"]
+RESIZED: Final[dict[Resized, str]] = {"stretch": "stretched", "letterbox": "letterboxed", "native": "at native scale"}
+"""How images got to the size of the network input, in a word: `letterbox` keeps their aspect, `native` their pixels."""
+_TOOLS_RESIZE: Final[dict[Target, tuple[Resized, str, str]]] = {
+    "darknet": (
+        "stretch",
+        "stretches images (the original C code letterboxes them)",
+        ", or set letter_box=1 in [net] and detect with -letter_box",
+    ),
+    "ultralytics": ("letterbox", "keeps the aspect of images", ""),
+    "mmdet": ("letterbox", "keeps the aspect of images", ", or set keep_ratio=False in its pipelines"),
+}
+"""What a tool does with images, in a word and in words, and how to make it do the other; torchvision does either."""
+_TORCHVISION_LEVELS: Final = {
+    5: "FasterRCNN or RetinaNet on the FPN of a ResNet",
+    3: "FasterRCNN on the FPN of a MobileNetV3",
+    1: "FasterRCNN on a backbone without FPN",
+}
+"""The detectors that have this number of feature maps; each wants its own list of shapes."""
+_NATIVE: Final = "these shapes were fitted to images at native scale, and suit only images that keep it."
+COMMENT_WIDTH: Final = 110
 
 
 @dataclass(frozen=True)
@@ -40,6 +63,7 @@ class AnchorSet:
         source: Where the shapes come from, in words.
         image_size: Height and width of the network input that they are meant for; None if that is not known.
         score: Measured values by their name; empty if not measured.
+        resize: How the images that they were fitted to got to that input; None if that is not known.
 
     Raises:
         ValueError: A side is not positive, or the shapes cannot be divided equally.
@@ -50,9 +74,15 @@ class AnchorSet:
     source: str = ""
     image_size: tuple[int, int] | None = None
     score: dict[str, float] = field(default_factory=dict)
+    resize: Resized | None = None
 
     def __post_init__(self) -> None:
-        check_positive(self.wh)
+        for index, (w, h) in enumerate(self.wh.tolist()):
+            if not (0 < w < math.inf and 0 < h < math.inf):
+                raise ValueError(
+                    f"shape {index} is {w:g} x {h:g}; widths and heights are pixels of the network input and must be "
+                    "positive and finite"
+                )
         if self.levels < 1 or len(self.wh) % self.levels:
             raise ValueError(
                 f"--levels: {len(self.wh)} shapes do not divide equally among {self.levels} levels; the number of "
@@ -96,6 +126,53 @@ def anchors_text(anchors: AnchorSet, to: Target, version: int | None = None) -> 
     return _WRITERS[to](anchors)
 
 
+def export_notes(anchors: AnchorSet, to: Target) -> list[str]:
+    """What the user of another tool should heed about these shapes, a sentence each; the text's comments say it, too.
+
+    Args:
+        anchors: The shapes.
+        to: The tool; `json` carries everything and needs no notes.
+    """
+    if to == "torchvision":
+        return [_torchvision_levels(anchors.levels), _torchvision_resize(anchors)]
+    if to not in _TOOLS_RESIZE or anchors.resize in (None, _TOOLS_RESIZE[to][0]):
+        return []
+    theirs, does, otherwise = _TOOLS_RESIZE[to]
+    if anchors.resize == "native":
+        return [f"{to} {does}; {_NATIVE}"]
+    fitted = RESIZED[anchors.resize]
+    return [
+        f"{to} {does}; these shapes were fitted to {fitted} ones. Unless all images have the aspect of the network "
+        f"input, fit again with --resize {theirs}{otherwise}."
+    ]
+
+
+def _torchvision_levels(levels: int) -> str:
+    """Which detectors the number of levels suits, and what to do for the others."""
+    here = f"No detector of torchvision has {levels} feature maps"
+    if levels in _TORCHVISION_LEVELS:
+        here = f"A list for each feature map: {levels} of them suit {_TORCHVISION_LEVELS[levels]}"
+    others = [f"--levels {count} for {who}" for count, who in _TORCHVISION_LEVELS.items() if count != levels]
+    return (
+        f"{here}. Fit again with {', or '.join(others)}. SSD takes no shapes but those of its own DefaultBoxGenerator."
+    )
+
+
+def _torchvision_resize(anchors: AnchorSet) -> str:
+    """How to make torchvision's detectors resize images as they were for the shapes."""
+    does = "torchvision's detectors resize images by themselves, aspect kept, the shorter side to 800 pixels"
+    if anchors.resize == "native":
+        return f"{does}; {_NATIVE}"
+    height, width = anchors.image_size or ("HEIGHT", "WIDTH")
+    short, long = sorted(anchors.image_size) if anchors.image_size else ("SHORTER", "LONGER")
+    ways = {
+        "stretch": f"fixed_size=({width}, {height}), which stretches images",
+        "letterbox": f"min_size={short}, max_size={long}, which keeps their aspect",
+    }
+    asked = ways[anchors.resize] if anchors.resize else f"{ways['stretch']}, or {ways['letterbox']}"
+    return f"{does}: for these shapes give the detector {asked}."
+
+
 # Writers.
 
 
@@ -103,8 +180,10 @@ def _number(value: float) -> str:
     return f"{value:.9g}"  # every float32 comes back as it was
 
 
-def _comment(lines: list[str]) -> str:
-    return "".join(f"# {line}\n" for line in lines)
+def _head(anchors: AnchorSet, to: Target, *hints: str) -> str:
+    """The comment above the shapes: source and score, unit and order, and what to heed."""
+    notes = [line for note in export_notes(anchors, to) for line in textwrap.wrap(note, COMMENT_WIDTH)]
+    return "".join(f"# {line}\n" for line in (*anchors.remarks(), *hints, *notes))
 
 
 def _darknet(anchors: AnchorSet, version: int | None) -> str:
@@ -118,7 +197,7 @@ def _darknet(anchors: AnchorSet, version: int | None) -> str:
     text = ",  ".join(",".join(_number(side / scale) for side in shape) for level in levels for shape in level)
     if version == 2:
         unit = f"grid units: times {STRIDE} they are pixels of the network input"
-        return f"{_comment([*anchors.remarks(), unit])}[region]\nanchors={text}\nnum={len(anchors.wh)}\n"
+        return f"{_head(anchors, 'darknet', unit)}[region]\nanchors={text}\nnum={len(anchors.wh)}\n"
     hint = (
         "pixels; put into each [yolo] layer; filters of the convolution before it = (numbers of mask) x (classes + 5)"
     )
@@ -127,7 +206,7 @@ def _darknet(anchors: AnchorSet, version: int | None) -> str:
     for level in reversed(range(len(levels))):  # darknet's heads come largest stride first
         mask = ",".join(str(level * size + shape) for shape in range(size))
         sections.append(f"[yolo]\nmask={mask}\nanchors={text}\nnum={len(anchors.wh)}\n")
-    return _comment([*anchors.remarks(), hint]) + "\n".join(sections)
+    return _head(anchors, "darknet", hint) + "\n".join(sections)
 
 
 def _ultralytics(anchors: AnchorSet) -> str:
@@ -137,7 +216,7 @@ def _ultralytics(anchors: AnchorSet) -> str:
         f"  - [{', '.join(','.join(map(_number, shape)) for shape in level)}]  # P{stride.bit_length() - 1}/{stride}\n"
         for level, stride in zip(anchors.by_level, strides, strict=True)
     ]
-    return _comment([*anchors.remarks(), hint]) + "anchors:\n" + "".join(lines)
+    return _head(anchors, "ultralytics", hint) + "anchors:\n" + "".join(lines)
 
 
 def _mmdet(anchors: AnchorSet) -> str:
@@ -148,7 +227,7 @@ def _mmdet(anchors: AnchorSet) -> str:
         for level in reversed(anchors.by_level)
     )
     return (
-        f"{_comment([*anchors.remarks(), hint])}"
+        f"{_head(anchors, 'mmdet', hint)}"
         "model = dict(\n    bbox_head=dict(\n        anchor_generator=dict(\n            type='YOLOAnchorGenerator',\n"
         f"            base_sizes=[\n{rows}            ],\n            strides={list(reversed(strides))})))\n"
     )
@@ -164,7 +243,7 @@ def _torchvision(anchors: AnchorSet) -> str:
         f"    [{', '.join(f'({_number(w)}, {_number(h)})' for w, h in level)}],\n" for level in anchors.by_level
     )
     return (
-        f"{_comment([*anchors.remarks(), *notes])}"
+        f"{_head(anchors, 'torchvision', *notes)}"
         "import torch\nfrom torchvision.models.detection.anchor_utils import AnchorGenerator\n\n"
         "# Width and height in pixels of the network input, a list a level, smallest stride first.\n"
         f"anchor_wh = [\n{rows}]\n"
@@ -181,6 +260,7 @@ def _json(anchors: AnchorSet) -> str:
         "format": FORMAT,
         "unit": "pixels of the network input",
         "image_size": None if anchors.image_size is None else list(anchors.image_size),
+        "resize": anchors.resize,
         "levels": anchors.levels,
         "anchors": [[float(_number(side)) for side in shape] for level in anchors.by_level for shape in level],
         "source": anchors.source,
@@ -256,13 +336,16 @@ def read_json(text: str) -> AnchorSet:
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise ValueError
-        size = content["image_size"]
+        size, resize = content["image_size"], content.get("resize")  # older files do not say how images were resized
+        if resize not in (None, *RESIZED):
+            raise ValueError
         return AnchorSet(
             torch.tensor(content["anchors"], dtype=torch.float32).reshape(-1, 2),
             int(content["levels"]),
             str(content["source"]),
             None if size is None else (int(size[0]), int(size[1])),
             {str(name): float(value) for name, value in content["score"].items()},
+            resize,
         )
     except (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError):
         raise ValueError("The text is no anchors.json of anchor_lightning (anchors fit writes one)") from None

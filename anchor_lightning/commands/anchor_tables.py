@@ -37,14 +37,17 @@ def named_values(score: AnchorScore, ratio_threshold: float) -> dict[str, float]
 
 
 def shape_table(anchors: AnchorSet, score: AnchorScore) -> str:
-    """A line a shape: sides in pixels of the network input, the share of the boxes that it serves best, its level."""
+    """A line a shape: sides in pixels of the network input, the share of the boxes that it serves best, its level.
+
+    The lines are in the order of the areas; `anchor` is the shape's index in the set, which is the model's own.
+    """
     order = _by_area(anchors).tolist()
     per_level = len(order) // anchors.levels
     rows = [["anchor", "width", "height", "usage", *(["level"] if anchors.levels > 1 else [])]]
     for place, index in enumerate(order):
         w, h = anchors.wh[index].tolist()
         level = [str(place // per_level)] if anchors.levels > 1 else []
-        rows.append([str(place), f"{w:.1f}", f"{h:.1f}", f"{float(score.usage[index]):.1%}", *level])
+        rows.append([str(index), f"{w:.1f}", f"{h:.1f}", f"{float(score.usage[index]):.1%}", *level])
     return aligned(rows)
 
 
@@ -88,7 +91,9 @@ def score_table(
 def usage_table(
     anchors: AnchorSet, score: AnchorScore, sizes: Tensor, classes: Tensor, class_names: Sequence[str]
 ) -> str:
-    """Of the boxes of every size and class, the share that each shape serves best; a column a shape, as `shape_table`.
+    """Of the boxes of every size and class, the share that each shape serves best.
+
+    A column a shape, in the order and with the indices of `shape_table`.
 
     Args:
         anchors: The shapes.
@@ -98,7 +103,7 @@ def usage_table(
         class_names: Names of the classes; those without boxes are left out.
     """
     num, order = len(score.usage), _by_area(anchors)
-    rows = [["usage by size and class", "boxes", *(f"anchor {k}" for k in range(num))]]
+    rows = [["usage by size and class", "boxes", *(f"anchor {index}" for index in order.tolist())]]
     for groups, names in ((sizes, SIZE_LABELS), (classes, class_names)):
         for index, name in enumerate(names):
             best = score.best_anchor[groups == index]
@@ -109,7 +114,7 @@ def usage_table(
 
 
 def _by_area(anchors: AnchorSet) -> Tensor:
-    """(A,) the order in which the tables number the shapes."""
+    """(A,) indices of the shapes in the order in which the tables show them."""
     return anchors.wh.prod(1).argsort(stable=True)
 
 

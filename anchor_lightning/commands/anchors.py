@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,12 +14,12 @@ from torch import Tensor
 
 from anchor_lightning.anchors import kmeans_shapes
 from anchor_lightning.anchors.ascent import ascent_shapes, check_boxes, score_exactly
-from anchor_lightning.anchors.export import AnchorSet, Target, anchors_text
+from anchor_lightning.anchors.export import RESIZED, AnchorSet, Resized, Target, anchors_text, export_notes
 from anchor_lightning.anchors.score import RATIO_THRESHOLD, AnchorScore, score_shapes, size_groups
 from anchor_lightning.anchors.shapes_only import learn_shapes
 from anchor_lightning.commands.anchor_tables import named_values, score_table, shape_table, short_labels, usage_table
 from anchor_lightning.commands.data_options import box_shapes
-from anchor_lightning.commands.shape_files import read_shapes, write_text
+from anchor_lightning.commands.shape_files import check_output, read_shapes, write_text
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.base import parse_image_size
 from anchor_lightning.plots import anchor_figure, save_figure
@@ -50,16 +52,17 @@ def fit(
         resize: How images get to the network's size: `stretch` as here and in darknet, or `letterbox`, aspect kept, as
             in YOLOv5 and mmdet.
         seed: Of the starts.
-        output: JSON file with the shapes, for `anchors export` and `anchors score`.
+        output: JSON file with the shapes, for `anchors export` and `anchors score`; one that is there is replaced.
 
     Returns:
         The shapes with their score.
 
     Raises:
-        ValueError: The data set cannot be read, has too few boxes, or the numbers do not fit together.
+        ValueError: The data set cannot be read, has too few boxes, the numbers do not fit together, or the file cannot
+            be written.
     """
-    if num < 1 or levels < 1 or num % levels:
-        raise ValueError(f"--num: {num} shapes cannot be divided equally among {levels} levels; give 9 for 3, say")
+    _check_numbers(num, levels)
+    check_output(Path(output))
     boxes, _ = _boxes(data, image_size, resize)
     check_boxes(boxes, num)
     begin = time.perf_counter()
@@ -68,14 +71,15 @@ def fit(
     wh = wh[wh.prod(1).argsort(stable=True)]
     result = score_shapes(boxes, wh)
     source = f"anchors fit --method {method} on {_describe(data, boxes, resize)}"
-    anchors = AnchorSet(wh, levels, source, data.image_size, named_values(result, RATIO_THRESHOLD))
+    values = named_values(result, RATIO_THRESHOLD)
+    anchors = AnchorSet(wh, levels, source, data.image_size, values, _resized(data, resize))
     print(_describe(data, boxes, resize))
     print(f"{method}, {seconds:.1f} s:", ", ".join(f"{name} {value:.4f}" for name, value in anchors.score.items()))
     print("In pixels of the network input:")
     print(shape_table(anchors, result))
-    write_text(Path(output), anchors_text(anchors, "json"))
+    done = write_text(Path(output), anchors_text(anchors, "json"))
     to = "darknet" if levels == 1 else "ultralytics"
-    print(f"\nWrote {output}. Next, for the detector that you run (darknet, ultralytics, mmdet, torchvision):")
+    print(f"\n{done}. Next, for the detector that you run (darknet, ultralytics, mmdet, torchvision):")
     print(f"  python -m anchor_lightning anchors export --shapes {shlex.quote(output)} --to {to}")
     if levels > 1 and resize == "stretch":
         print("YOLOv5 and mmdet keep the aspect of images: fit for them with --resize letterbox.")
@@ -121,14 +125,18 @@ def score(
         resize: How images get to the network's size: `stretch` as here and in darknet, or `letterbox`, aspect kept, as
             in YOLOv5 and mmdet.
         ratio_threshold: A box is recalled if both its sides are within this factor of a shape's (YOLOv5's anchor_t).
-        output: File of the log w - log h figure; null draws none.
+        output: File of the log w - log h figure, a PNG; one that is there is replaced, null draws none.
 
     Returns:
         The scores, in the order of `shapes`.
 
     Raises:
-        ValueError: The data set or a set of shapes cannot be read, or there are no boxes.
+        ValueError: The data set or a set of shapes cannot be read, there are no boxes, the threshold is not above 1,
+            or the figure cannot be written.
     """
+    if not ratio_threshold > 1:
+        raise ValueError(f"--ratio_threshold: {ratio_threshold:g}; give a factor above 1, YOLOv5's is 4")
+    done = None if output is None else check_output(Path(output))
     sets = [read_shapes(given) for given in shapes]
     labels = short_labels(shapes)
     boxes, classes = _boxes(data, image_size, resize)
@@ -143,12 +151,16 @@ def score(
         score_table(labels, scores, ratio_threshold, size_groups(boxes), classes, data.class_names, augmented),
     )
     for label, anchors, result in zip(labels, sets, scores, strict=True):
-        print(f"\n{label}, in pixels of the network input:\n{shape_table(anchors, result)}")
+        print(f"\n{label}, in pixels of the network input (anchor: the shape's index in the set):")
+        print(shape_table(anchors, result))
         print(usage_table(anchors, result, size_groups(boxes), classes, data.class_names))
         if anchors.image_size not in (None, data.image_size):
             print(f"These shapes were made for another input, {_size(anchors.image_size)}.")
+        if anchors.resize not in (None, _resized(data, resize)):
+            print(f"These shapes were fitted with images {RESIZED[anchors.resize]}, not as here.")
     if output is not None:
         _draw(boxes, {label: anchors.wh for label, anchors in zip(labels, sets, strict=True)}, Path(output))
+        print(f"\n{done}")
     return scores
 
 
@@ -170,7 +182,7 @@ def export(
             not given, else 1.
         version: Of darknet's YOLO: 2 writes grid units for [region], 3 pixels for [yolo]; if not given 2 for one level
             and 3 for several.
-        output: The file; printed if not given.
+        output: The file, replaced if it is there; printed if not given. What to heed is printed beside it, on stderr.
 
     Returns:
         The text.
@@ -181,13 +193,14 @@ def export(
     if len(shapes) != 1:
         raise ValueError(f"--shapes: {len(shapes)} sets of shapes; export takes one")
     found = read_shapes(shapes[0])
-    anchors = AnchorSet(found.wh, levels or found.levels, found.source, found.image_size, found.score)
+    anchors = found if levels is None else replace(found, levels=levels)
     text = anchors_text(anchors, to, version)
     if output is None:
         print(text, end="")
     else:
-        write_text(Path(output), text)
-        print(f"Wrote {output}")
+        print(write_text(Path(output), text))
+    for note in export_notes(anchors, to):
+        print(f"Note: {note}", file=sys.stderr)  # what is printed may go on to a file
     return text
 
 
@@ -200,17 +213,28 @@ def _boxes(data: DetectionDataModule, image_size: int | list[int] | None, resize
     return box_shapes(data, letterbox=resize == "letterbox")
 
 
+def _check_numbers(num: int, levels: int) -> None:
+    for option, number in (("--num", num), ("--levels", levels)):
+        if number < 1:
+            raise ValueError(f"{option}: {number}; give 1 or more")
+    if num % levels:
+        raise ValueError(f"--num: {num} shapes cannot be divided equally among {levels} levels; give 9 for 3, say")
+
+
+def _resized(data: DetectionDataModule, resize: Resize) -> Resized:
+    return "native" if data.native_crop else resize
+
+
 def _size(image_size: tuple[int, int] | None) -> str:
     return "" if image_size is None else f"{image_size[1]} x {image_size[0]} pixels (w x h)"
 
 
 def _describe(data: DetectionDataModule, boxes: Tensor, resize: Resize) -> str:
-    how = "at native scale" if data.native_crop else {"stretch": "stretched", "letterbox": "letterboxed"}[resize]
     where = data.root or getattr(data, "data_yaml", None) or ""
     name = " ".join(filter(None, (type(data).__name__, str(where), data.split_name("train"))))
     return (
         f"{len(boxes):,} boxes of {len(data.records('train')):,} images, {name}; network input "
-        f"{_size(data.image_size)}, images {how}"
+        f"{_size(data.image_size)}, images {RESIZED[_resized(data, resize)]}"
     )
 
 
@@ -219,4 +243,3 @@ def _draw(boxes: Tensor, sets: Mapping[str, Tensor], path: Path) -> None:
         save_figure(anchor_figure(boxes.numpy(), {name: wh.numpy() for name, wh in sets.items()}), path)
     except OSError as error:
         raise ValueError(f"--output: {path} cannot be written ({error.strerror or error})") from None
-    print(f"\nWrote {path}")

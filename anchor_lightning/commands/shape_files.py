@@ -7,13 +7,14 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from anchor_lightning.anchors.export import AnchorSet, read_json
 from anchor_lightning.anchors.init import NAMED_GRID_UNITS, initial_shapes
+from anchor_lightning.checkpoint_files import read_checkpoint
 from anchor_lightning.detectors.yolov2.cfg import read_anchors
 
 KNOWN: Final = (
@@ -37,14 +38,14 @@ def read_shapes(given: str) -> AnchorSet:
         assert named is not None
         return AnchorSet(named, source=given)
     if given.lstrip().startswith("["):
-        return AnchorSet(_pairs(given), source="the command line")
+        return _checked(given, _pairs(given), "the command line")
     path = Path(given)
     if path.is_dir():
         return _from_run(path)
     if not path.is_file():
         raise ValueError(f"--shapes: there is no {given}; give {KNOWN}")
     if path.suffix == ".cfg":
-        return AnchorSet(read_anchors(path), source=str(path))
+        return _checked(given, _from_cfg(path), given)
     if path.suffix == ".json":
         try:
             return read_json(path.read_text(encoding="utf-8"))
@@ -53,12 +54,38 @@ def read_shapes(given: str) -> AnchorSet:
     return _from_checkpoint(path)
 
 
-def write_text(path: Path, text: str) -> None:
+def check_output(path: Path) -> str:
+    """Refuses a file that cannot be written, before any work is done for it; leaves nothing behind.
+
+    Returns:
+        What to say once it is written: `Wrote` and its path, or `Replaced` where there is a file now.
+
+    Raises:
+        ValueError: It cannot be written, or is no plain file; names it.
+    """
+    try:
+        replaces = path.exists()
+        if replaces and not path.is_file():
+            reason = "it is a folder" if path.is_dir() else "it is no plain file"
+            raise ValueError(f"--output: {path} cannot be written ({reason}); give the path of a file")
+        folder = next((parent for parent in path.parents if parent.exists()), Path())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return f"{'Replaced' if replaces else 'Wrote'} {path}"
+
+
+def write_text(path: Path, text: str) -> str:
     """Writes a text file at once: whatever goes wrong, what stood there before still stands, or nothing does.
+
+    Returns:
+        As `check_output`.
 
     Raises:
         ValueError: It cannot be written; names it.
     """
+    done = check_output(path)
     part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,10 +99,30 @@ def write_text(path: Path, text: str) -> None:
         part.chmod(0o666 & ~umask)
         part.replace(path)
     except OSError as error:
-        raise ValueError(f"--output: {path} cannot be written ({error.strerror or error})") from None
+        raise _unwritable(path, error) from None
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
+    return done
+
+
+def _unwritable(path: Path, error: OSError) -> ValueError:
+    reason = error.strerror or error
+    return ValueError(f"--output: {path} cannot be written ({reason}); give a file in a folder that you may write to")
+
+
+def _checked(given: str, wh: Tensor, source: str, image_size: tuple[int, int] | None = None) -> AnchorSet:
+    try:
+        return AnchorSet(wh, source=source, image_size=image_size)
+    except ValueError as error:
+        raise ValueError(f"--shapes: {given}: {error}") from None
+
+
+def _from_cfg(path: Path) -> Tensor:
+    try:
+        return read_anchors(path)
+    except ValueError as error:
+        raise ValueError(f"--shapes: {error}") from None
 
 
 def _pairs(given: str) -> Tensor:
@@ -102,19 +149,15 @@ def _from_run(folder: Path) -> AnchorSet:
     last = rows[-1][0]
     # A step may be written twice, by a run and by the one that goes on from it: the later row counts.
     shapes = {anchor: (w, h) for step, anchor, w, h in rows if step == last}
-    return AnchorSet(torch.tensor([shapes[a] for a in sorted(shapes)]), source=f"{folder}, step {last}")
+    return _checked(str(folder), torch.tensor([shapes[a] for a in sorted(shapes)]), f"{folder}, step {last}")
 
 
 def _from_checkpoint(path: Path) -> AnchorSet:
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--shapes: {path} cannot be read as a checkpoint ({reason}); give {KNOWN}") from None
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    log_wh = state.get("shapes.log_wh") if isinstance(state, dict) else None
-    if not isinstance(log_wh, Tensor):
-        raise ValueError(f"--shapes: {path} holds no anchor shapes (shapes.log_wh): it is not one of this project")
+        content = read_checkpoint(path, "--shapes")
+    except ValueError as error:
+        raise ValueError(f"{error}; give {KNOWN}") from None
     size = content.get("anchor_lightning", {}).get("image_size")
     source = f"{path}, step {content.get('global_step', '?')}"
-    return AnchorSet(log_wh.float().exp(), source=source, image_size=None if size is None else (size[0], size[-1]))
+    wh = content["state_dict"]["shapes.log_wh"].float().exp()
+    return _checked(str(path), wh, source, None if size is None else (size[0], size[-1]))

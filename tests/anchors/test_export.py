@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from anchor_lightning.anchors import initial_shapes
 from anchor_lightning.anchors.export import (
     AnchorSet,
     anchors_text,
+    export_notes,
     read_json,
     read_mmdet,
     read_torchvision,
@@ -27,7 +30,7 @@ NINE = torch.tensor(
     [[33.0, 23], [10, 13], [16, 30], [62, 45], [30, 61], [59, 119], [373, 326], [116, 90], [156, 198]]
 )  # YOLOv3's
 SORTED = [[10.0, 13], [16, 30], [33, 23], [30, 61], [62, 45], [59, 119], [116, 90], [156, 198], [373, 326]]
-SET = AnchorSet(NINE, 3, "a test\nof two lines", (416, 608), {"mean best IoU": 0.6543})
+SET = AnchorSet(NINE, 3, "a test\nof two lines", (416, 608), {"mean best IoU": 0.6543}, "letterbox")
 SIDES = st.floats(1, 1000, width=32)
 
 
@@ -94,7 +97,98 @@ def test_torchvision_builds_its_generator(levels: int) -> None:
 def test_json_comes_back_whole() -> None:
     back = read_json(anchors_text(SET, "json"))
     assert back.wh.tolist() == SORTED
-    assert (back.levels, back.source, back.image_size, back.score) == (3, SET.source, (416, 608), SET.score)
+    assert back == replace(SET, wh=back.wh)
+
+
+def test_json_without_the_way_of_resizing_is_read() -> None:
+    """As files from before it was noted."""
+    content = json.loads(anchors_text(SET, "json"))
+    del content["resize"]
+    assert read_json(json.dumps(content)).resize is None
+    with pytest.raises(ValueError, match=r"no anchors\.json"):
+        read_json(json.dumps(content | {"resize": "torn"}))
+
+
+@pytest.mark.parametrize(
+    ("to", "resize", "message"),
+    [
+        ("ultralytics", "stretch", "fit again with --resize letterbox."),
+        ("mmdet", "stretch", "or set keep_ratio=False"),
+        ("darknet", "letterbox", "fit again with --resize stretch, or set letter_box=1"),
+        ("ultralytics", "native", "suit only images that keep it"),
+        ("torchvision", "native", "suit only images that keep it"),
+        ("torchvision", "stretch", "give the detector fixed_size=(608, 416), which"),
+        ("torchvision", "letterbox", "give the detector min_size=416, max_size=608, which"),
+        ("torchvision", None, "fixed_size=(608, 416), which stretches images, or min_size=416, max_size=608"),
+    ],
+)
+def test_a_tool_that_resizes_otherwise_is_told_of(to: Any, resize: Any, message: str) -> None:
+    """In the notes and, on lines of their own, in the text."""
+    anchors = replace(SET, resize=resize)
+    note = export_notes(anchors, to)[-1]
+    comments = [line.removeprefix("# ") for line in anchors_text(anchors, to).splitlines() if line.startswith("# ")]
+    assert message in note and note in " ".join(comments)
+
+
+@pytest.mark.parametrize(
+    ("to", "resize"),
+    [("ultralytics", "letterbox"), ("mmdet", "letterbox"), ("darknet", "stretch"), ("mmdet", None), ("json", "native")],
+)
+def test_a_tool_that_resizes_alike_needs_no_note(to: Any, resize: Any) -> None:
+    assert export_notes(replace(SET, resize=resize), to) == []
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (1, "1 of them suit FasterRCNN on a backbone without FPN. Fit again with --levels 5 for"),
+        (3, "3 of them suit FasterRCNN on the FPN of a MobileNetV3. Fit again with --levels 5 for"),
+        (5, "5 of them suit FasterRCNN or RetinaNet on the FPN of a ResNet. Fit again with --levels 3 for"),
+        (9, "No detector of torchvision has 9 feature maps. Fit again with --levels 5 for FasterRCNN or RetinaNet"),
+    ],
+)
+def test_torchvisions_detectors_by_levels(levels: int, message: str) -> None:
+    anchors = AnchorSet(torch.rand(45, 2) + 1, levels)
+    assert message in export_notes(anchors, "torchvision")[0]
+    assert message in anchors_text(anchors, "torchvision").replace("\n# ", " ")
+
+
+def torchvisions_detector(levels: int, retina: bool, **options: Any) -> Any:
+    """An untrained detector that the note on levels names, with the smallest backbone of its kind."""
+    from torchvision.models.detection import FasterRCNN, RetinaNet
+    from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
+    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+    small: dict[str, Any] = {"backbone_name": "resnet18", "weights": None}
+    generator = options.pop("generator")
+    if retina:
+        backbone = resnet_fpn_backbone(**small, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
+        return RetinaNet(backbone, 2, anchor_generator=generator, **options).eval()
+    if levels == 5:
+        backbone = resnet_fpn_backbone(**small)
+    else:
+        backbone = mobilenet_backbone(backbone_name="mobilenet_v3_small", weights=None, fpn=levels == 3)
+    return FasterRCNN(backbone, 2, rpn_anchor_generator=generator, **options).eval()
+
+
+@pytest.mark.parametrize(("levels", "retina"), [(1, False), (3, False), (5, False), (5, True)])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+def test_torchvisions_detectors_take_what_the_notes_say(levels: int, retina: bool, resize: Any) -> None:
+    """Options of the note and the text's generator: the detector runs, and its input has the size of the shapes'."""
+    anchors = AnchorSet(torch.rand(2 * levels, 2) * 30 + 10, levels, image_size=(64, 96), resize=resize)
+    scope: dict[str, Any] = {}
+    exec(anchors_text(anchors, "torchvision"), scope)
+    words = export_notes(anchors, "torchvision")[-1].split("give the detector ")[1].split(", which")[0]
+    options = eval(f"dict({words})", {"dict": dict})
+    detector = torchvisions_detector(levels, retina, generator=scope["anchor_generator"], **options)
+    batches: list[Any] = []
+    detector.transform.register_forward_hook(lambda _, __, out: batches.append(out[0]))
+    with torch.no_grad():
+        detector([torch.rand(3, 128, 160)])
+    (batch,) = batches
+    assert batch.tensors.shape[-2:] == (64, 96)
+    # Aspect kept, 160 x 128 pixels (w x h) become 80 x 64, which torchvision pads to a multiple of 32.
+    assert batch.image_sizes == [(64, 96) if resize == "stretch" else (64, 80)]
 
 
 @settings(deadline=None, max_examples=50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -192,6 +193,24 @@ def test_score_without_figure_letterboxed(tmp_path: Path, printed: Callable[[], 
     assert not Path("anchors.png").exists()
 
 
+def test_shapes_are_numbered_as_in_the_model(tmp_path: Path, printed: Callable[[], str]) -> None:
+    """Of a run, a checkpoint and a list alike: shown by area, under the index that they have there."""
+    wh = torch.tensor([[60.0, 50.0], [10.0, 13.0], [33.0, 23.0]])
+    Path("run").mkdir()
+    append_rows(Path("run/anchors.csv"), 0, wh)
+    torch.save({"state_dict": {"shapes.log_wh": wh.log()}}, "last.ckpt")
+    given = ["run", "last.ckpt", "[[60, 50], [10, 13], [33, 23]]"]
+    words = ["--data", str(make_yolo(tmp_path / "set")), "--shapes", *given, "--output", "null"]
+    main(["anchors", "score", *words])
+    out = printed()
+    heads = [line.split()[-6:] for line in out.splitlines() if line.startswith("usage by")]
+    assert heads == [["anchor", "1", "anchor", "2", "anchor", "0"]] * 3
+    lines = out.splitlines()
+    for start in (at for at, line in enumerate(lines) if line.startswith("anchor  width")):
+        rows = [line.split()[:3] for line in lines[start + 1 : start + 4]]
+        assert rows == [["1", "10.0", "13.0"], ["2", "33.0", "23.0"], ["0", "60.0", "50.0"]]
+
+
 def test_where_shapes_come_from(tmp_path: Path) -> None:
     wh = torch.tensor([[33.0, 23.0], [10.0, 13.0]])
     Path("run").mkdir()
@@ -218,11 +237,72 @@ def test_export_writes_the_file_or_prints_it(to: str, printed: Callable[[], str]
 
 
 def umask() -> int:
-    import os
-
     value = os.umask(0)
     os.umask(value)
     return value
+
+
+@pytest.mark.parametrize("output", ["file/a.json", "file/new/a.json", "folder", "pipe", "x" * 300])
+@pytest.mark.parametrize("words", [("fit",), ("score", "--shapes", "uniform")])
+def test_an_output_that_cannot_be_written_is_refused_before_the_boxes_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], output: str
+) -> None:
+    root = make_yolo(tmp_path / "set")
+    Path("file").write_text("kept")
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("anchor_lightning.commands.anchors.box_shapes", lambda *_, **__: pytest.fail("read the boxes"))
+    sentence = bad(*words, "--data", str(root), "--output", output)
+    assert sentence.startswith(f"anchor_lightning: --output: {output} cannot be written (") and "\n" not in sentence
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_check_of_an_output_leaves_nothing(tmp_path: Path) -> None:
+    """Neither where the work fails afterwards, nor the folders on the way."""
+    root = make_yolo(tmp_path / "set")
+    bad("fit", "--data", str(root), "--num", "99", "--output", "new/folder/a.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_what_is_replaced_is_said(tmp_path: Path, printed: Callable[[], str]) -> None:
+    data = ["--data", str(make_yolo(tmp_path / "set"))]
+    for command, output in (
+        (["fit", "--num", "2", *data], "a.json"),
+        (["score", "--shapes", "uniform", *data], "a.png"),
+        (["export", "--shapes", "uniform", "--to", "json"], "b.json"),
+    ):
+        main(["anchors", *command, "--output", output])
+        first = printed()
+        main(["anchors", *command, "--output", output])
+        again = printed()
+        assert f"Wrote {output}" in first and "Replaced" not in first
+        assert f"Replaced {output}" in again and "Wrote" not in again
+
+
+def test_how_images_were_resized_goes_with_the_shapes(tmp_path: Path, capsys: Printed) -> None:
+    """Noted by fit; score and export say where it is otherwise, export beside the text."""
+    data = ["--data", str(make_yolo(tmp_path / "set"))]
+    kept = main(["anchors", "fit", *data, "--num", "4", "--levels", "2", "--resize", "letterbox", "--output", "b.json"])
+    assert kept.resize == "letterbox" and read_shapes("b.json").resize == "letterbox"
+    main(["anchors", "fit", *data, "--num", "4", "--levels", "2", "--output", "a.json"])
+    capsys.readouterr()
+    words = ["--shapes", "a.json", "b.json", "--resize", "letterbox", "--output", "null"]
+    main(["anchors", "score", *data, *words])
+    out = capsys.readouterr().out
+    assert out.count("These shapes were fitted with images") == out.count("with images stretched, not as here") == 1
+    for shapes, to in (("a.json", "ultralytics"), ("a.json", "mmdet"), ("b.json", "darknet")):
+        text = main(["anchors", "export", "--shapes", shapes, "--to", to])
+        said = capsys.readouterr()
+        assert said.out == text and said.err.startswith(f"Note: {to} ") and "fit again with --resize" in said.err
+        assert " ".join(said.err.split()[1:]) in text.replace("\n# ", " ")
+    main(["anchors", "export", "--shapes", "b.json", "--to", "ultralytics", "--levels", "4"])
+    assert capsys.readouterr().err == ""
+
+
+def test_crops_at_native_scale_are_noted(tmp_path: Path) -> None:
+    words = ["--data", str(make_brainwash(tmp_path / "set")), "--num", "2", "--image_size", "64"]
+    assert main(["anchors", "fit", *words]).resize == "native"
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
@@ -262,6 +342,10 @@ def test_bad_data(tmp_path: Path) -> None:
     assert "names a data set" in bad("fit", "--config", "none.yaml")
     assert "multiple of 32" in bad("fit", "--data", str(root), "--image_size", "100")
     assert "cannot be divided" in bad("fit", "--data", str(root), "--levels", "3")
+    assert "--levels: 0; give 1 or more" in bad("fit", "--data", str(root), "--levels", "0")
+    assert "--num: -1; give 1 or more" in bad("fit", "--data", str(root), "--num", "-1")
+    words = ("score", "--data", str(root), "--shapes", "uniform", "--ratio_threshold", "1")
+    assert "--ratio_threshold: 1; give a factor above 1" in bad(*words)
     assert not Path("anchors.json").exists() and not Path("anchors.png").exists()
 
 
@@ -287,15 +371,18 @@ def test_several_coco_files_are_no_guess(tmp_path: Path) -> None:
         ("yolov9", "yolov2-voc"),
         ("other.ckpt", "not one of this project"),
         ("list.ckpt", "not one of this project"),
-        ("noise.ckpt", "cannot be read as a checkpoint"),
+        ("noise.ckpt", "noise.ckpt is no checkpoint that can be read: it is cut off, or of another kind of file"),
+        ("noise.ckpt", "; give a checkpoint (.ckpt), a run folder"),
         ("other.json", "no anchors.json"),
         ("empty", "anchors.csv cannot be read"),
         ("wrong", "is not the anchors.csv"),
         ("fresh", "no shapes yet"),
         ("[[1, 2, 3]]", "no list of pairs"),
         ("[1", "no list of pairs"),
-        ("[[0, 5]]", "must be positive"),
-        ("x.cfg", "no [region]"),
+        ("[[0, 5]]", "--shapes: [[0, 5]]: shape 0 is 0 x 5; widths and heights are pixels"),
+        ("nan.ckpt", "--shapes: nan.ckpt: shape 1 is nan x 20; widths"),
+        ("zero.cfg", "--shapes: zero.cfg: shape 0 is 0 x 32; widths"),
+        ("x.cfg", "--shapes: x.cfg: no [region]"),
     ],
 )
 def test_bad_shapes(given: str, message: str) -> None:
@@ -303,12 +390,15 @@ def test_bad_shapes(given: str, message: str) -> None:
     torch.save([1], "list.ckpt")
     Path("noise.ckpt").write_bytes(b"noise")
     Path("other.json").write_text('{"a": 1}')
+    torch.save({"state_dict": {"shapes.log_wh": torch.tensor([[10, 10], [torch.nan, 20]]).log()}}, "nan.ckpt")
     Path("x.cfg").write_text("[net]\n")
+    Path("zero.cfg").write_text("[region]\nanchors=0,1\n")
     for name, text in (("empty", None), ("wrong", "a,b\n1,2\n"), ("fresh", "step,anchor,w,h\n")):
         Path(name).mkdir()
         if text:
             (Path(name) / "anchors.csv").write_text(text)
-    assert message in bad("export", "--shapes", given, "--to", "json")
+    sentence = bad("export", "--shapes", given, "--to", "json")
+    assert message in sentence and sentence.count("--shapes") == 1 and "model.anchors" not in sentence
 
 
 def test_an_export_that_cannot_be_leaves_what_was_there() -> None:
@@ -354,12 +444,13 @@ def test_real_sets_by_their_folder(shared_data: Path) -> None:
 
 
 def test_usage_by_size_and_class_by_hand() -> None:
-    """Two shapes, given large first: the tables number them by area."""
+    """Two shapes, given large first: the tables show them by area, under their indices."""
     anchors = AnchorSet(torch.tensor([[100.0, 100.0], [20.0, 20.0]]))
     boxes = torch.tensor([[20.0, 22.0], [30.0, 20.0], [90.0, 100.0], [200.0, 90.0]])
     table = usage_table(
         anchors, score_shapes(boxes, anchors.wh), size_groups(boxes), torch.tensor([0, 2, 2, 2]), ["a", "none", "b"]
     )
+    assert table.splitlines()[0].endswith("boxes  anchor 1  anchor 0")
     assert [line.split() for line in table.splitlines()[1:]] == [
         [*["small,", "area", "below", "32²"], "2", "100.0%", "0.0%"],
         [*["medium,", "32²", "to", "96²"], "1", "0.0%", "100.0%"],
