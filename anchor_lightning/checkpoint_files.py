@@ -50,6 +50,8 @@ def read_checkpoint(path: str | Path, option: str = "--ckpt_path") -> dict[str, 
     try:
         with Path(path).open("rb"):
             pass
+    except FileNotFoundError:
+        raise ValueError(f"{option}: there is no file {path}") from None
     except OSError as error:
         raise ValueError(f"{option}: {path} cannot be read ({error.strerror})") from None
     try:

@@ -1,7 +1,8 @@
 """Detections drawn on their images: for the loggers, the run folder and `predict`.
 
-Colours are Okabe and Ito's, which people with colour blindness can tell apart, one for each class in turn; a class also
-stands beside each box in words. Shape letters: H, W height and width of an image in pixels, N boxes of the image.
+A colour stands for a class, or for an anchor shape where these are shown; words beside the boxes say the rest, as far
+as there is room. Shape letters: H, W height and width of an image in pixels, N boxes of the image, M annotated boxes,
+A anchor shapes, C classes.
 """
 
 from __future__ import annotations
@@ -10,32 +11,23 @@ import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 import cv2
-import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from anchor_lightning.lettering import COLOURS, Entry, Frame, Labels, dashed, font_for, line_width, strip
 from anchor_lightning.structures import Detections
 
-# Okabe-Ito without black, which is hard to see on photographs; each with the ink that reads best on it.
-COLOURS: Final = (
-    ("#E69F00", "black"),
-    ("#56B4E9", "black"),
-    ("#009E73", "white"),
-    ("#F0E442", "black"),
-    ("#0072B2", "white"),
-    ("#D55E00", "white"),
-    ("#CC79A7", "black"),
-)
-PIXELS_PER_LINE, PIXELS_PER_FONT = 250, 42
-"""Pixels of the image's longer side for one of line thickness and of letter height."""
-MIN_LINE, MIN_FONT = 2, 11
+MAX_LABELS: Final = 20
+"""Detections of an image that get a text, and annotated boxes that do: with many more nothing is left of the image."""
+ANNOTATED: Final = ("white", "black")
+"""Ground and letters of an annotated box's name."""
+NO_ANCHOR: Final = ("#888888", "white")
 GAP: Final = 4
 """White pixels between the images of a sheet."""
 
@@ -44,23 +36,28 @@ def draw_detections(
     image: np.ndarray,
     detections: Detections,
     class_names: Sequence[str],
-    show_anchors: bool = False,
+    anchors_wh: np.ndarray | None = None,
     truths_xyxy: np.ndarray | None = None,
+    truth_labels: Sequence[int] = (),
 ) -> np.ndarray:
     """A copy of an image with its detections: a frame in the colour of the class, and `class 0.87` above it.
 
-    Lines and letters grow with the image. The best detections are drawn last and so lie on top. Parts of a box outside
-    the image are cut off; a box that lies wholly outside is left out.
+    Lines and letters grow with the image. The best detections are drawn last and so lie on top. The best 20 get a text,
+    less those whose text would cover a better one's; every box has its frame. Parts of a box outside the image are cut
+    off; a box that lies wholly outside is left out.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         detections: N boxes in pixels of `image` (continuous, 0-based), in any order.
         class_names: C names; position is the label.
-        show_anchors: Adds `#k` for the anchor shape that a box came from.
+        anchors_wh: (A, 2) the anchor shapes, in pixels of the network input, to show where each box came from: frames
+            have the anchor's colour, texts end in `#k` with k from 0, and a strip below the image lists the shapes and
+            how many boxes have a text.
         truths_xyxy: (M, 4) annotated boxes in pixels of `image`, drawn underneath, in black and white dashes.
+        truth_labels: M labels, whose names are written on white where detections leave room; none if not given.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB; with `anchors_wh` higher by a strip, whose height depends on W, H and the shapes alone.
 
     Raises:
         ValueError: The image is not (H, W, 3) uint8, a box or score is not finite, or a label has no name.
@@ -68,25 +65,61 @@ def draw_detections(
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected an image as (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
     check_drawable(detections, len(class_names))
-    height, width = image.shape[:2]
-    line = max(MIN_LINE, round(max(height, width) / PIXELS_PER_LINE))
-    font = _font(max(MIN_FONT, round(max(height, width) / PIXELS_PER_FONT)))
+    size = (image.shape[0], image.shape[1])
     picture = Image.fromarray(image)
-    draw = ImageDraw.Draw(picture)
-    for box in np.zeros((0, 4)) if truths_xyxy is None else truths_xyxy:
-        if (frame := _frame(box.tolist(), width, height)) is not None:
-            _dashed(draw, frame, max(1, line // 2))
-    order = detections.scores.argsort(stable=True).tolist()
-    boxes, scores = detections.boxes_xyxy.tolist(), detections.scores.tolist()
-    labels, anchors = detections.labels.tolist(), detections.anchors.tolist()
-    frames = {index: frame for index in order if (frame := _frame(boxes[index], width, height)) is not None}
-    for index, frame in frames.items():
-        draw.rectangle(frame, outline=COLOURS[labels[index] % len(COLOURS)][0], width=line)
+    draw, line = ImageDraw.Draw(picture), line_width(size)
+    truths = [_frame(box, size) for box in ([] if truths_xyxy is None else truths_xyxy.tolist())]
+    for truth in truths:
+        if truth is not None:
+            dashed(draw, truth, max(1, line // 2))
+    frames = [_frame(box, size) for box in detections.boxes_xyxy.tolist()]
+    best_first = detections.scores.argsort(stable=True, descending=True).tolist()
+    shown = [(frame, index) for index in best_first if (frame := frames[index]) is not None]
+    texts, colours = _texts(detections, class_names, anchors_wh is not None)
+    for frame, index in reversed(shown):
+        draw.rectangle(frame, outline=colours[index][0], width=line)
     # After all frames: none may cross a text.
-    for index, frame in frames.items():
-        text = f"{class_names[labels[index]]} {scores[index]:.2f}" + (f" #{anchors[index]}" if show_anchors else "")
-        _write(draw, text, frame, (width, height), font, COLOURS[labels[index] % len(COLOURS)])
-    return np.array(picture)
+    labels = Labels(draw, size, font_for(size))
+    written = sum(labels.write(texts[index], frame, colours[index]) for frame, index in shown[:MAX_LABELS])
+    for truth, label in list(zip(truths, truth_labels, strict=False))[:MAX_LABELS]:
+        if truth is not None:
+            labels.write(class_names[label], truth, ANNOTATED, below=True)
+    if anchors_wh is None:
+        return np.array(picture)
+    return np.vstack([np.array(picture), _anchor_strip(anchors_wh, size, written, len(shown))])
+
+
+def _texts(
+    detections: Detections, class_names: Sequence[str], show_anchors: bool
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """What stands at each box, and the colours of the ground and of the letters."""
+    texts, colours = [], []
+    rows = zip(detections.labels.tolist(), detections.scores.tolist(), detections.anchors.tolist(), strict=True)
+    for label, score, anchor in rows:
+        text, colour = f"{class_names[label]} {score:.2f}", COLOURS[label % len(COLOURS)]
+        if show_anchors:  # -1: the detector does not say
+            text, colour = (f"{text} #{anchor}", COLOURS[anchor % len(COLOURS)]) if anchor >= 0 else (text, NO_ANCHOR)
+        texts.append(text)
+        colours.append(colour)
+    return texts, colours
+
+
+def _anchor_strip(anchors_wh: np.ndarray, size: tuple[int, int], num_labelled: int, num_boxes: int) -> np.ndarray:
+    shapes = [
+        Entry(f"#{k} {w:.0f} x {h:.0f}", COLOURS[k % len(COLOURS)][0]) for k, (w, h) in enumerate(anchors_wh.tolist())
+    ]
+    # A paragraph of its own, in one line: its digits must not change the height, the same for all frames of a video.
+    return strip(
+        size[1],
+        [[Entry("anchor, width x height at the network input:"), *shapes], [Entry(_count(num_labelled, num_boxes))]],
+        size,
+    )
+
+
+def _count(num_labelled: int, num_boxes: int) -> str:
+    if num_labelled == num_boxes:
+        return f"{num_boxes} boxes" if num_boxes != 1 else "1 box"
+    return f"{num_boxes} boxes, {num_labelled} of the best with text"
 
 
 def check_drawable(detections: Detections, num_classes: int) -> None:
@@ -102,9 +135,9 @@ def check_drawable(detections: Detections, num_classes: int) -> None:
         raise ValueError(f"a detection has the label {int(wrong[0])}, but there are {num_classes} class names")
 
 
-def best_detections(detections: Detections, threshold: float) -> Detections:
-    """The detections that score at least `threshold`, in their order."""
-    kept = detections.scores >= threshold
+def best_detections(detections: Detections, threshold: float, above: bool = False) -> Detections:
+    """The detections that score at least `threshold`, in their order; with `above` only those that score more."""
+    kept = detections.scores > threshold if above else detections.scores >= threshold
     return Detections(
         detections.boxes_xyxy[kept], detections.scores[kept], detections.labels[kept], detections.anchors[kept]
     )
@@ -171,48 +204,19 @@ def write_whole(path: Path, data: bytes) -> Path:
     return path
 
 
-def _frame(box_xyxy: list[float], width: int, height: int) -> tuple[int, int, int, int] | None:
-    """First and last pixels of a box within the image; None if it lies outside."""
+def _frame(box_xyxy: list[float], size: tuple[int, int]) -> Frame | None:
+    """First and last pixels of a box within an image of a height and width; None if it lies outside."""
     x1, y1, x2, y2 = box_xyxy
+    height, width = size
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height or x2 < x1 or y2 < y1:
         return None
     left, top = max(0, math.floor(x1)), max(0, math.floor(y1))
     return left, top, max(left, min(width, math.ceil(x2)) - 1), max(top, min(height, math.ceil(y2)) - 1)
 
 
-def _dashed(draw: ImageDraw.ImageDraw, frame: tuple[int, int, int, int], width: int) -> None:
-    """A frame that shows on any ground and that no class's colour looks like."""
-    left, top, right, bottom = frame
-    dash = 4 * width
-    draw.rectangle(frame, outline="black", width=width)
-    for x in range(left, right + 1, 2 * dash):
-        for y in (top, bottom - width + 1):
-            draw.rectangle((x, y, min(x + dash - 1, right), y + width - 1), fill="white")
-    for y in range(top, bottom + 1, 2 * dash):
-        for x in (left, right - width + 1):
-            draw.rectangle((x, y, x + width - 1, min(y + dash - 1, bottom)), fill="white")
-
-
-def _write(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    frame: tuple[int, int, int, int],
-    size: tuple[int, int],
-    font: ImageFont.FreeTypeFont,
-    colours: tuple[str, str],
-) -> None:
-    """A line on a ground of the frame's colour: above the frame, within it at the image's upper edge."""
-    ground, ink = colours
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    pad = 2
-    wide, tall = math.ceil(right - left) + 2 * pad, math.ceil(bottom - top) + 2 * pad
-    x = max(0, min(frame[0], size[0] - wide))
-    y = frame[1] - tall if frame[1] >= tall else frame[1]
-    draw.rectangle((x, y, x + wide - 1, y + tall - 1), fill=ground)
-    draw.text((x + pad - left, y + pad - top), text, fill=ink, font=font)
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # matplotlib brings DejaVu along, which has the letters of more languages than PIL's own.
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+def rounded_down(score: float) -> str:
+    """Two significant digits below a score in [0, 1], which as a threshold show its box; "0" for 0."""
+    if score <= 0:
+        return "0"
+    step = 10.0 ** (math.floor(math.log10(score)) - 1)
+    return f"{(math.ceil(score / step - 1e-6) - 1) * step:.2g}"

@@ -1,22 +1,28 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from PIL import ImageColor
+from PIL import ImageColor, ImageDraw
 
+from anchor_lightning import lettering
+from anchor_lightning.lettering import COLOURS, DASHES, Entry, strip
 from anchor_lightning.pictures import (
-    COLOURS,
+    MAX_LABELS,
     best_detections,
     contact_sheet,
     draw_detections,
     resize,
+    rounded_down,
     scale_detections,
 )
 from anchor_lightning.structures import Detections
 
 NAMES = ["cat", "dog"]
 GREY = 90
+SHAPES = np.array([[20.0, 30.0], [40.4, 19.6], [50.0, 50.0], [8.0, 8.0]])
 
 
 def found(*rows: tuple[list[float], float, int, int]) -> Detections:
@@ -48,17 +54,80 @@ def test_a_frame_covers_the_first_and_last_pixels_of_its_box() -> None:
     assert (image == GREY).all(), "the image handed in stays as it was"
 
 
-def test_text_stands_above_its_box_and_names_class_score_and_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
-    from PIL import ImageDraw
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written on pictures, in order."""
+    texts: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **_: texts.append(text))
+    return texts
 
-    written: list[str] = []
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **_: written.append(text))
+
+@pytest.fixture
+def grounds(monkeypatch: pytest.MonkeyPatch) -> list[lettering.Frame]:
+    """Where texts were put."""
+    places: list[lettering.Frame] = []
+    write = lettering.Labels.write
+
+    def watched(self: lettering.Labels, *args: Any, **options: Any) -> bool:
+        there = write(self, *args, **options)
+        places[:] = self._taken
+        return there
+
+    monkeypatch.setattr(lettering.Labels, "write", watched)
+    return places
+
+
+def test_text_stands_above_its_box_and_names_class_and_score(written: list[str]) -> None:
     detections = found(([50, 60, 150, 160], 0.874, 1, 3), ([1, 1, 9, 9], 0.3, 0, 0))
-    drawn = draw_detections(blank(), detections, NAMES, show_anchors=True)
-    assert written == ["cat 0.30 #0", "dog 0.87 #3"], "best last, on top"
+    drawn = draw_detections(blank(), detections, NAMES)
+    assert written == ["dog 0.87", "cat 0.30"]
     assert tuple(drawn[55, 55]) == colour(1), "its ground has the colour of the class"
-    draw_detections(blank(), detections, NAMES)
-    assert written[-1] == "dog 0.87"
+
+
+def test_anchors_are_told_by_number_colour_and_a_strip(written: list[str]) -> None:
+    detections = found(([50, 60, 150, 160], 0.874, 1, 3), ([170, 60, 250, 160], 0.3, 0, 0), ([1, 1, 9, 9], 0.2, 0, -1))
+    drawn = draw_detections(blank(), detections, NAMES, SHAPES)
+    assert tuple(drawn[100, 50]) == tuple(drawn[55, 55]) == colour(3), "the anchor's colour, not the class's"
+    assert written[:3] == ["dog 0.87 #3", "cat 0.30 #0", "cat 0.20"], "a detector may not say which anchor it was"
+    assert written[3].startswith("anchor") and written[4:8] == ["#0 20 x 30", "#1 40 x 20", "#2 50 x 50", "#3 8 x 8"]
+    assert written[8] == "3 boxes"
+    assert drawn.shape[0] > 200 and drawn.shape[1:] == (300, 3), "below the image, which keeps its coordinates"
+    assert (drawn[200:] == colour(2)).all(axis=2).any(), "shapes without a box stand there, too"
+
+
+def crowd(num: int, side: int = 60) -> Detections:
+    """Boxes all over a 600 x 900 image, the worst first, so that their order cannot help."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform((0, 0), (900 - side, 600 - side), (num, 2)).tolist()
+    scores = np.linspace(0.1, 0.9, num).tolist()
+    return found(*(([x, y, x + side, y + side], s, 0, 1) for (x, y), s in zip(corners, scores, strict=True)))
+
+
+def test_of_many_boxes_only_the_best_are_labelled_and_it_says_so(written: list[str]) -> None:
+    drawn = draw_detections(blank(600, 900), crowd(200), NAMES, SHAPES)
+    labels = [text for text in written if text.startswith("cat")]
+    assert MAX_LABELS // 2 < len(labels) <= MAX_LABELS and labels[0] == "cat 0.90 #1"
+    assert min(float(text.split()[1]) for text in labels) > 0.8
+    assert written[-1] == f"200 boxes, {len(labels)} of the best with text"
+    few = draw_detections(blank(600, 900), found(), NAMES, SHAPES)
+    assert few.shape == drawn.shape, "the frames of a video have one size"
+
+
+def test_no_text_covers_another(grounds: list[lettering.Frame]) -> None:
+    for num, side in ((200, 60), (40, 300), (15, 590)):
+        draw_detections(blank(600, 900), crowd(num, side), NAMES)
+        assert len(grounds) > 3
+        cover = np.zeros((600, 900), dtype=int)
+        for left, top, right, bottom in grounds:
+            cover[top : bottom + 1, left : right + 1] += 1
+        assert cover.max() == 1
+
+
+def test_every_box_of_a_crowd_has_its_frame() -> None:
+    drawn = draw_detections(blank(600, 900), crowd(200), NAMES)
+    for box in crowd(200).boxes_xyxy.tolist()[::20]:
+        edge = drawn[int(box[1]) + 5 : int(box[3]) - 5, int(box[0]) : int(box[0]) + 3]
+        assert (edge == colour(0)).all(axis=2).any()
 
 
 @pytest.mark.parametrize("box", [[-20, -9, 40, 50], [250, 150, 400, 300], [0, 0, 300, 200], [10, 20, 10, 20]])
@@ -89,6 +158,13 @@ def test_truths_are_drawn_underneath() -> None:
     assert tuple(drawn[100, 170]) == (255, 255, 255)
 
 
+def test_the_names_of_annotated_boxes_stand_on_white(written: list[str]) -> None:
+    truths = np.array([[50.0, 60.0, 150.0, 160.0], [170.0, 60.0, 250.0, 160.0], [400, 0, 500, 90]])
+    drawn = draw_detections(blank(), found(), NAMES, truths_xyxy=truths, truth_labels=[0, 1, 1])
+    assert written == ["cat", "dog"], "the third lies outside"
+    assert tuple(drawn[162, 52]) == (255, 255, 255), "below the box, where no detection's text stands"
+
+
 def test_every_class_has_a_colour() -> None:
     names = [f"class {label}" for label in range(80)]
     detections = found(*(([3.0 * k, 40, 3.0 * k + 30, 90], 0.5, k, 0) for k in range(80)))
@@ -117,6 +193,22 @@ def test_threshold_and_scale() -> None:
     torch.testing.assert_close(kept.scores, torch.tensor([0.9, 0.3]))
     assert kept.anchors.tolist() == [4, 0]
     assert scale_detections(kept, (2.0, 0.5)).boxes_xyxy[0].tolist() == [20, 10, 60, 20]
+
+
+@pytest.mark.parametrize("score", [1.0, 0.999, 0.29996, 0.3, 0.1, 0.05, 0.0412, 0.00721, 3e-6])
+def test_a_score_rounded_down_is_a_threshold_that_shows_it(score: float) -> None:
+    assert 0.8 * score < float(rounded_down(score)) < score
+    assert rounded_down(0.0) == "0"
+
+
+def test_a_strip_wraps_and_shortens_what_it_says(written: list[str]) -> None:
+    short = strip(400, [[Entry("one", COLOURS[0][0]), Entry("two", DASHES)]], (300, 400))
+    assert short.shape[1] == 400 and (short == colour(0)).all(axis=2).any()
+    narrow = strip(50, [[Entry("one", COLOURS[0][0]), Entry("two", DASHES)]], (300, 400))
+    assert narrow.shape == (2 * short.shape[0], 50, 3)
+    strip(120, [[Entry("a name that is much too long for it")]], (300, 400))
+    assert written[:4] == ["one", "two"] * 2
+    assert written[4].startswith("a name") and written[4].endswith("…")
 
 
 def test_sheet_and_resize() -> None:

@@ -9,12 +9,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from anchor_lightning.callbacks.anchor_logger import run_folder
+from anchor_lightning.lettering import COLOURS, DASHES, Entry, strip
 from anchor_lightning.pictures import (
     best_detections,
     check_drawable,
     contact_sheet,
     draw_detections,
     resize,
+    rounded_down,
     save_picture,
     scale_detections,
 )
@@ -25,6 +27,8 @@ MAX_SIDE: Final = 1280
 """Pixels of the longer side above which an image is shown smaller: W&B gets every image at every validation."""
 SHEET_SIDE: Final = 480
 """Pixels of the longer side of an image in the sheet; smaller ones are enlarged, so that the text can be read."""
+LEGEND_SIDE: Final = 640
+"""The sheet's legend has the letters of an image with this longer side."""
 
 
 class Picture(NamedTuple):
@@ -48,7 +52,8 @@ class PredictionPictures(Callback):
 
     The boxes are those that the metrics are computed from, less the low scores. Weights & Biases gets the images with
     boxes that can be switched on and off (predictions and ground truth), TensorBoard and the run folder
-    (`predictions.png`, that of the last validation) a sheet with the boxes drawn, annotated ones in dashes.
+    (`predictions.png`, that of the last validation) a sheet with the boxes drawn, annotated ones in dashes; below each
+    image stands how many were found, or the best score where none was, and below all of them what the frames mean.
     With several processes the images are the first that rank 0 evaluates.
 
     Args:
@@ -80,8 +85,9 @@ class PredictionPictures(Callback):
         if not ids:
             return
         self._load(trainer, ids)
-        found = {i: best_detections(everything[i], self.score_threshold) for i in ids}
-        sheet = self._sheet(found, task.class_names)
+        shown = {i: everything[i] for i in ids}
+        found = {i: best_detections(shown[i], self.score_threshold) for i in ids}
+        sheet = self._sheet(shown, found, task.class_names)
         if folder is not None:
             save_picture(sheet, folder / "predictions.png")
         for logger in loggers:
@@ -112,16 +118,41 @@ class PredictionPictures(Callback):
                 scale = (image.shape[1] / record.width, image.shape[0] / record.height)
                 self._pictures[record.truth.image_id] = Picture(record.name, image, scale, record.truth)
 
-    def _sheet(self, found: dict[int, Detections], class_names: list[str]) -> np.ndarray:
-        drawn = []
+    def _sheet(
+        self, everything: dict[int, Detections], found: dict[int, Detections], class_names: list[str]
+    ) -> np.ndarray:
+        tiles = []
         for image_id, detections in found.items():
             picture = self._pictures[image_id]
             image = resize(picture.image, SHEET_SIDE)
             enlarged = [new / old for new, old in zip(image.shape[1::-1], picture.image.shape[1::-1], strict=False)]
             scale = (picture.scale[0] * enlarged[0], picture.scale[1] * enlarged[1])
-            truths = picture.truth.boxes_xyxy * (scale * 2)
-            drawn.append(draw_detections(image, scale_detections(detections, scale), class_names, truths_xyxy=truths))
-        return contact_sheet(drawn)
+            drawn = draw_detections(
+                image,
+                scale_detections(detections, scale),
+                class_names,
+                truths_xyxy=picture.truth.boxes_xyxy * (scale * 2),
+                truth_labels=picture.truth.labels.tolist(),
+            )
+            said = [[Entry(picture.name)], [Entry(_said(everything[image_id], detections, self.score_threshold))]]
+            tiles.append(np.vstack([drawn, strip(drawn.shape[1], said, (SHEET_SIDE, SHEET_SIDE))]))
+        sheet = contact_sheet(tiles)
+        return np.vstack([sheet, strip(sheet.shape[1], self._legend(found, class_names), (LEGEND_SIDE, LEGEND_SIDE))])
+
+    def _legend(self, found: dict[int, Detections], class_names: list[str]) -> list[list[Entry]]:
+        """What the frames mean, and the colours of the classes that were found."""
+        labels = sorted({label for detections in found.values() for label in detections.labels.tolist()})
+        colours = [Entry(class_names[label], COLOURS[label % len(COLOURS)][0]) for label in labels]
+        detected = f"solid: detected, class and score ({self.score_threshold:g} or more)"
+        return [[Entry("dashed: annotated, class on white", DASHES), Entry(detected), *colours]]
+
+
+def _said(everything: Detections, found: Detections, threshold: float) -> str:
+    """A line for an image: how much was found, or how near it came."""
+    if len(found.scores):
+        return f"{len(found.scores)} detection{'s' * (len(found.scores) > 1)}"
+    best = f" (best {rounded_down(float(everything.scores.max()))})" if len(everything.scores) else ""
+    return f"no detection of {threshold:g} or more{best}"
 
 
 def wandb_boxes(picture: Picture, detections: Detections, class_names: list[str]) -> dict[str, Any]:
@@ -145,7 +176,9 @@ def wandb_boxes(picture: Picture, detections: Detections, class_names: list[str]
         strict=True,
     )
     predictions = [
-        _wandb_box(box, label, picture.scale, f"{class_names[label]} {score:.2f} #{anchor}", score)
+        _wandb_box(
+            box, label, picture.scale, f"{class_names[label]} {score:.2f}" + f" #{anchor}" * (anchor >= 0), score
+        )
         for box, score, label, anchor in rows
     ]
     truths = [

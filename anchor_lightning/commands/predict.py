@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import glob
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from anchor_lightning.checkpoint_files import find_checkpoint
 from anchor_lightning.commands.export import load_task, network_size, run_folder_of, whole_files
 from anchor_lightning.data.dataset import Sample, collate
-from anchor_lightning.data.images import IMAGE_SUFFIXES, MAX_REDUCTION, read_image
+from anchor_lightning.data.images import IMAGE_SUFFIXES, read_image, reduced
 from anchor_lightning.data.transforms import NEUTRAL_COLOUR, WHOLE_IMAGE, warp_image
+from anchor_lightning.data.video import VIDEO_SUFFIXES, Video, VideoFile, open_video
 from anchor_lightning.metrics.coco import coco_results
-from anchor_lightning.pictures import draw_detections
+from anchor_lightning.pictures import best_detections, draw_detections, rounded_down
 from anchor_lightning.structures import Detections
 from anchor_lightning.task import DetectionTask
 
-VIDEO_SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".gif")
-USUAL_FPS: Final = 25.0
 RESULTS, IMAGES = "predictions.json", "images.json"
+LOWEST_SCORE: Final = 0.005
+"""Detections are made down to this, as in validation, so that the best one is known if none is kept."""
 
 
 def predict(
@@ -48,13 +48,14 @@ def predict(
     Images are prepared as in validation: their stored pixels (EXIF orientation is ignored), stretched to the network.
 
     Args:
-        ckpt_path: Checkpoint of a run of this project.
+        ckpt_path: Checkpoint of a run of this project; `last` for that of the newest run under `runs`.
         source: An image, a folder of images, a glob in quotes ('photos/**/*.jpg'), or a video.
         output: Folder for the annotated images (or the annotated `.mp4`), `predictions.json` (COCO results) and
             `images.json` (which image or frame each `image_id` is, and the categories; what `COCO(...)` reads before
             `loadRes`); `predictions/NAME OF THE SOURCE` in the checkpoint's run folder if not given.
         score_threshold: Detections that score up to this are dropped; in [0, 1).
-        show_anchors: Write beside each box which anchor shape it came from, as `#k` with k from 0.
+        show_anchors: Show which anchor shape each box came from: frames in the anchor's colour, `#k` with k from 0 in
+            the texts (of the best 20 boxes at most), and below the image a strip with the shapes.
         image_size: Side, or height and width, of the network input in pixels; that of the validation if not given.
         batch_size: Images at a time.
         device: `auto` (an accelerator if there is one), `cpu`, `cuda:1`, …
@@ -71,20 +72,23 @@ def predict(
     if batch_size < 1:
         raise ValueError(f"--batch_size: {batch_size} must be 1 or more")
     files = find_files(source)
-    task, details = load_task(ckpt_path)
-    folder = Path(output) if output else run_folder_of(Path(ckpt_path)) / "predictions" / _name_of(source, files)
+    checkpoint = find_checkpoint(ckpt_path)
+    task, details = load_task(checkpoint)
+    folder = Path(output) if output else run_folder_of(checkpoint) / "predictions" / _name_of(source, files)
     if folder.resolve() in {place for file in files for place in (file.parent.resolve(), file.resolve().parent)}:
         raise ValueError(f"--output: {folder} holds the source itself; choose a folder of its own")
-    task.hparams["score_threshold"] = score_threshold
+    task.hparams["score_threshold"] = min(score_threshold, LOWEST_SCORE)
     size = network_size(image_size, details)
     category_ids = details.get("category_ids") or list(range(1, len(task.class_names) + 1))
-    finder = Finder(_on_device(task, device), size, category_ids, show_anchors)
+    finder = Finder(_on_device(task, device), size, category_ids, score_threshold, show_anchors)
     if files[0].suffix.lower() in VIDEO_SUFFIXES:
         _predict_video(files[0], folder, finder, batch_size)
     else:
         _predict_images(files, folder, finder, batch_size)
     what = f"{len(finder.rows)} boxes in {len(finder.images)} images"
     print(f"Wrote {what} to {folder} (scores above {score_threshold}, network input {size[0]} x {size[1]} pixels)")
+    if not finder.rows:
+        print(finder.why_nothing())
     return folder / RESULTS
 
 
@@ -104,25 +108,38 @@ class Finder:
         task: In evaluation mode, on its device.
         size: Height and width of the network input in pixels.
         category_ids: The category of each class.
-        show_anchors: Write the anchor beside each box.
+        score_threshold: Detections that score up to this are dropped.
+        show_anchors: Show which anchor each box came from.
     """
 
     task: DetectionTask
     size: tuple[int, int]
     category_ids: Sequence[int]
+    score_threshold: float
     show_anchors: bool
     rows: list[dict[str, Any]] = field(default_factory=list, init=False)
     images: list[dict[str, Any]] = field(default_factory=list, init=False)
+    best_score: float = field(default=0.0, init=False)
 
     def annotate(self, batch: Sequence[Prepared]) -> list[np.ndarray]:
         """Draws and keeps the detections of some images; returns the annotated images, (h, w, 3) uint8 RGB."""
         pictures = []
+        shapes = self.task.shapes.wh.detach().cpu().numpy() if self.show_anchors else None
         for (whole, _, entry), detections in zip(batch, self._detect(batch) if batch else [], strict=True):
             image_id, (height, width) = len(self.images) + 1, whole.shape[:2]
             self.images.append({"id": image_id, **entry, "width": width, "height": height})
             self.rows.extend(coco_results(image_id, detections, self.category_ids))
-            pictures.append(draw_detections(whole, detections, self.task.class_names, self.show_anchors))
+            pictures.append(draw_detections(whole, detections, self.task.class_names, shapes))
         return pictures
+
+    def why_nothing(self) -> str:
+        """What to do when no box was found, by the best score seen."""
+        asked = f"No box scores above --score_threshold {self.score_threshold}"
+        if self.best_score > 0:
+            lower = rounded_down(self.best_score)
+            return f"{asked}; the best scores {self.best_score:.4f}. Give --score_threshold {lower} or less to see it."
+        lowest = f", nor above {LOWEST_SCORE}" if self.score_threshold > LOWEST_SCORE else ""
+        return f"{asked}{lowest}. Was the detector trained long enough, on images like these?"
 
     def write(self, results: Path, images: Path) -> None:
         """Writes the two files."""
@@ -140,7 +157,9 @@ class Finder:
         ]
         batch = collate(samples).to(self.task.device)
         batch.images = batch.images.float().div_(255)
-        return [Detections(**{name: t.cpu() for name, t in vars(d).items()}) for d in self.task.detect(batch)]
+        found = [Detections(**{name: t.cpu() for name, t in vars(d).items()}) for d in self.task.detect(batch)]
+        self.best_score = max([self.best_score, *(score for d in found for score in d.scores[:1].tolist())])
+        return [best_detections(d, self.score_threshold, above=True) for d in found]
 
 
 def find_files(source: str) -> list[Path]:
@@ -219,7 +238,7 @@ def _predict_images(files: Sequence[Path], folder: Path, finder: Finder, batch_s
                     partial.write_bytes(data.tobytes())
             progress.update(bar, completed=len(finder.images) + len(skipped))
     if not finder.images:
-        raise ValueError(f"--source: no image can be read (0 of {len(files)}), nothing was written. {skipped[0]}")
+        raise ValueError(_nothing_read(files, skipped))
     with whole_files(folder / RESULTS, folder / IMAGES) as (results, images):
         finder.write(results, images)
     if skipped:
@@ -241,60 +260,40 @@ def _prepared(files: Sequence[Path], size: tuple[int, int], skipped: list[str]) 
         yield prepared
 
 
+def _nothing_read(files: Sequence[Path], skipped: Sequence[str]) -> str:
+    if len(files) > 1:
+        return f"--source: no image can be read (0 of {len(files)}), nothing was written. {skipped[0]}"
+    if files[0].suffix.lower() in IMAGE_SUFFIXES:
+        return f"--source: {skipped[0]}"
+    return f"--source: {skipped[0]} Videos are known by their names ({', '.join(VIDEO_SUFFIXES)})."
+
+
 def _predict_video(file: Path, folder: Path, finder: Finder, batch_size: int) -> None:
-    capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
-    try:
-        frames = _frames(capture, file.name, finder.size)
-        # Before anything is made in the output folder.
-        if (first := next(frames, None)) is None:
-            raise ValueError(f"--source: {file} has no frames that can be read; is it a video, and whole?")
-        stated, fps = (capture.get(name) for name in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
-        total = int(stated) if math.isfinite(stated) and stated > 0 else None
-        names = (f"{file.stem}.mp4", RESULTS, IMAGES)
-        with whole_files(*(folder / name for name in names)) as (video, results, images):
-            height, width = first.whole.shape[:2]
-            rate = fps if math.isfinite(fps) and fps > 0 else USUAL_FPS
-            writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
-            try:
-                if not writer.isOpened():
-                    raise ValueError(f"--output: no .mp4 of {width} x {height} pixels can be written to {folder}")
-                _annotate_video(chain([first], frames), writer, finder, batch_size, total)
-            finally:
-                writer.release()
-            finder.write(results, images)
-    finally:
-        capture.release()
-    if total is not None and len(finder.images) < total:
-        print(f"{file} states {total} frames; only {len(finder.images)} of them can be read.")
+    names = (f"{file.stem}.mp4", RESULTS, IMAGES)
+    # Opened before anything is made in the output folder.
+    with open_video(file) as video, whole_files(*(folder / name for name in names)) as (partial, results, images):
+        with VideoFile(partial, video.fps) as annotated:
+            _annotate_video(video, file.name, annotated, finder, batch_size)
+        finder.write(results, images)
+    if video.stated is not None and len(finder.images) < video.stated:
+        print(f"{file} states {video.stated} frames; only {len(finder.images)} of them can be read.")
 
 
-def _annotate_video(
-    frames: Iterator[Prepared], writer: cv2.VideoWriter, finder: Finder, batch_size: int, total: int | None
-) -> None:
+def _annotate_video(video: Video, name: str, annotated: VideoFile, finder: Finder, batch_size: int) -> None:
+    size = finder.size
+    # Reduced before they are stretched, as `read_image` would do with a PNG.
+    frames = (
+        Prepared(
+            whole,
+            warp_image(reduced(whole, WHOLE_IMAGE.source_size(size)), WHOLE_IMAGE, size),
+            {"file_name": name, "frame": index},
+        )
+        for index, whole in enumerate(video.frames)
+    )
     with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("frames", total=total)
+        bar = progress.add_task("frames", total=video.stated)
         while batch := list(islice(frames, batch_size)):
             for picture in finder.annotate(batch):
-                writer.write(np.ascontiguousarray(picture[:, :, ::-1]))
+                annotated.write(picture)
             progress.advance(bar, len(batch))
         progress.update(bar, total=len(finder.images))  # what a video states of its length may be wrong
-
-
-def _frames(capture: cv2.VideoCapture, name: str, size: tuple[int, int]) -> Iterator[Prepared]:
-    """The frames that are left; their entries number them from 0."""
-    for index in count():
-        there, frame = capture.read()
-        if not there:
-            return
-        whole = np.ascontiguousarray(frame[:, :, ::-1], dtype=np.uint8)
-        seen = warp_image(_reduced(whole, size), WHOLE_IMAGE, size)
-        yield Prepared(whole, seen, {"file_name": name, "frame": index})
-
-
-def _reduced(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A frame as `read_image` would give it out of a PNG: large ones are averaged down before they are stretched."""
-    height, width = WHOLE_IMAGE.source_size(size)
-    factor = 1
-    while factor < MAX_REDUCTION and min(frame.shape[0] / height, frame.shape[1] / width) >= 2 * factor:
-        factor *= 2
-    return np.array(Image.fromarray(frame).reduce(factor)) if factor > 1 else frame

@@ -73,7 +73,9 @@ def image_size_of(path: Path | str) -> tuple[int, int]:
             return image.height, image.width
     except FileNotFoundError:
         raise ValueError(f"{path}: no such image. Add it, or take it out of the annotations.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
+        raise ValueError(_no_image(path, Path(path).stat().st_size)) from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot be read as an image ({error}). Restore or remove the file.") from None
 
 
@@ -97,12 +99,28 @@ def _read_with_pil(
             rgb = _to_rgb(path, image)
     except SizeError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
+        raise ValueError(_no_image(path, len(data))) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot be read as an image ({error}). Restore or remove the file.") from None
+    return reduced(np.array(rgb), min_size) if min_size else np.array(rgb)
+
+
+def reduced(image: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
+    """An (H, W, 3) uint8 image averaged down by 2, 4 or 8, as far as it stays as large as a height and width."""
     factor = 1
-    while min_size and factor < MAX_REDUCTION and min(rgb.height / min_size[0], rgb.width / min_size[1]) >= 2 * factor:
+    while factor < MAX_REDUCTION and min(image.shape[0] / min_size[0], image.shape[1] / min_size[1]) >= 2 * factor:
         factor *= 2
-    return np.array(rgb.reduce(factor) if factor > 1 else rgb)
+    return np.array(Image.fromarray(image).reduce(factor)) if factor > 1 else image
+
+
+def _no_image(path: Path | str, num_bytes: int) -> str:
+    """What is said of a file that PIL finds no image in; PIL's own words name a buffer in memory."""
+    formats = ", ".join(IMAGE_SUFFIXES)
+    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
+        return f"{path} is no image, or of a kind that is not read. Give one of {formats}."
+    what = "the file is empty" if num_bytes == 0 else "what is in it is no image"
+    return f"{path}: cannot be read as an image ({what}). Restore or remove the file."
 
 
 def _to_rgb(path: Path | str, image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import ImageDraw
 
 from anchor_lightning import DetectionTask
 from anchor_lightning.callbacks import PredictionPictures
@@ -77,6 +79,11 @@ def test_boxes_for_wandb_by_hand() -> None:
             assert all(type(side) is float for side in box["position"].values())
 
 
+def test_a_detector_that_does_not_say_its_anchors() -> None:
+    silent = Detections(FOUND.boxes_xyxy, FOUND.scores, FOUND.labels, torch.full((2,), -1))
+    assert wandb_boxes(picture(), silent, NAMES)["predictions"]["box_data"][0]["box_caption"] == "cat 0.88"
+
+
 def test_boxes_follow_an_image_shown_smaller() -> None:
     position = wandb_boxes(picture(0.5), FOUND, NAMES)["predictions"]["box_data"][0]["position"]
     assert position == {"minX": 5.0, "minY": 10.0, "maxX": 15.0, "maxY": 30.0}
@@ -93,16 +100,34 @@ def test_wandb_is_never_given_a_box_that_is_not_finite(value: float) -> None:
 def test_the_sheet_shows_the_first_images_with_their_boxes(tmp_path: Path) -> None:
     """Threshold 0 draws every box of the untrained network, threshold 1 none; annotated boxes in either case."""
     sheets = []
+    tall = SHEET_SIDE * 96 // 128
     for threshold in (0.0, 1.0):
         validate(tmp_path, PredictionPictures(num_images=2, score_threshold=threshold))
         sheets.append(cv2.imread(str(tmp_path / "run" / "predictions.png"))[:, :, ::-1].astype(int))
     assert sheets[0].shape == sheets[1].shape
     height, width = sheets[0].shape[:2]
-    assert width == 2 * SHEET_SIDE + 12 and height == SHEET_SIDE * 96 // 128 + 8
-    assert (sheets[0] != sheets[1]).any()
+    assert width == 2 * SHEET_SIDE + 12 and tall + 8 < height < 1.3 * tall
+    assert (sheets[0][: tall + 4] != sheets[1][: tall + 4]).any()
     stored = cv2.imread(str(tmp_path / "data" / "val2017" / "000000000101.jpg"))[:, :, ::-1]
-    shown = cv2.resize(sheets[1][4:-4, 4 : 4 + SHEET_SIDE].astype(np.uint8), (128, 96), interpolation=cv2.INTER_AREA)
+    first = sheets[1][4 : 4 + tall, 4 : 4 + SHEET_SIDE].astype(np.uint8)
+    shown = cv2.resize(first, (128, 96), interpolation=cv2.INTER_AREA)
     assert np.abs(shown.astype(int) - stored).mean() < 16, "the first image of the split"
+
+
+def test_the_sheet_says_what_was_found_and_what_frames_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **_: written.append(text))
+    validate(tmp_path, PredictionPictures(num_images=2, score_threshold=0.99))
+    assert set(NAMES) & set(written), "the annotated boxes' classes"
+    assert {"000000000101.jpg", "000000000102.jpg"} < set(written)
+    nothing = [text for text in written if text.startswith("no detection")]
+    assert len(nothing) == 2
+    assert all(re.fullmatch(r"no detection of 0\.99 or more \(best 0\.\d+\)", text) for text in nothing)
+    assert written[-2:] == ["dashed: annotated, class on white", "solid: detected, class and score (0.99 or more)"]
+    written.clear()
+    validate(tmp_path, PredictionPictures(num_images=2, score_threshold=0.0))
+    assert any(re.fullmatch(r"\d+ detections", text) for text in written)
+    assert set(written[-2:]) == set(NAMES), "the colours of the classes that were found"
 
 
 def test_tensorboard_gets_the_sheet(tmp_path: Path) -> None:

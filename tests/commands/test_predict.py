@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from pycocotools.coco import COCO
 
 from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
-from anchor_lightning.commands.predict import _reduced, picture_names
-from anchor_lightning.data.images import read_image
+from anchor_lightning.commands.predict import picture_names
+from anchor_lightning.data.images import read_image, reduced
 from anchor_lightning.task import DetectionTask
 from tests.made_data import draw, make_voc
 
@@ -118,7 +119,8 @@ def test_a_folder_gives_pictures_and_coco_files(checkpoint: Path, capsys: pytest
     assert images["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     assert {row["image_id"] for row in rows} == {1, 2, 3, 4} and all(row["score"] > 0.3 for row in rows)
     drawn, plain = read_image("out/a.png"), read_image("photos/a.PNG")
-    assert drawn.shape == plain.shape and (drawn != plain).any()
+    assert drawn.shape[1] == plain.shape[1] and (drawn[:96] != plain).any()
+    assert drawn.shape[0] > plain.shape[0] == 96, "a strip with the anchors"
     assert {path.name: path.stat().st_size for path in source.iterdir()} == sizes
     assert len(COCO("out/images.json").loadRes("out/predictions.json").anns) == len(rows)
     assert "in 4 images to out" in capsys.readouterr().out
@@ -130,7 +132,7 @@ def test_anchors_are_shown_only_when_asked_for(checkpoint: Path) -> None:
     for words in ([], ["--show_anchors"], ["--show_anchors", "true"], ["--show_anchors=false"]):
         predict("--source", "photos/a.png", *words)
         pictures.append(read_image("runs/version_0/predictions/a/a.png"))
-    assert (pictures[0] != pictures[1]).any()
+    assert pictures[0].shape == (96, 128, 3) != pictures[1].shape
     assert (pictures[1] == pictures[2]).all() and (pictures[0] == pictures[3]).all()
 
 
@@ -140,7 +142,32 @@ def test_category_ids_and_threshold_of_the_caller(tmp_path: Path) -> None:
     rows, images = predict("--source", "photos", "--score_threshold", "0.1", "--image_size", "[96, 64]")
     assert [category["id"] for category in images["categories"]] == [17, 18]
     assert {row["category_id"] for row in rows} <= {17, 18} and min(row["score"] for row in rows) < 0.3
+
+
+def test_where_nothing_is_found_it_says_which_threshold_would_find_something(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_images("photos", "a.png", "b.png")
     assert predict("--source", "photos", "--score_threshold", "0.99999")[0] == []
+    printed = capsys.readouterr().out
+    said = re.search(
+        r"No box scores above --score_threshold 0\.99999; the best scores (\S+)\. Give (.*) or less", printed
+    )
+    assert said is not None, printed
+    rows = predict("--source", "photos", *said[2].split())[0]
+    assert max(row["score"] for row in rows) == pytest.approx(float(said[1]), abs=1e-4)
+    assert "No box scores" not in capsys.readouterr().out
+
+
+def test_a_detector_that_is_sure_of_nothing_at_all(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = torch.load(checkpoint, weights_only=True)
+    weights = saved["state_dict"]
+    (bias,) = [name for name in weights if name.endswith("head.rest.bias")]
+    weights[bias] = weights[bias].reshape(5, -1).index_fill(1, torch.tensor([2]), -1e4).flatten()
+    torch.save(saved, checkpoint)
+    make_images("photos", "a.png")
+    assert predict("--source", "photos")[0] == []
+    assert "No box scores above --score_threshold 0.3, nor above 0.005. Was the detector" in capsys.readouterr().out
 
 
 def test_equal_names_of_several_folders_stay_apart(checkpoint: Path) -> None:
@@ -170,7 +197,8 @@ def test_broken_images_are_left_out_and_named(checkpoint: Path, capsys: pytest.C
     assert everything("out") == ["b.jpg", "c.jpg", "images.json", "predictions.json"]
     printed = capsys.readouterr().out
     assert "2 of 4 images cannot be read and were skipped:" in printed
-    assert "photos/a.jpg: the JPEG is truncated" in printed and "photos/d.png: cannot be read" in printed
+    assert "photos/a.jpg: the JPEG is truncated" in printed
+    assert "photos/d.png: cannot be read" in printed
     (source / "b.jpg").unlink()
     (source / "c.jpg").unlink()
     with pytest.raises(SystemExit, match=r"no image can be read \(0 of 2\), nothing was written\. photos/a\.jpg"):
@@ -198,7 +226,7 @@ def test_a_video_comes_back_annotated(checkpoint: Path) -> None:
 def test_a_frame_is_reduced_as_a_png_is() -> None:
     for size in ((96, 128), (127, 300), (128, 192), (300, 900), (1100, 1600)):
         draw(Path("a.png"), 0, size)
-        np.testing.assert_array_equal(_reduced(read_image("a.png"), SIZE), read_image("a.png", SIZE))
+        np.testing.assert_array_equal(reduced(read_image("a.png"), SIZE), read_image("a.png", SIZE))
 
 
 def test_a_video_that_fails_halfway_leaves_nothing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +256,23 @@ def test_a_video_without_frames_is_refused(checkpoint: Path, content: bytes | No
     assert not Path("out").exists()
 
 
+def test_a_video_shows_its_anchors(checkpoint: Path) -> None:
+    make_video("film.mp4")
+    _, images = predict("--source", "film.mp4", "--output", "out", "--show_anchors")
+    assert {image["height"] for image in images["images"]} == {96}
+    capture = cv2.VideoCapture("out/film.mp4")
+    for _ in range(5):
+        there, drawn = capture.read()
+        assert there and drawn.shape[0] > 130 and drawn.shape[1] == 128
+
+
+def test_what_is_no_image_is_named_with_what_is_read(checkpoint: Path) -> None:
+    Path("notes.txt").write_text("no image")
+    with pytest.raises(SystemExit, match=r"--source: notes\.txt is no image.* \.jpg, .*Videos .*\.mp4") as caught:
+        predict("--source", "notes.txt", "--output", "out")
+    assert "BytesIO" not in str(caught.value) and not Path("out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -244,7 +289,7 @@ def test_a_video_without_frames_is_refused(checkpoint: Path, content: bytes | No
         (["--source", "photos", "--image_size", "100"], "multiples of 32"),
         (["--source", "photos", "--image_size", "[64, 64, 64]"], "multiples of 32"),
         (["--source", "photos", "--device", "abacus"], "--device: abacus cannot be used"),
-        (["--source", "photos", "--ckpt_path", "none.ckpt"], "there is no file none.ckpt"),
+        (["--source", "photos", "--ckpt_path", "none.ckpt"], r"there is no file none\.ckpt"),
         (["--source", "photos", "--ckpt_path", "foreign.ckpt"], "not one of this project"),
         (["--source", "photos", "--ckpt_path", "other.ckpt"], "does not fit this version"),
     ],

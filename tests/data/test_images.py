@@ -142,6 +142,21 @@ def test_what_is_no_image_names_itself(tmp_path: Path, content: bytes) -> None:
             read(path)
 
 
+def test_what_is_no_image_is_said_in_our_words(tmp_path: Path) -> None:
+    cases = {
+        "a.txt": (b"hello", r"a\.txt is no image, or of a kind that is not read\. Give one of \.jpg, .*\.webp\."),
+        "a.png": (b"hello", r"a\.png: cannot be read as an image \(what is in it is no image\)"),
+        "b.png": (b"", r"b\.png: cannot be read as an image \(the file is empty\)"),
+        "c.jpg": (b"\xff\xd8\xff\xe0 no image", r"c\.jpg: cannot be read as an image"),
+    }
+    for name, (content, message) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        for read in (read_image, image_size_of):
+            with pytest.raises(ValueError, match=message) as caught:
+                read(tmp_path / name)
+            assert "BytesIO" not in str(caught.value) and "identify" not in str(caught.value)
+
+
 def test_a_truncated_png_is_an_error(tmp_path: Path) -> None:
     path = write_image(tmp_path / "part.png")
     path.write_bytes(path.read_bytes()[:-1000])
