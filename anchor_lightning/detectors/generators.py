@@ -1,0 +1,218 @@
+"""Anchor generators whose shapes are parameters, in the place of torchvision's stock ones.
+
+They place anchors that are constants, as the stock classes do and with the same numbers to the bit; what is to move the
+shapes asks for the same numbers with a gradient.
+
+Shape letters: A shapes over all levels, N anchors of an image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from anchor_lightning.anchors import AnchorShapes, clustering_weight_at
+
+
+class LevelShapes(AnchorShapes):
+    """The shapes of all levels of a detector, the first level's first, and how the clustering term fades.
+
+    Args:
+        start: Left, top, right, bottom of each shape about the point that it is placed at, (A, 4): exactly where
+            training starts.
+        num_per_level: Shapes of each level; their sum is A.
+        unit: Width and height of `start`'s unit in pixels of the network input; (1, 1) for pixels.
+        learn: False freezes the shapes.
+
+    Attributes:
+        clustering_start: λ of Eq. 11 at step 0.
+        clustering_steps: Training steps until λ is 0; 0 turns the term off.
+        step: Training forward passes so far. Kept in the state dict; set it yourself where a step is something else.
+    """
+
+    start: Tensor
+    unit: Tensor
+
+    def __init__(
+        self, start: Tensor, num_per_level: Sequence[int], unit: Sequence[float] = (1.0, 1.0), *, learn: bool = True
+    ) -> None:
+        start, pixels = start.detach().float().cpu(), torch.tensor([*unit, *unit], dtype=torch.float32)
+        super().__init__(len(start), (start[:, 2:] - start[:, :2]) * pixels[:2], learn=learn)
+        self.register_buffer("start", start.clone())
+        self.register_buffer("unit", pixels)
+        self.num_per_level = list(num_per_level)
+        self.clustering_start, self.clustering_steps, self.step = 1.0, 1500, 0
+        self._clustering_weight: float | None = None
+
+    @property
+    def clustering_weight(self) -> float:
+        """λ of Eq. 11 at `step`; one that was set holds until another is."""
+        if self._clustering_weight is not None:
+            return self._clustering_weight
+        return clustering_weight_at(self.step, self.clustering_start, self.clustering_steps)
+
+    @clustering_weight.setter
+    def clustering_weight(self, weight: float) -> None:
+        self._clustering_weight = weight
+
+    def cells(self) -> Tensor:
+        """(A, 4) as `start`, of the shapes as they are now; a gradient flows to `log_wh`.
+
+        While the shapes have not moved these are the numbers of `start` to the bit, which exp(log) would not be.
+        """
+        growth = (self.start[:, 2:] - self.start[:, :2]) / 2 * torch.expm1(self.log_wh - self.initial_log_wh)
+        return self.start + torch.cat([-growth, growth], 1)
+
+    @torch.no_grad()
+    def set_initial(self, wh: Tensor) -> None:
+        """Starts the shapes at `wh`, (A, 2) in pixels of the network input, about the same points as before."""
+        super().set_initial(wh)
+        if hasattr(self, "start"):
+            centre, half = (self.start[:, :2] + self.start[:, 2:]) / 2, wh.to(self.start) / self.unit[:2] / 2
+            self.start.copy_(torch.cat([centre - half, centre + half], 1))
+
+    def get_extra_state(self) -> dict[str, int]:
+        """`step`, for the state dict."""
+        return {"step": self.step}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Takes `step` from a state dict."""
+        self.step = state["step"]
+
+
+class LearnableAnchors(nn.Module):
+    """What both learnable generators add to the stock ones."""
+
+    shapes: LevelShapes
+    _num_positions: list[int]
+
+    def stock(self) -> nn.Module:
+        """A stock generator with the shapes as they are now."""
+        raise NotImplementedError
+
+    def spread(self, of_shape: Tensor) -> Tensor:
+        """Values of the (A, K) shapes for each of the N anchors of an image, (N, K), in the generator's order."""
+        levels = of_shape.split(self.shapes.num_per_level)
+        return torch.cat([level.repeat(num, 1) for level, num in zip(levels, self._num_positions, strict=True)])
+
+    def moving_cells(self) -> Tensor:
+        """(A, 4) zeros that carry the gradient of the placed anchors' sides, in pixels, to the shapes."""
+        cells = self.shapes.cells() * self.shapes.unit
+        return cells - cells.detach()
+
+    def with_gradient(self, anchors: Sequence[Tensor]) -> list[Tensor]:
+        """The anchors of each image, (N, 4), with the same values and a gradient to the shapes."""
+        zeros = self.spread(self.moving_cells())
+        return [anchors_of_image + zeros for anchors_of_image in anchors]
+
+    def targets_with_gradient(self, targets: Sequence[Tensor], coder_weights: Sequence[float]) -> list[Tensor]:
+        """The regression targets of each image, (N, 4), with the same values and a gradient to the shapes.
+
+        With t_x = k_x (g_x - a_x) / w and t_w = k_w log(g_w / w): ∂t_x/∂log w = -t_x and ∂t_w/∂log w = -k_w. (Going
+        back through the coder would give NaN for the anchors without a box, whose target is log 0.)
+        """
+        zeros = self.spread(self.shapes.log_wh - self.shapes.log_wh.detach()).repeat(1, 2)  # (N, 4)
+        scale = torch.tensor(coder_weights[2:], device=zeros.device)
+        return [t - torch.cat([t[:, :2], scale.expand(len(t), 2)], 1) * zeros for t in targets]
+
+    def clustering(self, log_ratio: Tensor) -> Tensor:
+        """λ times Eq. 11-12 over the positive anchors, and counts the step.
+
+        Args:
+            log_ratio: (P, 2) log of box size over anchor size for the positive anchors, with a gradient to the shapes.
+        """
+        weight = self.shapes.clustering_weight
+        self.shapes.step += 1
+        # Without boxes and once λ is 0 the gradient is zeros, not None: DDP would wait for it for ever.
+        return weight * log_ratio.square().sum() / (2 * max(1, len(log_ratio)))
+
+
+class LearnableAnchorGenerator(LearnableAnchors, AnchorGenerator):
+    """`AnchorGenerator` whose shapes are parameters; made by `make_anchors_learnable`."""
+
+    def __init__(self, stock: AnchorGenerator, learn: bool) -> None:
+        super().__init__(stock.sizes, stock.aspect_ratios)
+        cells = [cell.detach().float().cpu() for cell in stock.cell_anchors]
+        self.shapes = LevelShapes(torch.cat(cells), [len(cell) for cell in cells], learn=learn)
+        self._num_positions = []
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Takes the shapes as they are now. Never below float32: bfloat16 rounds a side of 300 to 2 pixels."""
+        cells = self.shapes.cells().detach().to(dtype=torch.promote_types(dtype, torch.float32), device=device)
+        self.cell_anchors = list(cells.split(self.shapes.num_per_level))
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """The anchors of each image, (N, 4), without gradient."""
+        self._num_positions = [math.prod(map_.shape[-2:]) for map_ in feature_maps]
+        anchors: list[Tensor] = super().forward(image_list, feature_maps)
+        return anchors
+
+    def stock(self) -> AnchorGenerator:
+        """A stock generator with the shapes as they are now."""
+        generator = AnchorGenerator(self.sizes, self.aspect_ratios)
+        generator.cell_anchors = [c.clone() for c in self.shapes.cells().detach().split(self.shapes.num_per_level)]
+        return generator
+
+
+class LearnableDefaultBoxes(LearnableAnchors, DefaultBoxGenerator):
+    """`DefaultBoxGenerator` (SSD) whose shapes are parameters; made by `make_anchors_learnable`.
+
+    Args:
+        stock: The generator to replace.
+        size: Width and height of the network input in pixels, which SSD fixes; its boxes are shares of it.
+        learn: False freezes the shapes.
+    """
+
+    def __init__(self, stock: DefaultBoxGenerator, size: tuple[int, int], learn: bool) -> None:
+        super().__init__(stock.aspect_ratios, scales=stock.scales, steps=stock.steps, clip=stock.clip)
+        pairs = torch.cat([pair.detach().float().cpu() for pair in stock._wh_pairs])
+        half = (pairs.clamp(0, 1) if self.clip else pairs) / 2
+        self.shapes = LevelShapes(
+            torch.cat([-half, half], 1), [len(pair) for pair in stock._wh_pairs], (size[0], size[1]), learn=learn
+        )
+        self._num_positions = []
+        self._cache: tuple[Any, Tensor, Tensor] | None = None
+        # The logarithms that the shapes were made with: a GPU's may round otherwise, and would move them.
+        self._limits: list[float] = self.shapes.unit[:2].log().tolist()
+
+    def pairs(self) -> Tensor:
+        """(A, 2) width and height of the shapes as shares of the network input, clipped as the stock class does."""
+        cells = self.shapes.cells().detach()
+        pairs = cells[:, 2:] - cells[:, :2]
+        return pairs.clamp(0, 1) if self.clip else pairs
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """The default boxes of each image, (N, 4) in pixels, without gradient."""
+        if self.clip and self.training:
+            with torch.no_grad():  # a shape beyond the image would be clipped and get no gradient that brings it back
+                for side, limit in zip(self.shapes.log_wh.unbind(1), self._limits, strict=True):
+                    side.clamp_(max=limit)
+        centres, size = self._centres(image_list, feature_maps)
+        half = 0.5 * self.spread(self.pairs())
+        boxes = torch.cat([(centres - half) * size, (centres + half) * size], -1)
+        return [boxes for _ in image_list.image_sizes]
+
+    def _centres(self, image_list: ImageList, feature_maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """(N, 2) centres as shares of the network input, and its width and height; made once for a size."""
+        grid_sizes = [tuple(map_.shape[-2:]) for map_ in feature_maps]
+        self._num_positions = [height * width for height, width in grid_sizes]
+        height, width = image_list.tensors.shape[-2:]
+        dtype = torch.promote_types(feature_maps[0].dtype, torch.float32)
+        key = (grid_sizes, height, width, dtype, feature_maps[0].device)
+        if self._cache is None or self._cache[0] != key:
+            place: Any = super()._grid_default_boxes
+            boxes: Tensor = place(grid_sizes, [height, width], dtype=dtype).to(feature_maps[0].device)
+            self._cache = (key, boxes[:, :2], torch.tensor([width, height], device=boxes.device))
+        return self._cache[1:]
+
+    def stock(self) -> DefaultBoxGenerator:
+        """A stock generator with the shapes as they are now."""
+        generator = DefaultBoxGenerator(self.aspect_ratios, scales=self.scales, steps=self.steps, clip=self.clip)
+        generator._wh_pairs = [pair.clone() for pair in self.pairs().cpu().split(self.shapes.num_per_level)]
+        return generator
