@@ -1,0 +1,332 @@
+"""Recall of proposals against pycocotools' class-agnostic evaluation, by hand, and over two ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+
+from anchor_lightning.metrics import ProposalRecall
+from anchor_lightning.structures import GroundTruth
+
+from .scenes import random_scene, truth
+
+Proposals = tuple[Tensor, Tensor]
+BOX = [10.0, 10.0, 50.0, 50.0]
+ELSEWHERE = [100.0, 100.0, 140.0, 140.0]
+FAR = [300.0, 300.0, 310.0, 310.0]
+HARD_TIMEOUT = 120.0  # seconds for two processes to start, import torch and finish
+# What each of two ranks updates, by image id. Of nine images the last is never updated.
+SHARDS: dict[str, tuple[Sequence[int], Sequence[int]]] = {
+    "uneven": ([1, 3, 5, 7, 8], [2, 4, 6]),
+    "unsorted": ([6, 4, 2], [8, 7, 1, 5, 3]),
+    "one on each": ([2], [7]),
+    "nothing on rank 1": ([1, 2, 3, 4, 5, 6, 7, 8], []),
+    "nothing on rank 0": ([], [1, 2, 3, 4, 5, 6, 7, 8]),
+    "padded": ([1, 3, 5, 7], [2, 4, 6, 8, 1]),
+    "everything twice": ([1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1]),
+    "nothing anywhere": ([], []),
+}
+
+
+def proposed(boxes: Sequence[Sequence[float]], scores: Sequence[float]) -> Proposals:
+    return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(scores, dtype=torch.float32)
+
+
+def scene(seed: int, **options: int) -> tuple[list[GroundTruth], dict[int, Proposals]]:
+    """A random scene of `scenes.py` without the detections' classes; images without an entry propose nothing."""
+    truths, detections = random_scene(seed, **options)
+    proposals = {record.image_id: proposed([], []) for record in truths}
+    return truths, proposals | {i: (found.boxes_xyxy, found.scores) for i, found in detections.items()}
+
+
+def crowded_scene(seed: int, num_images: int, num_proposals: int) -> tuple[list[GroundTruth], dict[int, Proposals]]:
+    """Boxes of all sizes; a fifth of the proposals lies near them, at any score, the rest anywhere."""
+    rng = np.random.default_rng(seed)
+    truths, proposals = [], {}
+    for image_id in range(1, num_images + 1):
+        count = int(rng.poisson(7)) + 1
+        left_top, wh = rng.uniform(0, 400, (count, 2)), np.exp(rng.normal(4, 0.9, (count, 2)))
+        boxes = np.concatenate([left_top, left_top + wh], 1)
+        truths.append(truth(image_id, boxes.tolist(), rng.integers(0, 80, count).tolist(), rng.random(count) < 0.1))
+        found = np.concatenate(
+            [rng.uniform(0, 500, (num_proposals, 2)), np.exp(rng.normal(4, 1, (num_proposals, 2)))], 1
+        )
+        found[:, 2:] += found[:, :2]
+        near = rng.integers(0, count, num_proposals // 5)
+        found[: len(near)] = boxes[near] + rng.normal(0, 0.1, (len(near), 4)) * np.tile(wh[near], (1, 2))
+        found[:, 2:] = np.maximum(found[:, 2:], found[:, :2])
+        proposals[image_id] = proposed(found.tolist(), rng.normal(0, 3, num_proposals).tolist())
+    return truths, proposals
+
+
+def recall(
+    truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals], top: Sequence[int] = (50, 100, 300, 1000)
+) -> dict[str, float]:
+    metric = ProposalRecall(truths, top)
+    metric.update(list(proposals), list(proposals.values()))
+    return metric.compute()
+
+
+def pycocotools_recall(
+    truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals], top: Sequence[int]
+) -> dict[str, float]:
+    """COCO's own evaluation of all images at once, with every truth in its class and classes off."""
+    classes = sorted({int(label) for record in truths for label in record.labels} | {0})
+    annotations, results = [], []
+    for record in truths:
+        for k, (x1, y1, x2, y2) in enumerate(record.boxes_xyxy.tolist()):
+            annotation = {"image_id": record.image_id, "category_id": int(record.labels[k])}
+            annotation |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": float(record.area[k])}
+            annotations.append({**annotation, "id": len(annotations) + 1, "iscrowd": int(record.ignore[k])})
+    for image_id, (boxes, scores) in proposals.items():
+        for (x1, y1, x2, y2), score in zip(boxes.tolist(), scores.tolist(), strict=True):
+            result = {"image_id": image_id, "category_id": classes[0], "score": score, "iscrowd": 0}
+            result |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+            results.append({**result, "id": len(results) + 1})
+    datasets = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        for rows in (annotations, results):
+            datasets.append(COCO())
+            datasets[-1].dataset = {
+                "images": [{"id": record.image_id} for record in truths],
+                "categories": [{"id": label} for label in classes],
+                "annotations": rows,
+            }
+            datasets[-1].createIndex()
+        evaluation = COCOeval(*datasets, "bbox")
+        evaluation.params.useCats, evaluation.params.maxDets = 0, list(top)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    of_all_sizes = evaluation.eval["recall"][:, 0, 0]  # thresholds, limits
+    if (of_all_sizes == -1).all():
+        return {}
+    expected = {f"ar_{limit}": float(of_all_sizes[:, i].mean()) for i, limit in enumerate(top)}
+    return expected | {f"recall_iou50_{limit}": float(of_all_sizes[0, i]) for i, limit in enumerate(top)}
+
+
+def assert_is_pycocotools(
+    truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals], top: Sequence[int] = (50, 100, 300, 1000)
+) -> dict[str, float]:
+    result, expected = recall(truths, proposals, top), pycocotools_recall(truths, proposals, top)
+    assert list(result) == list(expected)
+    assert result == pytest.approx(expected, abs=1e-12)
+    return result
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_images=st.integers(1, 6),
+    num_classes=st.integers(1, 4),
+    scale=st.sampled_from([5, 10, 20, 40]),
+    backwards=st.booleans(),
+)
+def test_equals_pycocotools_on_random_scenes_with_crowds_and_ties(
+    seed: int, num_images: int, num_classes: int, scale: int, backwards: bool
+) -> None:
+    truths, proposals = scene(seed, num_images=num_images, num_classes=num_classes, scale=scale)
+    assert_is_pycocotools(truths[::-1] if backwards else truths, proposals, top=(1, 2, 5, 10))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_pycocotools_on_a_thousand_proposals_an_image(seed: int) -> None:
+    result = assert_is_pycocotools(*crowded_scene(seed, num_images=3, num_proposals=1200))
+    recalls = [result[f"ar_{limit}"] for limit in (50, 100, 300, 1000)]
+    assert recalls == sorted(set(recalls)), "each limit should matter in this scene"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_pycocotools_with_hundreds_of_ties(seed: int) -> None:
+    assert_is_pycocotools(*scene(seed, num_images=4, scale=30, max_boxes=30, max_found=700))
+
+
+def test_perfect_proposals_score_one_at_every_limit() -> None:
+    truths = [truth(1, [BOX, ELSEWHERE], [0, 1]), truth(2, [FAR], [7])]
+    result = recall(truths, {1: proposed([BOX, ELSEWHERE], [0.1, 0.2]), 2: proposed([FAR], [-3.0])})
+    assert list(result) == [f"{kind}_{limit}" for kind in ("ar", "recall_iou50") for limit in (50, 100, 300, 1000)]
+    assert set(result.values()) == {1.0}
+
+
+def test_an_overlap_on_a_threshold_reaches_it() -> None:
+    # IoU 60 / 100 = 0.6 reaches 0.5, 0.55 and 0.6: three of ten thresholds.
+    result = recall([truth(1, [[0, 0, 10, 10]], [0])], {1: proposed([[0, 0, 6, 10]], [0.5])}, top=[50])
+    assert result == pytest.approx({"ar_50": 0.3, "recall_iou50_50": 1.0}, abs=1e-12)
+
+
+def test_only_the_best_proposals_of_each_image_count_by_hand() -> None:
+    # By score: elsewhere, nothing, the box. One of three truths is found by the best one, and by two; two by three.
+    truths = [truth(1, [BOX, ELSEWHERE], [0, 0]), truth(2, [FAR], [0])]
+    proposals = {1: proposed([BOX, ELSEWHERE, FAR], [0.1, 0.9, 0.5]), 2: proposed([], [])}
+    result = recall(truths, proposals, top=[3, 1, 2])
+    assert list(result) == ["ar_1", "ar_2", "ar_3", "recall_iou50_1", "recall_iou50_2", "recall_iou50_3"]
+    assert list(result.values()) == pytest.approx([1 / 3, 1 / 3, 2 / 3] * 2, abs=1e-12)
+
+
+def test_a_truth_is_found_once_and_a_second_proposal_goes_to_the_next_best() -> None:
+    # Both proposals overlap the first truth most (IoU 1). The second has 0.6 with the other truth: 3 of 10 thresholds.
+    truths = [truth(1, [[0, 0, 40, 40], [0, 10, 40, 50]], [0, 1])]
+    result = recall(truths, {1: proposed([[0, 0, 40, 40]] * 2, [0.9, 0.8])}, top=[1, 2])
+    expected = {"ar_1": 0.5, "ar_2": (1 + 0.3) / 2, "recall_iou50_1": 0.5, "recall_iou50_2": 1.0}
+    assert result == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("labels", "expected"), [([0, 1], (3 * 2 + 7) / 20), ([1, 0], 10 / 20)])
+def test_of_truths_overlapped_alike_the_last_class_is_taken(labels: list[int], expected: float) -> None:
+    # The best proposal has IoU 0.6 with both truths, the second is the first truth: found only where that is left free.
+    truths = [truth(1, [[0, 0, 40, 40], [0, 20, 40, 60]], labels)]
+    proposals = {1: proposed([[0, 10, 40, 50], [0, 0, 40, 40]], [0.9, 0.8])}
+    assert assert_is_pycocotools(truths, proposals)["ar_50"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_classes_and_sizes_do_not_matter() -> None:
+    huge = [0.0, 0.0, 2e5, 2e5]  # beyond COCO's 1e5^2
+    truths = [truth(1, [BOX, ELSEWHERE, huge], [5, 79, 0])]
+    assert recall(truths, {1: proposed([BOX, huge], [0.5, 0.4])}, top=[50])["ar_50"] == pytest.approx(2 / 3, abs=1e-12)
+
+
+def test_crowds_need_not_be_found_and_take_no_proposal_away() -> None:
+    truths = [truth(1, [BOX, ELSEWHERE, BOX], [0, 0, 1], ignore=[True, False, False]), truth(2, [BOX], [0], [True])]
+    proposals = {1: proposed([BOX], [0.9]), 2: proposed([], [])}
+    assert assert_is_pycocotools(truths, proposals)["ar_50"] == pytest.approx(0.5, abs=1e-12)
+
+
+def test_equal_scores_keep_their_order() -> None:
+    for boxes, expected in (([BOX, FAR], 1.0), ([FAR, BOX], 0.0)):
+        assert recall([truth(1, [BOX], [0])], {1: proposed(boxes, [0.5, 0.5])}, top=[1])["ar_1"] == expected
+
+
+def test_without_truth_there_are_no_numbers_and_without_proposals_zeros() -> None:
+    for truths in ([], [truth(1, [], [])], [truth(1, [BOX], [0], ignore=[True])]):
+        assert recall(truths, {record.image_id: proposed([BOX], [0.5]) for record in truths}) == {}
+    assert set(recall([truth(1, [BOX], [0])], {1: proposed([], [])}).values()) == {0.0}
+
+
+def test_images_never_updated_are_left_out_and_reset_forgets() -> None:
+    metric = ProposalRecall([truth(i, [BOX], [0]) for i in (1, 2, 3)], [50])
+    assert metric.compute() == {}
+    metric.update(torch.tensor([1]), [proposed([BOX], [0.5])])
+    assert metric.compute()["ar_50"] == 1
+    metric.update([3], [proposed([], [])])
+    assert metric.compute()["ar_50"] == 0.5
+    metric.reset()
+    assert metric.compute() == {}
+
+
+def test_an_image_counts_once_and_keeps_its_first_proposals() -> None:
+    metric = ProposalRecall([truth(1, [BOX], [0])], [50])
+    metric.update([1, 1], [proposed([BOX], [0.5]), proposed([], [])])
+    metric.update([1], [proposed([], [])])
+    assert metric.compute()["ar_50"] == 1
+
+
+def test_proposals_in_half_precision_and_with_gradients_are_read() -> None:
+    boxes, scores = proposed([BOX, FAR], [0.25, 0.5])
+    half = (boxes.bfloat16().requires_grad_(), scores.half())
+    assert recall([truth(1, [BOX], [0])], {1: half}, top=[1, 2])["ar_2"] == 1
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", [0, 1])
+def test_proposals_that_are_not_finite_are_rejected_by_image(field: int, bad: float) -> None:
+    metric = ProposalRecall([truth(i, [BOX], [0]) for i in (41, 42)])
+    broken = proposed([BOX, BOX], [0.5, 0.4])
+    broken[field][1] = bad
+    with pytest.raises(ValueError, match=rf"image 42: {('boxes_xyxy', 'scores')[field]} holds NaN or infinity"):
+        metric.update([41, 42], [proposed([BOX], [0.5]), broken])
+    assert metric.compute() == {}, "a refused batch leaves nothing behind"
+
+
+def test_bad_updates_are_refused() -> None:
+    metric = ProposalRecall([truth(1, [BOX], [0])])
+    with pytest.raises(ValueError, match=r"unknown image ids \[7, 9\]"):
+        metric.update([1, 9, 7], [proposed([], [])] * 3)
+    with pytest.raises(ValueError, match="2 image ids, but the proposals of 1"):
+        metric.update([1, 1], [proposed([], [])])
+    for boxes, scores in ((torch.zeros(2, 4), torch.zeros(3)), (torch.zeros(2, 5), torch.zeros(2))):
+        with pytest.raises(ValueError, match="proposals of image 1: boxes "):
+            metric.update([1], [(boxes, scores)])
+    with pytest.raises(ValueError, match="proposals of image 1: boxes "):
+        metric.update([1], [(torch.zeros(4), torch.tensor(0.5))])
+
+
+@pytest.mark.parametrize("top", [[], [50, 50], [0, 50], [-1]])
+def test_bad_limits_are_refused(top: list[int]) -> None:
+    with pytest.raises(ValueError, match="top must hold limits"):
+        ProposalRecall([], top)
+
+
+def test_bad_truths_are_refused() -> None:
+    for truths, message in (
+        ([truth(0, [BOX], [0])], "id 0: ids must start at 1"),
+        ([truth(3, [BOX], [0]), truth(3, [], [])], "id 3 occurs twice"),
+        ([truth(3, [[0, 0, math.nan, 5]], [0])], "image 3: boxes_xyxy or area"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ProposalRecall(truths)
+
+
+def test_nothing_is_printed_logged_or_warned_of(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recall([truth(1, [BOX], [0]), truth(2, [], [])], {1: proposed([BOX] * 60, [0.5] * 60), 2: proposed([], [])})
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def evaluate(image_ids: Sequence[int]) -> dict[str, float]:
+    truths, proposals = scene(11, num_images=9)
+    metric = ProposalRecall(truths, [2, 10])
+    for image_id in image_ids:
+        metric.update([image_id], [proposals[image_id]])
+    return metric.compute()
+
+
+def _rank(rank: int, folder: Path) -> None:
+    """One of two processes: every case of SHARDS, then copies of an image that differ."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", (folder / "store").as_uri(), timedelta(seconds=60), world_size=2, rank=rank)
+    results = {name: evaluate(shards[rank]) for name, shards in SHARDS.items()}
+    metric = ProposalRecall([truth(1, [BOX], [0])], [50])
+    metric.update([1], [proposed([BOX] if rank == 0 else [], [0.5] if rank == 0 else [])])
+    results["the lowest rank's copy"] = metric.compute()
+    (folder / f"{rank}.json").write_text(json.dumps(results))
+    dist.destroy_process_group()
+
+
+def test_two_ranks_equal_one_to_the_digit(tmp_path: Path) -> None:
+    context = mp.spawn(_rank, (tmp_path,), nprocs=2, join=False)
+    deadline = time.monotonic() + HARD_TIMEOUT
+    try:
+        while not context.join(timeout=1):
+            assert time.monotonic() < deadline, "the two ranks hang"
+    finally:
+        for process in context.processes:
+            process.kill()
+    for rank in range(2):
+        results = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert results.pop("the lowest rank's copy") == {"ar_50": 1.0, "recall_iou50_50": 1.0}
+        for name, shards in SHARDS.items():
+            assert results[name] == evaluate(sorted({*shards[0], *shards[1]})), name
+        assert 0 < results["uneven"]["ar_2"] < results["uneven"]["ar_10"] and results["nothing anywhere"] == {}
