@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, WeightAveraging
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNetHead
+
+from anchor_lightning import LearnAnchors, anchor_shapes
+from tests.callbacks.clients import (
+    STEPS,
+    Client,
+    LateClient,
+    PartClient,
+    SGDClient,
+    keeps_shapes,
+    loader,
+    trainer,
+)
+from tests.made_detectors import make_detector, make_images
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOC = REPOSITORY / "docs" / "your_detector.md"
+
+
+def predictions(model: Any) -> list[torch.Tensor]:
+    with torch.no_grad():
+        found = model.eval()(make_images(seed=9))
+    return [value for image in found for value in image.values()]
+
+
+def assert_equal(some: list[torch.Tensor], others: list[torch.Tensor]) -> None:
+    assert len(some) == len(others) and all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+
+
+def fit(
+    folder: Path, client: Any, *callbacks: Any, learn: LearnAnchors | None = None, batches: int = STEPS, **options: Any
+) -> Any:
+    made = trainer(folder, *callbacks, learn or LearnAnchors(), **options)
+    made.fit(client, loader(batches))
+    return made
+
+
+def area_of(log_wh: torch.Tensor) -> float:
+    return float(log_wh.detach().double().exp().prod(1).sum())
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "groups"),
+    [
+        (Client, "retinanet", ["pg1", "anchors"]),
+        (Client, "ssd", ["pg1", "anchors"]),
+        (SGDClient, "fpn", ["pg1", "pg2", "anchors"]),
+        (SGDClient, "c4", ["pg1", "pg2", "anchors"]),
+        (PartClient, "retinanet", ["pg1", "pg2", "anchors"]),
+    ],
+)
+def test_somebody_elses_module(tmp_path: Path, make: type[Client], kind: str, groups: list[str]) -> None:
+    client, stock = make(kind), make(kind)
+    seen: list[Any] = []
+    made = fit(tmp_path, client, keeps_shapes(seen, lambda module: anchor_shapes(module.model).wh))
+    optimizer = made.optimizers[0]
+    name = type(optimizer).__name__
+    own = optimizer.param_groups[-1]
+    assert [len(own["params"]), own["weight_decay"], own["name"]] == [1, 0.0, "anchors"]
+    others = {id(p) for group in optimizer.param_groups[:-1] for p in group["params"]}
+    assert id(own["params"][0]) not in others and len(optimizer.param_groups) == len(groups)
+    if make is not PartClient:
+        assert all(group["weight_decay"] == 0.1 for group in optimizer.param_groups[:-1])
+    assert not torch.equal(seen[0], seen[-1]), "the shapes learn"
+
+    assert type(client.model) is type(stock.model) and client.state_dict().keys() == stock.state_dict().keys()
+    assert [type(a) for a in client.modules()] == [type(b) for b in stock.modules()]
+    assert "configure_optimizers" not in client.__dict__ and "on_load_checkpoint" not in client.__dict__
+
+    run = Path(made.logger.log_dir)
+    with (run / "metrics.csv").open() as file:
+        columns = next(csv.reader(file))
+    for column in ("anchors/0/w", "anchors/1/h", "anchors/lambda", *(f"lr-{name}/{group}" for group in groups)):
+        assert column in columns
+    rows = list(csv.DictReader((run / "anchors.csv").open()))
+    assert {row["step"] for row in rows} == {"0", str(STEPS)} and len(rows) == 2 * len(seen[0])
+    assert (run / "anchors.png").exists() and (run / "trajectory.png").exists()
+
+    plain = make.load_from_checkpoint(run / "frozen.ckpt", weights_only=True)
+    cells = torch.load(run / "cell_anchors.pt", weights_only=True)
+    host = plain.model.rpn if hasattr(plain.model, "rpn") else plain.model
+    setattr(host.anchor_generator, "_wh_pairs" if kind == "ssd" else "cell_anchors", cells)
+    assert_equal(predictions(plain.model), predictions(client.model))
+
+
+def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
+    # One batch an epoch and LambdaLR: Lightning itself repeats batches of longer ones, and rounds under OneCycleLR.
+    whole = SGDClient()
+    fit(tmp_path, whole, learn=LearnAnchors(lr_mult=5), batches=1)
+    broken = SGDClient(fails_at=4)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        fit(tmp_path, broken, ModelCheckpoint(save_last=True), learn=LearnAnchors(lr_mult=5), batches=1)
+    assert predictions(broken.model) and "configure_optimizers" not in broken.__dict__
+    assert not broken.model.transform._forward_hooks
+    last = next((tmp_path / "lightning_logs" / "version_1").rglob("last.ckpt"))
+
+    resumed = SGDClient()
+    learn = LearnAnchors(lr_mult=5)
+    again = trainer(tmp_path, learn)
+    again.fit(resumed, loader(1), ckpt_path=str(last))
+    assert_equal(list(whole.state_dict().values()), list(resumed.state_dict().values()))
+    assert_equal(whole.model.anchor_generator.cell_anchors, resumed.model.anchor_generator.cell_anchors)
+    assert next(iter(learn.state_dict()["steps"])) == 0, "the history goes on"
+
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*log_wh"):
+        Client.load_from_checkpoint(last)
+    with pytest.raises(ValueError, match="not of a training with LearnAnchors"):
+        trainer(tmp_path, LearnAnchors()).fit(
+            Client(), loader(), ckpt_path=next(Path(again.logger.log_dir).glob("frozen.ckpt"))
+        )
+
+
+def test_best_checkpoint_brings_its_own_anchors(tmp_path: Path) -> None:
+    client = Client()
+    best = ModelCheckpoint(monitor="loss_anchor_clustering", mode="min", every_n_train_steps=1, save_top_k=-1)
+    made = trainer(tmp_path, LearnAnchors(), best)
+    made.fit(client, loader())
+    at_end = client.area()
+    early = next(path for path in Path(best.dirpath).iterdir() if "step=2" in path.name)
+    saved = torch.load(early)["state_dict"]["model.anchor_generator.shapes.log_wh"]
+    for _ in range(2):
+        of_early = made.test(client, loader(), ckpt_path=early, verbose=False)[0]["area"]
+        assert of_early == pytest.approx(area_of(saved), rel=1e-5) and of_early != at_end
+        assert type(client.model.anchor_generator) is AnchorGenerator and type(client.model.head) is RetinaNetHead
+    new = trainer(tmp_path, LearnAnchors())
+    assert new.test(Client(), loader(), ckpt_path=early, verbose=False)[0]["area"] == of_early
+    run = Path(made.logger.log_dir)
+    frozen = new.test(Client(), loader(), ckpt_path=run / "frozen.ckpt", verbose=False)[0]["area"]
+    assert frozen == pytest.approx(at_end, rel=1e-6)
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        trainer(tmp_path).test(Client(), loader(), ckpt_path=early, verbose=False)
+
+    kept = torch.load(best.best_model_path)["state_dict"]["model.anchor_generator.shapes.log_wh"]
+    cells = torch.cat(torch.load(run / "cell_anchors-best.pt"))
+    torch.testing.assert_close(cells[:, 2:] - cells[:, :2], kept.exp())
+    Client.load_from_checkpoint(run / "frozen-best.ckpt")
+    made.save_checkpoint(tmp_path / "after.ckpt")
+    assert new.test(Client(), loader(), ckpt_path=tmp_path / "after.ckpt", verbose=False)[0]["area"] == of_early
+    stock = torch.load(tmp_path / "after.ckpt")
+    torch.save({key: value for key, value in stock.items() if key != "cell_anchors"}, tmp_path / "stock.ckpt")
+    with pytest.raises(ValueError, match="holds no anchors"):
+        new.test(client, loader(), ckpt_path=tmp_path / "stock.ckpt", verbose=False)
+
+
+def test_a_second_fit_goes_on_from_the_first(tmp_path: Path) -> None:
+    client, learn = Client(), LearnAnchors("identical")
+    fit(tmp_path, client, learn=learn)
+    learned = client.area()
+    seen: list[float] = []
+    fit(tmp_path, client, keeps_shapes(seen, lambda m: area_of(anchor_shapes(m.model).log_wh)), learn=learn)
+    assert seen[0] == pytest.approx(learned, rel=1e-5)
+
+
+def test_rate_multiplier_holds_under_a_schedule_that_sets_the_rate(tmp_path: Path) -> None:
+    moves = []
+    for lr_mult in (1.0, 8.0):
+        client = Client()
+        seen: list[Any] = []
+        keep = keeps_shapes(seen, lambda module: anchor_shapes(module.model).log_wh.detach().clone())
+        made = fit(tmp_path, client, keep, learn=LearnAnchors(lr_mult=lr_mult), max_steps=2)
+        moves.append(seen[1] - seen[0])
+        assert made.optimizers[0].param_groups[0]["lr"] == made.optimizers[0].param_groups[1]["lr"]
+    torch.testing.assert_close(moves[1], 8 * moves[0], rtol=1e-4, atol=1e-6)
+
+
+def test_late_detector_accumulation_and_bf16(tmp_path: Path) -> None:
+    client, seen = LateClient(), []
+    keep = keeps_shapes(seen, lambda module: (anchor_shapes(module.model).step, anchor_shapes(module.model).log_wh))
+    options: dict[str, Any] = {"max_steps": 3, "accumulate_grad_batches": 2, "precision": "bf16-mixed"}
+    made = trainer(tmp_path, LearnAnchors(clustering_steps=4, every_n_steps=1), keep, **options)
+    made.fit(client, loader())
+    assert [step for step, _ in seen] == [0, 0, 1, 1, 2, 2] and seen[0][1].dtype == torch.float32
+    with (Path(made.logger.log_dir) / "metrics.csv").open() as file:
+        weights = [float(row["anchors/lambda"]) for row in csv.DictReader(file) if row["anchors/lambda"]]
+    assert weights == [1.0, 0.75, 0.5, 0.25]
+    assert client.area() != Client().area()
+
+
+def test_what_cannot_work_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    nothing = Client()
+    nothing.model = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="Client holds no torchvision detector"):
+        fit(tmp_path, nothing)
+    twins = Client()
+    twins.teacher = make_detector("retinanet")
+    with pytest.raises(ValueError, match=r"several torchvision detectors \(model, teacher\)"):
+        fit(tmp_path, twins)
+    fit(tmp_path, twins, learn=LearnAnchors(detector="model"), max_steps=1)
+    with pytest.raises(ValueError, match="called student"):
+        fit(tmp_path, Client(), learn=LearnAnchors(detector="student"))
+    with pytest.raises(ValueError, match="needs boxes_wh"):
+        fit(tmp_path, Client(), learn=LearnAnchors("kmeans"))
+    with pytest.raises(ValueError, match="before WeightAveraging"):
+        fit(tmp_path, Client(), WeightAveraging())
+    with pytest.raises(ValueError, match="strategy='ddp'"):
+        LearnAnchors().setup(trainer(tmp_path, strategy="ddp_spawn"), Client(), "fit")
+    with pytest.raises(ValueError, match="every_n_steps"):
+        LearnAnchors(every_n_steps=0)
+
+
+def test_weight_averaging_behind_it(tmp_path: Path) -> None:
+    client = Client()
+    made = trainer(tmp_path, LearnAnchors(), WeightAveraging())
+    made.fit(client, loader())
+    assert type(client.model.anchor_generator) is AnchorGenerator
+    assert any(isinstance(callback, LearningRateMonitor) for callback in made.callbacks)
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_hold_the_same_shapes(tmp_path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, str(Path(__file__).with_name("clients.py")), str(tmp_path)]
+    subprocess.run(command, env=environment, timeout=280, check=True)
+    one, two = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    assert_equal(one.pop("cells"), two.pop("cells"))
+    assert_equal(list(one.values()), list(two.values()))
+    assert (tmp_path / "lightning_logs" / "version_0" / "frozen.ckpt").exists()
+    stock = Client()
+    assert not torch.equal(torch.cat(torch.load(tmp_path / "rank0.pt")["cells"]),
+                           torch.cat(stock.model.anchor_generator.cell_anchors))  # fmt: skip
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", DOC.read_text(), flags=re.DOTALL)
+
+
+def test_the_document_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own_loop, callback, loading, _ = blocks()  # torchgeo's has a test where torchgeo is
+    given: dict[str, Any] = {"loader": loader(2), "model": make_detector("fpn"), "num_epochs": 1}
+    exec(own_loop, given)
+    model = make_detector("fpn", seed=1)
+    model.load_state_dict(torch.load("model.pt"))
+    model.rpn.anchor_generator.cell_anchors = torch.load("cell_anchors.pt")
+    assert_equal(predictions(model), predictions(given["model"]))
+
+    given |= {"module": (client := Client()), "Module": Client, "options": {"max_steps": 2, "accelerator": "cpu"}}
+    exec(callback, given)
+    exec(loading, given)
+    assert_equal(predictions(given["module"].model), predictions(client.model))
