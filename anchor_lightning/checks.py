@@ -15,14 +15,30 @@ FRESH_SHAPES: Final = ("kmeans", "identical", "uniform")
 """Initialisations that no trained detector has had."""
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuses options out of their range before anything is built from them.
+YOLOV2: Final = "yolov2"
+OPTIONS_OF_YOLOV2: Final = {
+    "width": 1.0,
+    "bn_scale_init": 1.0,
+    "distance": "iou",
+    "weights": None,
+    "backbone_weights": None,
+    "prior_images": 12800,
+}
+"""Options that the other detectors do not have -> their default. (`bn_without_shift` is there in every baseline.)"""
+
+
+def check_options(options: Mapping[str, Any], detectors: Sequence[str]) -> None:
+    """Refuses options out of their range, or of another detector, before anything is built from them.
+
+    Args:
+        options: The task's hyper-parameters.
+        detectors: What `model.detector` may be.
 
     Raises:
         ValueError: Naming the option, its value and its range.
     """
     ranges = {
-        "detector": (options["detector"] == "yolov2", "yolov2"),
+        "detector": (options["detector"] in detectors, f"one of {', '.join(detectors)}"),
         "num_classes": (options["num_classes"] >= 1, "1 or more"),
         "width": (options["width"] > 0, "more than 0"),
         "momentum": (0 <= options["momentum"] < 1, "from 0 to below 1"),
@@ -37,6 +53,11 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name, (holds, valid) in ranges.items():
         if not holds:
             raise ValueError(f"model.{name}: {values[name]} must be {valid}")
+    if options["detector"] == YOLOV2:
+        if options["weights_backbone"]:
+            raise ValueError("model.weights_backbone is for torchvision's detectors; yolov2 has model.backbone_weights")
+    elif given := [name for name, default in OPTIONS_OF_YOLOV2.items() if options[name] != default]:
+        raise ValueError(f"model.{given[0]} is an option of yolov2, not of {options['detector']}; leave it out")
     if options["weights"] and options["backbone_weights"]:
         raise ValueError("model.weights is a whole YOLOv2 and brings its backbone; leave model.backbone_weights out")
     if options["weights"] and options["anchors"]["init"] in FRESH_SHAPES:

@@ -59,6 +59,7 @@ class AnchorLightningCLI(LightningCLI):
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
+        parser.link_arguments("data.image_size", "model.image_size", compute_fn=list, apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
         # Lightning lets the checkpoint's hyper-parameters silently win over the command line; here the configuration

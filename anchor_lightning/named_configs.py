@@ -11,7 +11,7 @@ HERE: Final = Path(__file__).resolve().parent
 CONFIG_FOLDER: Final = HERE / "configs" if (HERE / "configs").is_dir() else HERE.parent / "configs"
 """Where the shipped configurations lie: inside the package in a wheel, beside it in a checkout."""
 CONFIG_FLAGS: Final = ("--config", "-c")
-LINKED: Final = frozenset({"num_classes", "class_names"})
+LINKED: Final = frozenset({"num_classes", "class_names", "image_size"})
 
 
 def named_configs(words: list[str]) -> list[str]:
@@ -60,7 +60,9 @@ def refuse_linked(path: Path) -> None:
     content = read_yaml(path)
     model = content.get("model") if isinstance(content, dict) else None
     for name in LINKED & set(model if isinstance(model, dict) else ()):
-        raise SystemExit(f"{path}: model.{name} comes from the data module; take it out (data.class_names can be set)")
+        raise SystemExit(
+            f"{path}: model.{name} comes from the data module; take it out (data.class_names, data.image_size)"
+        )
 
 
 def read_yaml(path: Path) -> Any:

@@ -25,7 +25,9 @@ def parameter_groups(detector: nn.Module, shapes: AnchorShapes, decay: float, lr
     plain: list[nn.Parameter] = []
     for module in detector.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            (kernels if isinstance(module, nn.Conv2d) and name == "weight" else plain).append(parameter)
+            if parameter is not shapes.log_wh:
+                is_kernel = isinstance(module, nn.Conv2d | nn.Linear) and name == "weight"
+                (kernels if is_kernel else plain).append(parameter)
     return [
         {"name": "network", "params": kernels, "lr_mult": 1.0, "weight_decay": decay},
         {"name": "network_no_decay", "params": plain, "lr_mult": 1.0, "weight_decay": 0.0},

@@ -90,7 +90,7 @@ def anchor_figure(
 def trajectory_figure(
     steps: ArrayLike, wh: ArrayLike, box_wh: ArrayLike | None = None, *, title: str | None = None
 ) -> Figure:
-    """Width and height of every anchor shape over the optimizer steps, each line named by the anchor's index.
+    """Width and height of every anchor shape over the optimizer steps; up to 15 lines are named by the anchor's index.
 
     Args:
         steps: (S,) optimizer steps, S >= 1, in the order of `wh`.
@@ -127,7 +127,8 @@ def trajectory_figure(
         panel.set_xlabel("optimizer step", color=INK)
         panel.set_xlim(step.min(), step.max() + (step.max() == step.min()))
         _dress(panel)
-        _label_ends(panel, log_wh[-1, :, side], low, high)
+        if wh.shape[1] <= 15:  # those of a pyramid's 45 shapes would cover each other
+            _label_ends(panel, log_wh[-1, :, side], low, high)
         if box_wh is not None:
             margin = panel.inset_axes((1.07, 0, 0.13, 1), sharey=panel, facecolor=PAPER)
             _draw_marginal(margin, log_boxes[:, side], low, high, vertical=True)

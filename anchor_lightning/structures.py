@@ -7,7 +7,7 @@ C classes, H x W cells of the feature map, N a plain count.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -85,6 +85,27 @@ class DetectionBatch:
 
 
 @dataclass(frozen=True)
+class StepOptions:
+    """What a detector's training loss must know of the optimizer step.
+
+    Args:
+        temperature: T of Eq. 10, a scalar tensor; 0 is the hard assignment.
+        distance: Distance of the assignment, `iou` or `l2`.
+        clustering_weight: λ of Eq. 11.
+        num_boxes: N of Eq. 11, the boxes of the global batch, at least 1; a scalar tensor.
+        world_size: Ranks that gradients are averaged over.
+        prior: Scalar tensor, 1 while YOLOv2's prior is in force, else 0.
+    """
+
+    temperature: Tensor
+    distance: Literal["iou", "l2"]
+    clustering_weight: float
+    num_boxes: Tensor
+    world_size: int
+    prior: Tensor
+
+
+@dataclass(frozen=True)
 class Predictions:
     """What a one-stage detector says of every anchor, before any activation.
 
@@ -121,7 +142,7 @@ class Detections:
         boxes_xyxy: (N, 4) float32, in pixels of whatever image the maker states.
         scores: (N,) float32 in [0, 1].
         labels: (N,) int64 in [0, C).
-        anchors: (N,) int64, the anchor shape that each box came from.
+        anchors: (N,) int64, the anchor shape that each box came from; -1 where the detector does not say.
     """
 
     boxes_xyxy: Tensor

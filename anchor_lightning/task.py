@@ -8,31 +8,26 @@ from typing import Any, Final, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from anchor_lightning.anchors import (
     AnchorOptions,
-    AnchorShapes,
     anchor_options,
-    assign,
     check_distinct,
-    clustering_loss,
-    initial_shapes,
     kmeans_shapes,
     learning_rate_at,
-    num_shapes,
 )
 from anchor_lightning.anchors.assignment import Distance
 from anchor_lightning.checks import check_checkpoint, check_options, warn_of_grid_units
 from anchor_lightning.data.sampler import rewind_partial_window
-from anchor_lightning.detectors.yolov2 import YOLOv2
+from anchor_lightning.detectors.build import DETECTORS, WEIGHTS, build_detector, start_network
 from anchor_lightning.detectors.yolov2.cfg import read_anchors
-from anchor_lightning.detectors.yolov2.weights import read_backbone, read_weights
 from anchor_lightning.finite import FiniteLoss
 from anchor_lightning.metrics.evaluator import DetectionEvaluator
+from anchor_lightning.metrics.proposals import ProposalRecall
 from anchor_lightning.optimizer import parameter_groups
-from anchor_lightning.structures import DetectionBatch, Detections, Predictions
+from anchor_lightning.structures import DetectionBatch, Detections, StepOptions
 
 # §4.2.1: (0~100, 1e-4), (100~15000, 1e-3), (15000~27000, 1e-4), (27000~30000, 1e-5)
 VOC_LEARNING_RATE: Final = {0: 1e-4, 100: 1e-3, 15000: 1e-4, 27000: 1e-5}
@@ -44,20 +39,27 @@ class DetectionTask(LightningModule):
     Args:
         num_classes: C; the command line takes it from the data module.
         class_names: Names of the C classes, for logs and metrics.
-        detector: Which detector.
+        image_size: Height and width of the network input in training; the command line takes it from the data module.
+            SSD's shapes are shares of it, YOLOv2 and the others do not read it.
+        detector: `yolov2`, or one of torchvision's: `faster_rcnn_r50_c4`, `faster_rcnn_r50_fpn`, `retinanet_r50_fpn`,
+            `ssd300`, and for small machines `faster_rcnn_small_c4`, `faster_rcnn_small_fpn`, `retinanet_small_fpn`,
+            `ssd_small`. Those take neither soft assignment nor the options said to be YOLOv2's.
         anchors: Start and learning of the shapes.
-        width: Channel multiplier of the network; 1 is the published one, 0.25 suits small machines.
-        bn_without_shift: Batch norm without shift on Δw, Δh (§3.2.3).
+        width: Of YOLOv2: channel multiplier; 1 is the published network, 0.25 suits small machines.
+        bn_without_shift: Of YOLOv2: batch norm without shift on Δw, Δh (§3.2.3).
         bn_scale_init: Where the scale of that norm starts.
-        distance: Distance of the assignment after the warm-up, `iou` or `l2`; before, that of `soft_assignment`.
+        distance: Of YOLOv2: distance of the assignment after the warm-up, `iou` or `l2`; before, that of
+            `soft_assignment`.
         learning_rate: First optimizer step of each stretch -> its rate; one entry is for step 0.
         momentum: Of SGD.
         weight_decay: On the convolutions' weights; never on biases, batch norms and shapes.
         backbone_weights: darknet's DarkNet-19 as trained for classification (`darknet19_448.conv.23`) to start from.
         weights: A whole YOLOv2 of darknet (`yolov2-voc.weights`, `yolov2.weights`) to start from; `anchors.init` is
             then its `.cfg`, `yolov2-voc` or `yolov2-coco`. A checkpoint wins over both.
-        prior_images: While fewer images than this were seen (steps x global batch), anchors without a box are pulled to
-            the cell's centre and their own shape, as in YOLOv2; 0 is off.
+        weights_backbone: Of torchvision's detectors: torchvision's name of the backbone's weights (`IMAGENET1K_V1`,
+            which is downloaded), or the path of a file with its state dict.
+        prior_images: Of YOLOv2: while fewer images than this were seen (steps x global batch), anchors without a box
+            are pulled to the cell's centre and their own shape, as in darknet; 0 is off.
         score_threshold: Detections that score up to this are dropped.
         compile: Compile the network with `torch.compile`.
 
@@ -75,7 +77,8 @@ class DetectionTask(LightningModule):
         self,
         num_classes: int,
         class_names: list[str] | None = None,
-        detector: Literal["yolov2"] = "yolov2",
+        image_size: list[int] | None = None,
+        detector: str = "yolov2",
         anchors: AnchorOptions | None = None,
         width: float = 1.0,
         bn_without_shift: bool = True,
@@ -86,6 +89,7 @@ class DetectionTask(LightningModule):
         weight_decay: float = 5e-4,
         backbone_weights: str | None = None,
         weights: str | None = None,
+        weights_backbone: str | None = None,
         prior_images: int = 12800,
         score_threshold: float = 0.005,
         compile: bool = False,
@@ -99,17 +103,23 @@ class DetectionTask(LightningModule):
         warn_of_grid_units(options.init)
         self.save_hyperparameters()
         # Plain types only: every checkpoint loads with torch.load(weights_only=True).
-        self.hparams.update({"anchors": asdict(options), "learning_rate": dict(learning_rate)})
-        check_options(self.hparams)
-        num_anchors = num_shapes(options.init, options.num)
+        self.hparams.update(
+            {
+                "anchors": asdict(options),
+                "learning_rate": dict(learning_rate),
+                "image_size": None if image_size is None else list(image_size),
+            }
+        )
+        check_options(self.hparams, DETECTORS)
         self.class_names = class_names or [f"class {index}" for index in range(num_classes)]
-        self.shapes = AnchorShapes(num_anchors, initial_shapes(options.init, options.num), learn=options.learn)
-        self.detector = YOLOv2(num_anchors, num_classes, width, bn_without_shift, bn_scale_init)
+        # Of a stock detector the shapes are a part as well; here is the name that all detectors share.
+        self.detector, self.shapes = build_detector(self.hparams, options)
         self.detector.to(memory_format=torch.channels_last)
         self.temperature = 0.0
         self.clustering_weight = 0.0
         self.distance: Distance = distance
         self.evaluator: DetectionEvaluator | None = None
+        self.proposal_recall: ProposalRecall | None = None
         self._network_pending = True
         self._images_before = 0
         self._finite = FiniteLoss()
@@ -132,7 +142,7 @@ class DetectionTask(LightningModule):
         Raises:
             ValueError: A file of weights is missing or does not fit, or k-means has too few distinct boxes.
         """
-        if self._network_pending and (self.hparams["weights"] or self.hparams["backbone_weights"]):
+        if self._network_pending and any(self.hparams[name] for name in WEIGHTS):
             self._start_network()
         if self.shapes.pending:
             check_distinct(data.train_box_shapes(), len(self.shapes.log_wh))
@@ -150,18 +160,7 @@ class DetectionTask(LightningModule):
 
     def _start_network(self) -> None:
         self._network_pending = False
-        weights, backbone_weights = self.hparams["weights"], self.hparams["backbone_weights"]
-        if weights:
-            self._images_before = read_weights(weights, self.detector)
-            rank_zero_info(f"The network starts from {weights}, trained on {self._images_before:,} images.")
-        elif backbone_weights:
-            seen = read_backbone(backbone_weights, self.detector.backbone)
-            rank_zero_info(f"The backbone starts from {backbone_weights}, trained on {seen:,} images.")
-        else:
-            rank_zero_info(
-                "The network starts from random weights; the paper's backbone was pretrained on ImageNet "
-                "(model.backbone_weights)."
-            )
+        self._images_before = start_network(self.detector, self.hparams)
 
     def _start_shapes(self) -> None:
         """k-means, on rank 0."""
@@ -188,11 +187,9 @@ class DetectionTask(LightningModule):
             raise ValueError("Give the trainer a data module (datamodule=...) with train_box_shapes and ground_truth.")
         return data
 
-    def forward(self, images: Tensor) -> Predictions:
-        """Raw predictions for (B, 3, H, W) images in [0, 1]."""
-        dtype = next(self.detector.parameters()).dtype  # not float32 under trainer.precision bf16-true
-        predictions: Predictions = self.detector(images.to(dtype, memory_format=torch.channels_last))
-        return predictions
+    def forward(self, images: Tensor) -> list[Detections]:
+        """Detections of (B, 3, H, W) RGB images in [0, 1], in pixels of these."""
+        return self.detector.detect(images, self.shapes, self.hparams["score_threshold"])
 
     # Training
 
@@ -223,28 +220,17 @@ class DetectionTask(LightningModule):
             group["lr"] = rate * group["lr_mult"]
 
     def training_step(self, batch: DetectionBatch, batch_idx: int) -> Tensor:
-        """The loss of Eq. 11: the detector's terms plus the clustering term, with δ held fixed."""
-        log_wh = self.shapes.log_wh
-        predictions = self(batch.images)
-        assignment = assign(
-            log_wh,
-            batch.boxes_xyxy,
-            batch.mask,
-            (predictions.raw.shape[-2], predictions.raw.shape[-1]),
-            predictions.stride,
-            torch.full((), self.temperature, device=self.device),
-            self.distance,
+        """The loss of Eq. 11: the detector's terms plus the clustering term."""
+        seen = self._images_seen(len(batch) * self.trainer.world_size)
+        step = StepOptions(
+            temperature=torch.full((), self.temperature, device=self.device),
+            distance=self.distance,
+            clustering_weight=self.clustering_weight,
+            num_boxes=self._global_num_boxes(batch.mask),
+            world_size=self.trainer.world_size,
+            prior=torch.full((), float(seen < self.hparams["prior_images"]), device=self.device),
         )
-        prior = torch.full(
-            (),
-            float(self._images_seen(len(batch) * self.trainer.world_size) < self.hparams["prior_images"]),
-            device=self.device,
-        )
-        terms = self.detector.losses(predictions, batch, assignment, log_wh, prior)
-        num_boxes = self._global_num_boxes(batch.mask)
-        # DDP averages gradients over the ranks, while Eq. 11 divides the sum over all of them by N.
-        weight = self.clustering_weight * self.trainer.world_size
-        terms["loss_clustering"] = weight * clustering_loss(log_wh, assignment.log_wh, assignment.delta, num_boxes)
+        terms = self.detector.training_losses(batch, self.shapes, step)
         loss = torch.stack(list(terms.values())).sum()
         terms = {name: term.detach() for name, term in terms.items()}
         every = self.trainer.log_every_n_steps or 1  # type: ignore[attr-defined]  # set at run time
@@ -294,7 +280,7 @@ class DetectionTask(LightningModule):
         """Clips the network's gradients as the trainer asks; those of the shapes are never touched."""
         if not gradient_clip_val:
             return
-        parameters = list(self.detector.parameters())
+        parameters = [p for p in self.detector.parameters() if p is not self.shapes.log_wh]
         if gradient_clip_algorithm == "value":
             nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         else:
@@ -306,19 +292,16 @@ class DetectionTask(LightningModule):
         """The detections of each image, in pixels of the stored images."""
         if len(batch) == 0:  # a rank without images of its own
             return []
-        predictions = self(batch.images)
-        if not predictions.raw.isfinite().all():
-            # The threshold would drop every NaN without a word, and a broken network score an honest 0.
+        try:
+            found = self(batch.images)
+        except ValueError as error:
             raise ValueError(
-                f"The network's output is not finite (images {batch.image_ids.tolist()}). Its weights are broken: "
-                "train from an earlier checkpoint, or with a lower model.learning_rate."
-            )
-        found = self.detector.postprocess(predictions, self.shapes.log_wh, self.hparams["score_threshold"])
-        height, width = batch.images.shape[-2:]
-        scales = batch.original_sizes.flip(1) / batch.original_sizes.new_tensor([width, height])  # (B, 2), x and y
+                f"{error} (Images {batch.image_ids.tolist()}.) Its weights are broken: train from an earlier "
+                "checkpoint, or with a lower model.learning_rate."
+            ) from None
         return [
-            Detections(d.boxes_xyxy * scale.repeat(2), d.scores, d.labels, d.anchors)
-            for d, scale in zip(found, scales, strict=True)
+            Detections(d.boxes_xyxy * scale, d.scores, d.labels, d.anchors)
+            for d, scale in zip(found, scales_to_stored(batch), strict=True)
         ]
 
     def on_validation_start(self) -> None:
@@ -335,12 +318,19 @@ class DetectionTask(LightningModule):
 
     def _start_evaluation(self, split: Literal["val", "test"]) -> None:
         self._start()
-        self.evaluator = DetectionEvaluator(self.data.ground_truth(split), self.class_names)
+        truths = self.data.ground_truth(split)
+        self.evaluator = DetectionEvaluator(truths, self.class_names)
+        self.proposal_recall = ProposalRecall(truths) if self.detector.is_two_stage else None
 
     def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
-        """Hands the batch's detections to the metrics."""
+        """Hands the batch's detections, and the proposals of a first stage, to the metrics."""
         assert self.evaluator is not None
         self.evaluator.update(batch.image_ids, self.detect(batch))
+        if self.proposal_recall is not None and len(batch):
+            boxes = zip(self.detector.proposals, scales_to_stored(batch), strict=True)
+            # In the order of their scores, which torchvision does not hand on.
+            ranked = [(box * scale, torch.arange(len(box), 0, -1.0, device=box.device)) for box, scale in boxes]
+            self.proposal_recall.update(batch.image_ids, ranked)
 
     def test_step(self, batch: DetectionBatch, batch_idx: int) -> None:
         """Hands the batch's detections to the metrics."""
@@ -360,6 +350,9 @@ class DetectionTask(LightningModule):
             metrics = self.evaluator.compute(per_class=prefix == "test")
             # Equal on all ranks already; without sync_dist Lightning warns about each of them.
             self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()}, sync_dist=True)
+            if self.proposal_recall is not None:
+                recall = self.proposal_recall.compute()
+                self.log_dict({f"{prefix}/rpn_{name}": value for name, value in recall.items()}, sync_dist=True)
         self.evaluator.reset()
 
     def predict_step(self, batch: DetectionBatch, batch_idx: int) -> tuple[Tensor, list[Detections]]:
@@ -370,7 +363,11 @@ class DetectionTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to write weights that a loss that was not finite has spoilt."""
-        broken = [n for n, t in checkpoint["state_dict"].items() if t.is_floating_point() and not t.isfinite().all()]
+        broken = [
+            name
+            for name, value in checkpoint["state_dict"].items()
+            if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()
+        ]
         if broken or self._finite.is_broken():
             what = f"{len(broken)} weights ({broken[0]}, ...) are" if broken else "The loss is"
             raise FloatingPointError(f"{what} not finite; nothing was written. {self._last_checkpoint()}")
@@ -393,3 +390,9 @@ class DetectionTask(LightningModule):
         self._images_before = checkpoint.get("anchor_lightning", {}).get("images_before", 0)
         if self._trainer is not None and "loops" in checkpoint:
             rewind_partial_window(checkpoint, self.trainer.accumulate_grad_batches)
+
+
+def scales_to_stored(batch: DetectionBatch) -> Tensor:
+    """(B, 4) factors from pixels of the network input to pixels of the stored images, for x, y, x, y."""
+    height, width = batch.images.shape[-2:]
+    return (batch.original_sizes.flip(1) / batch.original_sizes.new_tensor([width, height])).repeat(1, 2)

@@ -58,15 +58,17 @@ def export(
     # Names may hold dots: with_suffix would cut them.
     files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES[format]]
     if format == "onnx":
-        _write_onnx(task, files, size, nms is not False, checkpoint.name)
+        _write_onnx(task, task.detector, files, size, nms is not False, checkpoint.name)
     else:
-        _write_darknet(task, files, size, details.get("images_seen", 0))
+        _write_darknet(task, task.detector, files, size, details.get("images_seen", 0))
     print("\n".join(f"Wrote {path}" for path in files))
     return files
 
 
-def _write_darknet(task: DetectionTask, files: list[Path], size: tuple[int, int], images_seen: int) -> None:
-    task.detector.fold()
+def _write_darknet(
+    task: DetectionTask, detector: YOLOv2, files: list[Path], size: tuple[int, int], images_seen: int
+) -> None:
+    detector.fold()
     text = cfg_text(
         task.shapes.wh,
         task.hparams["num_classes"],
@@ -76,17 +78,19 @@ def _write_darknet(task: DetectionTask, files: list[Path], size: tuple[int, int]
         comment="YOLOv2 with learned anchors, written by anchor_lightning",
     )
     with whole_files(*files) as (cfg, weights, names):
-        write_weights(weights, task.detector, images_seen)
+        write_weights(weights, detector, images_seen)
         cfg.write_text(text)
         names.write_text("".join(f"{name}\n" for name in task.class_names))
     shapes = ", ".join(f"{w:.1f} x {h:.1f}" for w, h in task.shapes.wh.tolist())
     print(f"Anchors in pixels of the network input: {shapes}; the .cfg has them in grid units (pixels / 32).")
 
 
-def _write_onnx(task: DetectionTask, files: list[Path], size: tuple[int, int], nms: bool, source: str) -> None:
+def _write_onnx(
+    task: DetectionTask, detector: YOLOv2, files: list[Path], size: tuple[int, int], nms: bool, source: str
+) -> None:
     metadata = {"class_names": task.class_names, "source": f"{source}, exported by anchor_lightning"}
     threshold = task.hparams["score_threshold"]
-    model = onnx_model(task.detector, task.shapes.log_wh, size, nms, threshold, metadata)
+    model = onnx_model(detector, task.shapes.log_wh, size, nms, threshold, metadata)
     with whole_files(*files) as (path,):
         path.write_bytes(model)
     outputs = f"boxes, scores and labels after NMS, scores above {threshold}" if nms else "all boxes and scores, no NMS"

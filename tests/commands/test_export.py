@@ -93,7 +93,7 @@ def test_there_and_back_again(checkpoint: Path, tmp_path: Path) -> None:
     # After four steps the metrics are 0: the networks themselves must be the same, and no fresh one.
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        raw, expected = (cli.model.eval()(images).raw for cli in (by_files, by_checkpoint))
+        raw, expected = (cli.model.detector.eval()(images).raw for cli in (by_files, by_checkpoint))
     assert expected.std() > 1e-3
     torch.testing.assert_close(raw, expected, atol=1e-5, rtol=1e-4)
 

@@ -51,7 +51,7 @@ def make_checkpoint(path: Path = CHECKPOINT, *, learned: bool = True, num_classe
         last.bias.normal_()  # the exporter leaves a bias of zeros out
         task.train()
         for _ in range(3):
-            task(torch.rand(2, 3, *SIZE))
+            task.detector(torch.rand(2, 3, *SIZE))
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(
         {
@@ -80,7 +80,7 @@ def run(path: Path, images: Tensor) -> dict[str, np.ndarray]:
 @torch.inference_mode()
 def ours(images: Tensor, checkpoint: Path = CHECKPOINT) -> list[Detections]:
     task, _ = load_task(checkpoint)
-    return task.detector.postprocess(task(images), task.shapes.log_wh, task.hparams["score_threshold"])
+    return task(images)
 
 
 def assert_same(theirs: dict[str, np.ndarray], found: list[Detections]) -> int:

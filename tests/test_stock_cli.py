@@ -1,0 +1,150 @@
+"""torchvision's detectors through the front door: every configuration, Table 7's rows, and the commands on a run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from anchor_lightning import DetectionTask
+from anchor_lightning.cli import main
+from anchor_lightning.named_configs import CONFIG_FOLDER
+from tests.made_data import make_coco, make_voc
+
+BASELINE = ["--config", "ablation/baseline.yaml"]
+QUIET = [
+    *("--config", "logger/csv.yaml", "--config", "trainer/cpu.yaml", "--data.num_workers", "0"),
+    *("--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--trainer.enable_progress_bar", "false"),
+    *("--trainer.num_sanity_val_steps", "0", "--trainer.enable_model_summary", "false"),
+    *("--trainer.log_every_n_steps", "1", "--anchor_logger.animation", "false"),
+]
+TINY = ["--data.batch_size", "2", "--data.image_size", "64", *QUIET]
+SYNTHETIC = [
+    *("fit", "--config", "synthetic.yaml", "--config", "detector/retinanet_small_fpn.yaml", *TINY),
+    *("--data.num_train", "6", "--data.num_val", "2"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
+
+
+def columns(path: Path) -> set[str]:
+    with path.open() as file:
+        return set(next(csv.reader(file)))
+
+
+# The rows on two years and on one differ in the data alone, and C4's second stage takes its time.
+@pytest.mark.parametrize(
+    ("row", "arm"),
+    [
+        ("voc07-c4.yaml", "learned"),
+        ("voc07-c4.yaml", "baseline"),
+        ("voc0712-fpn.yaml", "learned"),
+        ("voc0712-fpn.yaml", "baseline"),
+        ("coco-fpn.yaml", "learned"),
+    ],
+)
+def test_table_7(tmp_path: Path, row: str, arm: str) -> None:
+    make: Callable[[Path], Path] = make_coco if row.startswith("coco") else make_voc
+    more = BASELINE if arm == "baseline" else []
+    words = ["fit", "--config", f"table7/{row}", *more, *TINY, "--data.root", str(make(tmp_path / "data"))]
+    cli = main([*words, "--data.image_size", "32"] if "c4" in row else words)
+    assert cli.model.hparams["detector"] == f"faster_rcnn_r50_{row[-8:-5].strip('-')}"
+    shapes = cli.model.shapes
+    assert len(shapes.wh) == 15 and shapes.log_wh.requires_grad == (arm == "learned")
+    moved = (shapes.log_wh.detach() - shapes.initial_log_wh).abs().max()
+    assert moved > 0 if arm == "learned" else moved == 0
+    assert cli.model.temperature == 0, "no soft assignment in Table 7"
+    assert cli.model.clustering_weight == pytest.approx(0 if arm == "baseline" else 1 - 2 / 1500)
+    known = columns(tmp_path / "runs" / "version_0" / "metrics.csv")
+    assert {"train/loss_clustering", "train/loss_rpn_box_reg", "val/map_50", "val/rpn_ar_50", "val/rpn_ar_100"} <= known
+    assert {"val/rpn_ar_300", "val/rpn_ar_1000", "val/rpn_recall_iou50_50"} <= known
+
+
+def test_table_7_is_the_papers_rows() -> None:
+    read = {path.stem: yaml.safe_load(path.read_text()) for path in (CONFIG_FOLDER / "table7").glob("*.yaml")}
+    assert set(read) == {"voc07-c4", "voc0712-c4", "voc0712-fpn", "coco-fpn"}
+    assert read["voc07-c4"]["data"]["init_args"]["years"] == [2007]
+    assert "years" not in read["voc0712-c4"]["data"]["init_args"], "07+12 is the data module's default"
+    for row in read.values():
+        assert row["clustering"]["steps"] == 1500 and row["soft_assignment"]["steps"] == 0
+
+
+@pytest.mark.parametrize("detector", ["retinanet_r50_fpn", "faster_rcnn_small_fpn"])
+@pytest.mark.parametrize("init", ["init/kmeans.yaml", "init/identical.yaml", "init/uniform.yaml"])
+def test_detector_overlays_and_initialisations(tmp_path: Path, detector: str, init: str) -> None:
+    if "r50" in detector and "kmeans" not in init:
+        pytest.skip("the large one once is enough")
+    words = ["fit", "--config", "synthetic.yaml", "--config", f"detector/{detector}.yaml", "--config", init, *TINY]
+    cli = main([*words, "--data.num_train", "30", "--data.num_val", "2"])
+    assert cli.model.hparams["detector"] == detector
+    start = cli.model.shapes.initial_wh
+    if "kmeans" in init:
+        areas = start.prod(1)
+        assert (areas.diff() >= 0).all(), "smallest on the first level"
+    elif "identical" in init:
+        assert len(start.unique(dim=0)) == 5, "one square a level"
+
+
+def test_ssd300_trains_at_320(tmp_path: Path) -> None:
+    words = ["fit", "--config", "synthetic.yaml", "--config", "detector/ssd300.yaml", *QUIET, "--data.batch_size", "1"]
+    cli = main([*words, "--data.num_train", "1", "--data.num_val", "1", "--trainer.max_steps", "1"])
+    assert cli.datamodule.image_size == (320, 320) and cli.trainer.global_step == 1
+    # 0.07 of the input is SSD300's first box.
+    torch.testing.assert_close(cli.model.shapes.initial_wh[0], torch.tensor([22.4, 22.4]))
+
+
+def test_a_run_resumes_and_its_checkpoint_serves_every_command(tmp_path: Path) -> None:
+    main(SYNTHETIC)
+    checkpoint = tmp_path / "runs" / "version_0" / "checkpoints" / "last.ckpt"
+    torch.load(checkpoint, weights_only=True)
+    main([*SYNTHETIC, "--ckpt_path", "last", "--trainer.max_steps", "4"])
+    main([*SYNTHETIC, "--trainer.max_steps", "4"])
+    resumed, whole = (
+        torch.load(tmp_path / "runs" / f"version_{n}" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for n in (1, 2)
+    )
+    tensors = [name for name, value in whole.items() if isinstance(value, torch.Tensor)]
+    assert len(tensors) > 50 and all(torch.equal(resumed[name], whole[name]) for name in tensors)
+    main(["validate", *SYNTHETIC[1:], "--ckpt_path", str(checkpoint)])
+    task = DetectionTask.load_from_checkpoint(checkpoint)
+    assert torch.equal(task.shapes.log_wh, task.detector.shapes.log_wh) and len(task.shapes.wh) == 45
+    (tmp_path / "photos").mkdir()
+    from PIL import Image
+
+    Image.new("RGB", (80, 60)).save(tmp_path / "photos" / "a.png")
+    main(["predict", "--ckpt_path", str(checkpoint), "--source", "photos", "--output", "out", "--show_anchors"])
+    assert isinstance(json.loads((tmp_path / "out" / "predictions.json").read_text()), list)
+    with pytest.raises(SystemExit, match="holds another detector than YOLOv2"):
+        main(["export", "--ckpt_path", str(checkpoint)])
+
+
+def test_small_detector_learns(tmp_path: Path) -> None:
+    """Shapes that start far from the boxes come nearer, and the loss falls."""
+    main(
+        [
+            *SYNTHETIC,
+            "--config",
+            "init/identical.yaml",
+            "--trainer.max_steps",
+            "40",
+            "--trainer.val_check_interval",
+            "40",
+        ]
+    )
+    with (tmp_path / "runs" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    fits = [float(row["anchors/mean_best_iou"]) for row in rows if row["anchors/mean_best_iou"]]
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    assert fits[-1] > fits[0]
+    assert sum(losses[-5:]) < sum(losses[:5])
