@@ -100,6 +100,9 @@ class AnchorLightningCLI(LightningCLI):
             check_checkpoint(content, self.model.hparams, len(self.model.shapes.log_wh))
             if subcommand == "fit" and "optimizer_states" not in content:
                 raise ValueError(f"--ckpt_path: {checkpoint} holds weights only; a training cannot go on from it")
+        for callback in self.trainer.callbacks if subcommand == "fit" else ():
+            if isinstance(callback, SoftAssignment):
+                callback.check(self.model)
         self.datamodule.trainer = self.trainer
         self.datamodule.prepare_data()
         self.datamodule.setup(subcommand)

@@ -129,6 +129,13 @@ def test_a_run_resumes_and_its_checkpoint_serves_every_command(tmp_path: Path) -
         main(["export", "--ckpt_path", str(checkpoint)])
 
 
+def test_soft_assignment_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="ssd_small has no soft assignment; set it to 0"):
+        words = ["--config", "voc.yaml", "--model.detector", "ssd_small", "--model.anchors.init", "model"]
+        main(["fit", *words, *TINY, "--data.root", str(make_voc(tmp_path / "data"))])
+    assert not (tmp_path / "runs").exists()
+
+
 def test_small_detector_learns(tmp_path: Path) -> None:
     """Shapes that start far from the boxes come nearer, and the loss falls."""
     main(

@@ -38,6 +38,23 @@ class SoftAssignment(StepSchedule):
         self.start, self.steps, self.schedule, self.distance = start, steps, schedule, distance
         self._start_temperature = 0.0
 
+    def check(self, task: Any) -> None:
+        """Refuses a detector that has no soft assignment, rather than to anneal what nothing reads.
+
+        Raises:
+            ValueError: It has none, and the warm-up is not off.
+        """
+        detector = task.hparams["detector"]
+        if self.steps and detector != "yolov2":
+            raise ValueError(
+                f"soft_assignment.steps: {self.steps}, but {detector} has no soft assignment; set it to 0, or add "
+                f"--config detector/{detector}.yaml"
+            )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses what `check` does."""
+        self.check(pl_module)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds the temperature that `auto` stands for, from the training boxes alone."""
         task: Any = pl_module
