@@ -23,6 +23,7 @@ OPTIONS_OF_YOLOV2: Final = {
     "weights": None,
     "backbone_weights": None,
     "prior_images": 12800,
+    "compile": False,
 }
 """Options that the other detectors do not have -> their default. (`bn_without_shift` is there in every baseline.)"""
 
@@ -93,6 +94,10 @@ def check_checkpoint(checkpoint: Mapping[str, Any], options: Mapping[str, Any], 
         raise ValueError("The checkpoint holds no anchor shapes (shapes.log_wh): it is not one of this project.")
     pairs = {name: (theirs.get(name), options[name]) for name in MUST_MATCH}
     pairs["anchors.num"] = (len(shapes), num_anchors)
+    # It freezes norms and stages, which the weights do not show.
+    pairs["weights_backbone"] = (bool(theirs.get("weights_backbone")), bool(options["weights_backbone"]))
+    if options["detector"].startswith("ssd"):
+        pairs["image_size"] = (theirs.get("image_size"), options["image_size"])
     for name, (saved, ours) in pairs.items():
         if saved != ours:
             raise ValueError(

@@ -100,7 +100,8 @@ class AnchorLightningCLI(LightningCLI):
             check_checkpoint(content, self.model.hparams, len(self.model.shapes.log_wh))
             if subcommand == "fit" and "optimizer_states" not in content:
                 raise ValueError(f"--ckpt_path: {checkpoint} holds weights only; a training cannot go on from it")
-        for callback in self.trainer.callbacks if subcommand == "fit" else ():
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # set at run time
+        for callback in callbacks if subcommand == "fit" else ():
             if isinstance(callback, SoftAssignment):
                 callback.check(self.model)
         self.datamodule.trainer = self.trainer

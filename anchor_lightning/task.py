@@ -56,12 +56,12 @@ class DetectionTask(LightningModule):
         backbone_weights: darknet's DarkNet-19 as trained for classification (`darknet19_448.conv.23`) to start from.
         weights: A whole YOLOv2 of darknet (`yolov2-voc.weights`, `yolov2.weights`) to start from; `anchors.init` is
             then its `.cfg`, `yolov2-voc` or `yolov2-coco`. A checkpoint wins over both.
-        weights_backbone: Of torchvision's detectors: torchvision's name of the backbone's weights (`IMAGENET1K_V1`,
-            which is downloaded), or the path of a file with its state dict.
+        weights_backbone: Of torchvision's detectors: torchvision's name of the backbone's weights (`IMAGENET1K_V1`;
+            SSD: `IMAGENET1K_FEATURES`), which is downloaded, or the path of a file with such a state dict.
         prior_images: Of YOLOv2: while fewer images than this were seen (steps x global batch), anchors without a box
             are pulled to the cell's centre and their own shape, as in darknet; 0 is off.
         score_threshold: Detections that score up to this are dropped.
-        compile: Compile the network with `torch.compile`.
+        compile: Of YOLOv2: compile the network with `torch.compile`.
 
     Attributes:
         shapes: The owner of the shapes.

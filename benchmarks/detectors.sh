@@ -24,7 +24,7 @@ for seed in "${seeds[@]}"; do
       [ $arm = baseline ] && options+=(--config ablation/baseline.yaml)
       "${PYTHON:-python}" -m anchor_lightning fit "${options[@]}" --data.root "$data" "${split[@]}" \
         --trainer.max_steps "$steps" --trainer.val_check_interval "$steps" --seed_everything "$seed" \
-        --model.learning_rate "{0: 1.0e-3, 50: 1.0e-2, $((steps * 3 / 4)): 1.0e-3}" \
+        --model.learning_rate "{0: 1.0e-3, 50: 1.0e-2, $((steps * 3 / 4)): 1.0e-3}" --model.anchors.lr_mult 1 \
         --trainer.default_root_dir "$folder" --trainer.enable_progress_bar false >"$folder/log.txt" 2>&1
     done
   done

@@ -44,8 +44,10 @@ class AnchorOptions:
     Args:
         init: `kmeans` (IoU k-means on the training boxes), `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, the
             path of a darknet `.cfg` (its grid units become pixels), or a list of [width, height] in pixels of the
-            network input.
-        num: Number of shapes; if not given 5, or as many as a named set or list has.
+            network input. Of torchvision's detectors: `model` (their own), `kmeans`, `uniform` and `identical` (level
+            by level), or a list.
+        num: Number of shapes; if not given 5, or as many as a named set or list has. Torchvision's detectors have
+            theirs.
         learn: Whether the shapes are trained; false freezes them.
         lr_mult: Factor on the learning rate of the shapes.
     """

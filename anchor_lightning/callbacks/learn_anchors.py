@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any, Final
 
 import torch
@@ -177,6 +176,7 @@ class LearnAnchors(Callback):
         if shapes is None:
             init, boxes_wh = self.init, self.boxes_wh
             if self._frozen is not None and _equal(self._frozen, cells_of(detector)):
+                set_cells(detector, self._frozen)  # torchvision keeps them rounded after bfloat16 images
                 init = "model"
             elif isinstance(init, str) and init == "kmeans" and boxes_wh is None:
                 data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set at run time
@@ -275,7 +275,7 @@ class LearnAnchors(Callback):
         stock = getattr(pl_module, hook)
         self._replaced[hook] = pl_module.__dict__.get(hook, ABSENT)
 
-        @wraps(stock)
+        # Not `functools.wraps`: Lightning looks through it, finds its own empty hook, and does not call it.
         def instead(*args: Any, **kwargs: Any) -> Any:
             return by(stock, *args, **kwargs)
 
@@ -291,4 +291,4 @@ class LearnAnchors(Callback):
 
 
 def _equal(some: list[Tensor], others: list[Tensor]) -> bool:
-    return len(some) == len(others) and all(torch.equal(a, b.to(a)) for a, b in zip(some, others, strict=True))
+    return len(some) == len(others) and all(torch.equal(a.to(b), b) for a, b in zip(some, others, strict=True))

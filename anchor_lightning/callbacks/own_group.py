@@ -69,12 +69,12 @@ def _own_group(log_wh: Tensor, lr_mult: float, add: bool) -> Iterator[None]:
         if own is None:
             stock_init(optimizer, groups or params, defaults)
             return
-        own |= {"name": GROUP, "lr_mult": lr_mult}
+        own["name"] = GROUP
         if "weight_decay" in own or "weight_decay" in defaults:
             own["weight_decay"] = 0.0
         stock_init(optimizer, [*groups, own], defaults)
         if lr_mult != 1:
-            _multiply_rate(optimizer)
+            _multiply_rate(optimizer, lr_mult)
 
     Optimizer.__init__ = init  # type: ignore[assignment, method-assign]
     try:
@@ -122,8 +122,8 @@ def _optimizers(built: Any) -> Iterator[Any]:
         yield built
 
 
-def _multiply_rate(optimizer: Optimizer) -> None:
-    """Lets `step()` alone see the shapes' learning rate times its group's `lr_mult`."""
+def _multiply_rate(optimizer: Optimizer, lr_mult: float) -> None:
+    """Lets `step()` alone see the shapes' learning rate times `lr_mult`, which is this run's, whatever was loaded."""
     rates: list[Any] = []
 
     # The group is looked up again: loading an optimizer's state makes new ones.
@@ -135,7 +135,7 @@ def _multiply_rate(optimizer: Optimizer) -> None:
         restore(optimizer)  # a step that raised did not come to its end
         group = _anchors_of(optimizer)
         rates.append(group["lr"])
-        group["lr"] = group["lr"] * group["lr_mult"]
+        group["lr"] = group["lr"] * lr_mult
 
     optimizer.register_step_pre_hook(multiply)
     optimizer.register_step_post_hook(restore)

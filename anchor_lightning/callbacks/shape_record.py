@@ -48,7 +48,7 @@ class ShapeRecord:
         self._boxes, self._num_boxes, self._last_step = [], 0, -1
         if (folder := folder_of(trainer)) is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "anchors.csv").unlink(missing_ok=True)  # of another run, where runs share a folder
+            forget(folder / "anchors.csv")  # of another run, where runs share a folder
             for step, wh in self._history.items():
                 append_rows(folder / "anchors.csv", step, torch.tensor(wh))
         if isinstance(transform := getattr(detector, "transform", None), nn.Module):
@@ -130,3 +130,17 @@ def folder_of(trainer: Trainer) -> Path | None:
     # Where Lightning's ModelCheckpoint puts its folder.
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version
+
+
+def forget(path: Path) -> None:
+    """Removes an `anchors.csv` of an earlier run; a file of somebody else's, it refuses.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if not path.exists():
+        return
+    with path.open(errors="replace") as file:
+        if file.readline().strip() != "step,anchor,w,h":
+            raise ValueError(f"LearnAnchors: {path} is no record of anchors and would be overwritten; move it away")
+    path.unlink()

@@ -27,7 +27,7 @@ def build_detector(options: Mapping[str, Any], anchors: AnchorOptions) -> tuple[
     """
     num_classes = options["num_classes"]
     if options["detector"] != "yolov2":
-        pretrained = options["weights_backbone"] is not None
+        pretrained = bool(options["weights_backbone"])
         detector = StockDetector(options["detector"], num_classes, anchors, pretrained, options["image_size"])
         return detector, detector.shapes
     num = num_shapes(anchors.init, anchors.num)

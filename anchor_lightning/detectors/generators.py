@@ -190,7 +190,7 @@ class LearnableDefaultBoxes(LearnableAnchors, DefaultBoxGenerator):
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """The default boxes of each image, (N, 4) in pixels, without gradient."""
         if self.clip and self.training:
-            with torch.no_grad():  # a shape beyond the image would be clipped and get no gradient that brings it back
+            with torch.no_grad():  # the boxes placed are clipped: the shape must not drift away from them
                 for side, limit in zip(self.shapes.log_wh.unbind(1), self._limits, strict=True):
                     side.clamp_(max=limit)
         centres, size = self._centres(image_list, feature_maps)

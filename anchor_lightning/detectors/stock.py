@@ -67,9 +67,10 @@ class StockDetector(nn.Module):
             )
         shapes.pending = anchors.init == "kmeans"
         self.proposals: list[Tensor] = []
+        self._is_finite: Tensor | None = None
         heads = [self.model.rpn.head, self.model.roi_heads.box_predictor] if self.is_two_stage else [self.model.head]
         for head in heads:
-            head.register_forward_hook(in_float32)
+            head.register_forward_hook(self._check_and_widen)
         if self.is_two_stage:
             self.model.rpn.register_forward_hook(self._keep_proposals)
 
@@ -96,11 +97,15 @@ class StockDetector(nn.Module):
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
         """What the torchvision detector says of (B, 3, H, W) images in evaluation."""
+        # Once it evaluates, torchvision resizes to 800 pixels whatever it was told, but for a fixed width and height.
+        self.model.transform.fixed_size = (images.shape[-1], images.shape[-2])
         found: list[dict[str, Tensor]] = self.model(list(images))
         return found
 
     def training_losses(self, batch: DetectionBatch, shapes: AnchorShapes, step: StepOptions) -> dict[str, Tensor]:
         """Torchvision's loss terms, named `loss_...`, and the clustering term."""
+        if next(self.parameters()).dtype in (torch.float16, torch.bfloat16):
+            raise ValueError("trainer.precision: torchvision's detectors need float32 weights; use bf16-mixed")
         self.shapes.clustering_weight = step.clustering_weight
         targets = []
         for boxes, labels, mask in zip(batch.boxes_xyxy, batch.labels, batch.mask, strict=True):
@@ -115,11 +120,14 @@ class StockDetector(nn.Module):
         """The detections of (B, 3, H, W) images, in pixels of the network input; their `anchors` are -1.
 
         Raises:
-            ValueError: A weight is not finite: torchvision drops every NaN, and a broken network would find nothing.
+            ValueError: The network's output is not finite: torchvision drops every NaN, and a broken network would find
+                nothing.
         """
-        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
-            raise ValueError("A weight of the network is not finite.")
+        self._is_finite = None
         (self.model.roi_heads if self.is_two_stage else self.model).score_thresh = score_threshold
+        everything = self(images)
+        if self._is_finite is not None and not self._is_finite:
+            raise ValueError("The network's output is not finite.")
         return [
             Detections(
                 found["boxes"].float(),
@@ -127,21 +135,23 @@ class StockDetector(nn.Module):
                 found["labels"] - self.first_label,
                 torch.full_like(found["labels"], -1),
             )
-            for found in self(images)
+            for found in everything
         ]
 
     def _keep_proposals(self, module: nn.Module, args: Any, output: tuple[list[Tensor], Any]) -> None:
         self.proposals = [] if self.training else output[0]
 
+    def _check_and_widen(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """What a head says in float32, while it evaluates with a note whether all of it is finite.
 
-def in_float32(module: nn.Module, args: Any, output: Any) -> Any:
-    """What a head says in float32 (a forward hook).
-
-    torchvision computes boxes in the type of the offsets: under bfloat16 autocast their corners are rounded to 2 pixels
-    at 300, and a box that is thinner has no width and gives NaN.
-    """
-    if isinstance(output, Tensor):
+        torchvision computes boxes in the type of the offsets: under bfloat16 autocast their corners are rounded to 2
+        pixels at 300, and a box that is thinner has no width and gives NaN.
+        """
+        if isinstance(output, dict):
+            return {name: self._check_and_widen(module, args, value) for name, value in output.items()}
+        if not isinstance(output, Tensor):
+            return type(output)(self._check_and_widen(module, args, value) for value in output)
+        if not self.training:  # read once a batch: a device would be waited for
+            finite = output.isfinite().all()
+            self._is_finite = finite if self._is_finite is None else self._is_finite & finite
         return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-    if isinstance(output, dict):
-        return {name: in_float32(module, args, value) for name, value in output.items()}
-    return type(output)(in_float32(module, args, value) for value in output)

@@ -25,6 +25,9 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 RATIOS: Final = (0.5, 1.0, 2.0)
+RESNET_WEIGHTS: Final = dict(ResNet50_Weights.__members__)
+VGG_WEIGHTS: Final = {"IMAGENET1K_FEATURES": VGG16_Weights.IMAGENET1K_FEATURES}
+"""The others of torchvision's want images of another scale than SSD's."""
 FROZEN_STAGES: Final = ("conv1", "bn1", "layer1")
 """Of a pretrained ResNet, as in torchvision's own detectors; without weights nothing is frozen."""
 VGG_MEAN, VGG_STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)
@@ -157,14 +160,15 @@ def load_backbone(network: nn.Module, weights: str) -> None:
 
     Args:
         network: The second of what a builder returns.
-        weights: A name in torchvision's `ResNet50_Weights` or `VGG16_Weights`, which is downloaded, or the path of a
-            file with a state dict.
+        weights: A name in torchvision's `ResNet50_Weights`, or `IMAGENET1K_FEATURES` for SSD's VGG, which is
+            downloaded; or the path of a file with such a state dict, made for images prepared alike (ResNet: the usual
+            mean and deviation of torchvision; VGG: 0 to 255 less the mean).
 
     Raises:
         ValueError: There is neither such a name nor such a file, or its weights are not those of this network.
     """
-    known = ResNet50_Weights if isinstance(network, ResNet) else VGG16_Weights
-    if weights in known.__members__:
+    known = RESNET_WEIGHTS if isinstance(network, ResNet) else VGG_WEIGHTS
+    if weights in known:
         state: Any = known[weights].get_state_dict(progress=True, check_hash=True)
     elif Path(weights).is_file():
         try:
@@ -172,9 +176,7 @@ def load_backbone(network: nn.Module, weights: str) -> None:
         except Exception:  # torch.load raises whatever the bytes lead it to
             raise ValueError(f"model.weights_backbone: {weights} is no file of weights that can be read") from None
     else:
-        raise ValueError(
-            f"model.weights_backbone: {weights} is neither a file nor one of {', '.join(known.__members__)}"
-        )
+        raise ValueError(f"model.weights_backbone: {weights} is neither a file nor one of {', '.join(known)}")
     own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = state if isinstance(state, dict) else {}
     if wrong := [key for key, value in own.items() if not _fits(given.get(key), value)]:

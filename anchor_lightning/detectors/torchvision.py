@@ -175,6 +175,7 @@ def freeze_anchors(model: nn.Module) -> nn.Module:
     """Gives a detector its stock classes back, with the shapes that were learned, in place.
 
     It predicts the same boxes to the bit, at the speed of the stock model, and pickles and loads without this package.
+    (In float32: from features in bfloat16 or float16 the stock generators round their anchors, and keep them rounded.)
     A stock detector's state dict holds no anchors: keep the model whole, or its generator's `cell_anchors` (SSD:
     `_wh_pairs`) beside the state dict.
 

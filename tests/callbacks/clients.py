@@ -85,6 +85,18 @@ class LateClient(Client):
             self.model = make_detector("retinanet")
 
 
+class SetupClient(Client):
+    """Builds its detector in `setup`, which comes after the callbacks' own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.model
+
+    def setup(self, stage: str) -> None:
+        if not hasattr(self, "model"):
+            self.model = make_detector("retinanet")
+
+
 def loader(num: int = STEPS, seed: int = 0) -> DataLoader[Any]:
     """`num` batches of two images with a box and two boxes."""
     generator = torch.Generator().manual_seed(seed)

@@ -20,6 +20,7 @@ from tests.callbacks.clients import (
     Client,
     LateClient,
     PartClient,
+    SetupClient,
     SGDClient,
     keeps_shapes,
     loader,
@@ -188,6 +189,25 @@ def test_late_detector_accumulation_and_bf16(tmp_path: Path) -> None:
         weights = [float(row["anchors/lambda"]) for row in csv.DictReader(file) if row["anchors/lambda"]]
     assert weights == [1.0, 0.75, 0.5, 0.25]
     assert client.area() != Client().area()
+
+
+def test_detector_that_the_module_builds_in_setup(tmp_path: Path) -> None:
+    client = SetupClient()
+    fit(tmp_path, client, max_steps=2)
+    assert anchor_shapes(client.model) is None, "learned and frozen"
+    assert client.area() != Client().area()
+
+
+def test_lr_mult_of_this_run_counts_on_resume(tmp_path: Path) -> None:
+    fit(tmp_path, Client(), ModelCheckpoint(dirpath=tmp_path, save_last=True), max_steps=1)
+    moves = []
+    for lr_mult in (1.0, 8.0):
+        client, seen = Client(), []
+        keep = keeps_shapes(seen, lambda module: anchor_shapes(module.model).log_wh.detach().clone())
+        made = trainer(tmp_path, LearnAnchors(lr_mult=lr_mult), keep, max_steps=3)
+        made.fit(client, loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+        moves.append(seen[1] - seen[0])
+    torch.testing.assert_close(moves[1], 8 * moves[0], rtol=1e-3, atol=1e-6)
 
 
 def test_what_cannot_work_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_network_is_torchvisions_own() -> None:
 
     ours = make("retinanet_r50_fpn").eval()
     stock = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3, _skip_resize=True).eval()
-    stock.detections_per_img = 300
+    stock.detections_per_img, stock.transform.fixed_size = 300, (128, 96)
     stock.load_state_dict({k: v for k, v in ours.model.state_dict().items() if "anchor_generator" not in k})
     images = torch.rand(1, 3, 96, 128)
     with torch.no_grad():
@@ -125,10 +125,27 @@ def test_boxes_are_float32_under_autocast(name: str) -> None:
     assert all(term.isfinite() for term in terms.values())
 
 
-def test_broken_weights_are_no_detector_that_finds_nothing() -> None:
+@pytest.mark.parametrize("name", ["faster_rcnn_small_fpn", "retinanet_small_fpn", "ssd_small"])
+def test_evaluation_sees_the_images_as_training_does(name: str) -> None:
+    """torchvision's own resizing, to 800 pixels, is for training alone switched off by its `_skip_resize`."""
+    detector, batch, seen = make(name), make_batch(), []
+    detector.model.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    detector.train().training_losses(batch, detector.shapes, options_of_step())
+    detector.eval().detect(batch.images, detector.shapes, 0.1)
+    assert seen[0].shape == (2, 3, 96, 128)
+    assert torch.equal(seen[0], seen[1])
+    smaller = torch.rand(1, 3, 64, 96)
+    detector.detect(smaller, detector.shapes, 0.1)
+    assert seen[2].shape == smaller.shape, "whatever the size of validation"
+    for proposals in detector.proposals:
+        assert proposals[:, 0::2].max() <= 96 and proposals[:, 1::2].max() <= 64
+
+
+@pytest.mark.parametrize("part", ["weight", "running_var"])
+def test_a_broken_network_is_no_detector_that_finds_nothing(part: str) -> None:
     detector = make("ssd_small").eval()
     with torch.no_grad():
-        next(detector.model.backbone.parameters()).view(-1)[0] = float("nan")
+        getattr(detector.model.backbone["bn1"], part)[0] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         detector.detect(torch.rand(1, 3, 96, 96), detector.shapes, 0.1)
 
@@ -162,6 +179,25 @@ def test_backbone_from_a_file(tmp_path: Path, name: str) -> None:
     assert all(torch.equal(ours.weight, theirs.weight) for ours, theirs in parts)
 
 
+def test_vgg_takes_only_weights_for_images_prepared_as_its_own() -> None:
+    with pytest.raises(ValueError, match=r"neither a file nor one of IMAGENET1K_FEATURES$"):
+        load_backbone(make("ssd300")._backbone[0], "IMAGENET1K_V1")
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("image_size", [512, 512]), ("weights_backbone", "x.pth")])
+def test_checkpoints_that_the_weights_cannot_tell_apart(name: str, theirs: Any) -> None:
+    task = DetectionTask(num_classes=3, detector="ssd_small", anchors={"init": "model"}, image_size=[128, 128])
+    checkpoint = {"state_dict": task.state_dict(), "hyper_parameters": {**task.hparams, name: theirs}}
+    with pytest.raises(ValueError, match=f"model.{name}: the checkpoint was made with"):
+        task.on_load_checkpoint(checkpoint)
+
+
+def test_low_precision_weights_are_refused() -> None:
+    detector, batch = make("ssd_small").bfloat16().train(), make_batch()
+    with pytest.raises(ValueError, match="use bf16-mixed"):
+        detector.training_losses(batch, detector.shapes, options_of_step())
+
+
 def test_backbone_that_cannot_be_had(tmp_path: Path) -> None:
     network = make("faster_rcnn_r50_fpn")._backbone[0]
     (tmp_path / "text.pth").write_text("hello")
@@ -180,6 +216,7 @@ def test_backbone_that_cannot_be_had(tmp_path: Path) -> None:
     [
         ({"detector": "yolov9"}, "must be one of yolov2, faster_rcnn_r50_c4"),
         ({"width": 0.5}, "model.width is an option of yolov2, not of ssd_small"),
+        ({"compile": True}, "model.compile is an option of yolov2"),
         ({"prior_images": 0}, "model.prior_images is an option of yolov2"),
         ({"weights": "yolov2.weights"}, "model.weights is an option of yolov2"),
         ({"weights_backbone": "IMAGENET1K_V1"}, "small detectors start from random weights"),
