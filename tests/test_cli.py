@@ -101,7 +101,7 @@ def test_every_configuration_trains(
         assert content["columns"][:3] == ["anchor", "initial w", "initial h"] and len(content["data"]) == 5
 
 
-@pytest.mark.parametrize("overlay", [name for name in CONFIGS if "/" in name])
+@pytest.mark.parametrize("overlay", [name for name in CONFIGS if "/" in name and "table7" not in name])
 def test_every_overlay_composes(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["fit", "--config", "voc.yaml", "--config", overlay, "--print_config"])
@@ -117,8 +117,7 @@ def test_every_overlay_composes(overlay: str, capsys: pytest.CaptureFixture[str]
         return part == whole
 
     assert holds(given, composed), "what the overlay says is what comes out"
-    if "trainer" not in given or "max_steps" not in given["trainer"]:
-        assert composed["trainer"]["max_steps"] == 30000, "and what it does not mention stays"
+    assert composed["trainer"]["max_steps"] == 30000, "and what it does not mention stays"
 
 
 def test_the_baseline_is_the_baseline(tmp_path: Path) -> None:
