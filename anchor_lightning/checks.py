@@ -13,8 +13,6 @@ LARGEST_GRID_UNIT: Final = 14
 """No published YOLOv2 anchor is wider: 13 units are the whole image at 416 pixels."""
 FRESH_SHAPES: Final = ("kmeans", "identical", "uniform")
 """Initialisations that no trained detector has had."""
-
-
 YOLOV2: Final = "yolov2"
 OPTIONS_OF_YOLOV2: Final = {
     "width": 1.0,
@@ -92,16 +90,16 @@ def check_checkpoint(checkpoint: Mapping[str, Any], options: Mapping[str, Any], 
     shapes = checkpoint["state_dict"].get("shapes.log_wh")
     if shapes is None:
         raise ValueError("The checkpoint holds no anchor shapes (shapes.log_wh): it is not one of this project.")
-    pairs = {name: (theirs.get(name), options[name]) for name in MUST_MATCH}
-    pairs["anchors.num"] = (len(shapes), num_anchors)
+    pairs = {f"model.{name}": (theirs.get(name), options[name]) for name in MUST_MATCH}
+    pairs["model.anchors.num"] = (len(shapes), num_anchors)
     # It freezes norms and stages, which the weights do not show.
-    pairs["weights_backbone"] = (bool(theirs.get("weights_backbone")), bool(options["weights_backbone"]))
+    pairs["model.weights_backbone"] = (bool(theirs.get("weights_backbone")), bool(options["weights_backbone"]))
     if options["detector"].startswith("ssd"):
-        pairs["image_size"] = (theirs.get("image_size"), options["image_size"])
+        pairs["data.image_size"] = (theirs.get("image_size"), options["image_size"])
     for name, (saved, ours) in pairs.items():
         if saved != ours:
             raise ValueError(
-                f"model.{name}: the checkpoint was made with {saved}, this run has {ours}; give the configuration that "
+                f"{name}: the checkpoint was made with {saved}, this run has {ours}; give the configuration that "
                 "the checkpoint was made with (config.yaml in its run folder), or another one."
             )
     if theirs.get("class_names") not in (None, options["class_names"]):

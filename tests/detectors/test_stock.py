@@ -188,7 +188,7 @@ def test_vgg_takes_only_weights_for_images_prepared_as_its_own() -> None:
 def test_checkpoints_that_the_weights_cannot_tell_apart(name: str, theirs: Any) -> None:
     task = DetectionTask(num_classes=3, detector="ssd_small", anchors={"init": "model"}, image_size=[128, 128])
     checkpoint = {"state_dict": task.state_dict(), "hyper_parameters": {**task.hparams, name: theirs}}
-    with pytest.raises(ValueError, match=f"model.{name}: the checkpoint was made with"):
+    with pytest.raises(ValueError, match=rf"(model|data)\.{name}: the checkpoint was made with"):
         task.on_load_checkpoint(checkpoint)
 
 
