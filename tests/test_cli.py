@@ -19,6 +19,8 @@ from anchor_lightning.cli import main
 from anchor_lightning.named_configs import CONFIG_FOLDER, find_config, named_configs
 from tests.made_data import make_brainwash, make_coco, make_voc
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(
     str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml") if path.parent.name != "sweep"
@@ -40,14 +42,6 @@ SYNTHETIC = [
     "--data.image_size",
     "64",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every run starts in a folder of its own, offline, and as a user types it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,26 +15,20 @@ from anchor_lightning import DetectionTask
 from anchor_lightning.cli import main
 from anchor_lightning.named_configs import CONFIG_FOLDER
 from tests.made_data import make_coco, make_voc
+from tests.tiny_training import QUIET, SMALL_BATCHES
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 BASELINE = ["--config", "ablation/baseline.yaml"]
-QUIET = [
-    *("--config", "logger/csv.yaml", "--config", "trainer/cpu.yaml", "--data.num_workers", "0"),
-    *("--trainer.max_steps", "2", "--trainer.val_check_interval", "2", "--trainer.enable_progress_bar", "false"),
-    *("--trainer.num_sanity_val_steps", "0", "--trainer.enable_model_summary", "false"),
-    *("--trainer.log_every_n_steps", "1", "--anchor_logger.animation", "false"),
+TWO_STEPS = [
+    *("--config", "logger/csv.yaml", "--config", "trainer/cpu.yaml", *QUIET, "--anchor_logger.animation", "false"),
+    *("--trainer.max_steps", "2", "--trainer.val_check_interval", "2"),
 ]
-TINY = ["--data.batch_size", "2", "--data.image_size", "64", *QUIET]
+TINY = [*SMALL_BATCHES, *TWO_STEPS]
 SYNTHETIC = [
     *("fit", "--config", "synthetic.yaml", "--config", "detector/retinanet_small_fpn.yaml", *TINY),
     *("--data.num_train", "6", "--data.num_val", "2"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
 
 
 def columns(path: Path) -> set[str]:
@@ -97,8 +90,9 @@ def test_detector_overlays_and_initialisations(tmp_path: Path, detector: str, in
 
 
 def test_ssd300_trains_at_320(tmp_path: Path) -> None:
-    words = ["fit", "--config", "synthetic.yaml", "--config", "detector/ssd300.yaml", *QUIET, "--data.batch_size", "1"]
-    cli = main([*words, "--data.num_train", "1", "--data.num_val", "1", "--trainer.max_steps", "1"])
+    config = ["--config", "synthetic.yaml", "--config", "detector/ssd300.yaml"]
+    words = ["fit", *config, *TWO_STEPS, "--data.batch_size", "1", "--trainer.max_steps", "1"]
+    cli = main([*words, "--data.num_train", "1", "--data.num_val", "1"])
     assert cli.datamodule.image_size == (320, 320) and cli.trainer.global_step == 1
     # 0.07 of the input is SSD300's first box.
     torch.testing.assert_close(cli.model.shapes.initial_wh[0], torch.tensor([22.4, 22.4]))

@@ -21,7 +21,7 @@ from anchor_lightning.commands.anchor_tables import named_values, score_table, s
 from anchor_lightning.commands.data_options import box_shapes
 from anchor_lightning.commands.shape_files import check_output, read_shapes, write_text
 from anchor_lightning.data import DetectionDataModule
-from anchor_lightning.data.base import parse_image_size
+from anchor_lightning.data.image_size import parse_image_size
 from anchor_lightning.plots import anchor_figure, save_figure
 
 Method = Literal["ascent", "kmeans", "learned"]

@@ -12,7 +12,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from anchor_lightning.anchors.export import AnchorSet, read_json
+from anchor_lightning.anchors.export import AnchorSet
+from anchor_lightning.anchors.export_readers import read_json
 from anchor_lightning.anchors.init import NAMED_GRID_UNITS, initial_shapes
 from anchor_lightning.checkpoint_files import read_checkpoint
 from anchor_lightning.detectors.yolov2.cfg import read_anchors

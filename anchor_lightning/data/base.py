@@ -9,16 +9,17 @@ from copy import copy
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from anchor_lightning.data.box_shapes import annotated_box_shapes, augmented_box_shapes
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, Sample, collate
+from anchor_lightning.data.image_size import parse_image_size
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
-from anchor_lightning.data.transforms import distort_colour, draw_jitter, draw_native_crop, warp_boxes
+from anchor_lightning.data.transforms import distort_colour
 from anchor_lightning.structures import DetectionBatch, GroundTruth
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-MAX_STRIDE = 32
 
 
 class DetectionDataModule(LightningDataModule, ABC):
@@ -182,27 +182,10 @@ class DetectionDataModule(LightningDataModule, ABC):
             augmented: As training shows them, cropped and expanded, in one draw an image that is always the same; else
                 as they are annotated.
         """
-        if augmented:
-            return self._augmented_box_shapes()
-        shapes = [np.zeros((0, 2))]
-        for record in self.records("train"):
-            used = slice(None) if self.keep_difficult else ~record.truth.ignore
-            wh = record.truth.boxes_xyxy[used, 2:] - record.truth.boxes_xyxy[used, :2]
-            if not self.native_crop:
-                wh = wh * (self.image_size[1] / record.width, self.image_size[0] / record.height)
-            shapes.append(wh)
-        return torch.from_numpy(np.concatenate(shapes)).float()
-
-    def _augmented_box_shapes(self) -> Tensor:
-        rng = np.random.default_rng(0)
-        shapes = [np.zeros((0, 2), dtype=np.float32)]
-        for record in self.records("train"):
-            size = (record.height, record.width)
-            geometry = draw_native_crop(rng, size, self.image_size) if self.native_crop else draw_jitter(rng)
-            used = slice(None) if self.keep_difficult else ~record.truth.ignore
-            boxes, _ = warp_boxes(record.truth.boxes_xyxy[used], size, geometry, self.image_size)
-            shapes.append(boxes[:, 2:] - boxes[:, :2])
-        return torch.from_numpy(np.concatenate(shapes))
+        measure = augmented_box_shapes if augmented else annotated_box_shapes
+        return measure(
+            self.records("train"), self.image_size, native_crop=self.native_crop, keep_difficult=self.keep_difficult
+        )
 
     def bad_images(self) -> list[Path]:
         """The images that this process and its workers could not read so far and skipped (`skip_bad_images`)."""
@@ -304,20 +287,3 @@ class DetectionDataModule(LightningDataModule, ABC):
         bad = self.bad_images()
         if bad:
             rank_zero_warn(f"Skipped {len(bad)} images that cannot be read, {bad[0]} for one (data.skip_bad_images).")
-
-
-def parse_image_size(value: int | list[int], field: str) -> tuple[int, int]:
-    """Height and width from an option that is one int or [height, width].
-
-    Raises:
-        ValueError: If a side is no positive multiple of 32; names `field` and the nearest valid values.
-    """
-    sides = [value, value] if isinstance(value, int) else list(value)
-    if len(sides) != 2:
-        raise ValueError(f"{field} must be one int or [height, width], got {value!r}.")
-    for side in sides:
-        if side <= 0 or side % MAX_STRIDE:
-            lower = side // MAX_STRIDE * MAX_STRIDE
-            nearest = f"{lower} or {lower + MAX_STRIDE}" if lower > 0 else str(MAX_STRIDE)
-            raise ValueError(f"{field} must be a positive multiple of {MAX_STRIDE}, got {value!r}. Try {nearest}.")
-    return sides[0], sides[1]

@@ -14,15 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchor_lightning.anchors import initial_shapes
-from anchor_lightning.anchors.export import (
-    AnchorSet,
-    anchors_text,
-    export_notes,
-    read_json,
-    read_mmdet,
-    read_torchvision,
-    read_ultralytics,
-)
+from anchor_lightning.anchors.export import AnchorSet, anchors_text, export_notes
+from anchor_lightning.anchors.export_readers import read_json, read_mmdet, read_torchvision, read_ultralytics
 from anchor_lightning.detectors.yolov2.cfg import read_anchors
 
 # Not in the order of their areas.

@@ -16,7 +16,8 @@ import torch
 import yaml
 
 from anchor_lightning.anchors import initial_shapes, kmeans_shapes, mean_best_iou
-from anchor_lightning.anchors.export import AnchorSet, read_json
+from anchor_lightning.anchors.export import AnchorSet
+from anchor_lightning.anchors.export_readers import read_json
 from anchor_lightning.anchors.score import score_shapes, size_groups
 from anchor_lightning.callbacks.anchor_logger import append_rows
 from anchor_lightning.cli import main
@@ -27,14 +28,10 @@ from anchor_lightning.data import COCODataModule, DetectionDataModule, VOCDataMo
 from anchor_lightning.detectors.yolov2.cfg import cfg_text
 from tests.made_data import make_brainwash, make_coco, make_voc, make_yolo
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 Printed = pytest.CaptureFixture[str]
 PAIRS = "[[10, 13], [33, 23]]"
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
 
 
 def own_voc(root: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import cv2
@@ -18,6 +17,8 @@ from anchor_lightning.task import DetectionTask
 from tests.made_data import make_voc
 from tests.opencv_reference import needs_importer, same_boxes_in_opencv
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 TRAIN = [
     *("fit", "--config", "small.yaml", "--trainer.max_steps", "4", "--trainer.val_check_interval", "4"),
     *("--soft_assignment.steps", "2", "--trainer.log_every_n_steps", "1"),
@@ -27,12 +28,6 @@ MODEL = [
     *("--model.width", "0.1", "--data.image_size", "64", "--data.val_image_size", "[64, 96]"),
 ]
 SHAPES = ["--model.anchors.init", "identical", "--model.anchors.num", "3"]
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
 
 
 @pytest.fixture

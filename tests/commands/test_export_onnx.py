@@ -23,6 +23,8 @@ from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS
 from anchor_lightning.structures import Detections
 from anchor_lightning.task import DetectionTask
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -31,12 +33,6 @@ SIZE = (96, 128)
 SHAPES = torch.tensor([[20.0, 30], [40, 20], [50, 50], [15, 15], [90, 40]])
 EXPORT = sys.modules["anchor_lightning.commands.export"]  # the package's attribute of that name is the function
 CHECKPOINT = Path("runs/version_0/checkpoints/last.ckpt")
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
 
 
 def make_checkpoint(path: Path = CHECKPOINT, *, learned: bool = True, num_classes: int = 3, gain: float = 20.0) -> Path:

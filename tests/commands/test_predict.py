@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,9 @@ from anchor_lightning.data.images import read_image, reduced
 from anchor_lightning.task import DetectionTask
 from tests.made_data import draw, make_voc
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 SIZE = (64, 96)
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
 
 
 @pytest.fixture

@@ -16,19 +16,15 @@ import yaml
 from anchor_lightning.cli import main
 from anchor_lightning.commands.sweep import DONE, grid
 from anchor_lightning.named_configs import CONFIG_FOLDER
+from tests.tiny_training import QUIET, SMALL_BATCHES
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 TINY = [
-    *("--data.num_train=8", "--data.num_val=2", "--data.image_size=64", "--data.batch_size=2", "--data.num_workers=0"),
-    *("--model.width=0.1", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"),
-    *("--soft_assignment.steps=2", "--trainer.num_sanity_val_steps=0"),
+    *SMALL_BATCHES,
+    *QUIET,
+    *("--data.num_train=8", "--data.num_val=2", "--model.width=0.1", "--soft_assignment.steps=2"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
 
 
 def write_grid(path: Path, **changes: object) -> Path:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from anchor_lightning.data import base
-from anchor_lightning.data.base import ImageRecord, parse_image_size
+from anchor_lightning.data import box_shapes
+from anchor_lightning.data.base import ImageRecord
+from anchor_lightning.data.image_size import parse_image_size
 from anchor_lightning.data.transforms import GeometryParams, distort_colour
 from tests.data.conftest import MemoryModule, record, truth
 from tests.data.test_resume import Recorder
@@ -118,7 +119,7 @@ def test_augmented_box_shapes_are_those_of_the_warp(monkeypatch: pytest.MonkeyPa
     module = TwoSizes(image_size=[32, 64])
     assert torch.equal(module.train_box_shapes(augmented=True), module.train_box_shapes(augmented=True))
     assert not torch.equal(module.train_box_shapes(augmented=True), module.train_box_shapes())
-    monkeypatch.setattr(base, "draw_jitter", lambda rng: GeometryParams(0.5, 0.5, 0.5, 0.5))
+    monkeypatch.setattr(box_shapes, "draw_jitter", lambda rng: GeometryParams(0.5, 0.5, 0.5, 0.5))
     # The first image's box ends at 20 of 200 and is cropped away; the second's shows 50-60 of 100 and 25-40 of 50.
     torch.testing.assert_close(module.train_box_shapes(augmented=True), torch.tensor([[12.8, 19.2]]))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import logging
 import math
 import warnings
@@ -13,13 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from anchor_lightning.metrics import coco_average_precision
 from anchor_lightning.metrics.coco import Backend
 from anchor_lightning.structures import Detections, GroundTruth
 
+from .pycocotools_reference import evaluate_directly
 from .scenes import found, nothing, random_scene, truth
 
 BACKENDS: list[Backend] = ["faster_coco_eval", "pycocotools"]
@@ -29,34 +26,6 @@ TWELVE = [
 ]
 BOX = [10.0, 10.0, 50.0, 50.0]  # 40 x 40: medium
 SMALL = [200.0, 200.0, 210.0, 210.0]  # 10 x 10
-
-
-def evaluate_directly(truths: list[GroundTruth], detections: dict[int, Detections], num_classes: int) -> COCOeval:
-    """COCO's own evaluation of the same records."""
-    images = [{"id": record.image_id} for record in truths]
-    categories = [{"id": c + 1, "name": str(c)} for c in range(num_classes)]
-    annotations, results = [], []
-    for record in truths:
-        for k, (x1, y1, x2, y2) in enumerate(record.boxes_xyxy.tolist()):
-            annotation = {"image_id": record.image_id, "category_id": int(record.labels[k]) + 1}
-            annotation |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": float(record.area[k])}
-            annotations.append({**annotation, "id": len(annotations) + 1, "iscrowd": int(record.ignore[k])})
-    for image_id, here in detections.items():
-        for k, (x1, y1, x2, y2) in enumerate(here.boxes_xyxy.tolist()):
-            result = {"image_id": image_id, "category_id": int(here.labels[k]) + 1, "score": float(here.scores[k])}
-            result |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
-            results.append({**result, "id": len(results) + 1, "iscrowd": 0})
-    with contextlib.redirect_stdout(io.StringIO()):
-        annotated, detected = COCO(), COCO()
-        annotated.dataset = {"images": images, "categories": categories, "annotations": annotations}
-        detected.dataset = {"images": images, "categories": categories, "annotations": results}
-        annotated.createIndex()
-        detected.createIndex()
-        evaluation = COCOeval(annotated, detected, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
 
 
 def mean_or_nan(values: np.ndarray) -> float:

@@ -4,42 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from anchor_lightning.metrics import DetectionEvaluator, coco_average_precision, voc_average_precision
 from anchor_lightning.structures import Detections, GroundTruth
 
+from .processes import SHARDS, on_two_ranks
 from .scenes import found, nothing, random_scene, truth
 
 BOX = [10.0, 10.0, 50.0, 50.0]
 NAMES = ["cat", "dog", "cow"]
-HARD_TIMEOUT = 120.0  # seconds for two processes to start, import torch and finish
 SUMMARY_KEYS = [
     *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
     *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large"),
     *("map_50_small", "map_50_medium", "map_50_large", "map_voc07", "map_voc"),
 ]
-# What each of two ranks updates, by image id. Of nine images the last is never updated.
-SHARDS: dict[str, tuple[Sequence[int], Sequence[int]]] = {
-    "uneven": ([1, 3, 5, 7, 8], [2, 4, 6]),
-    "unsorted": ([6, 4, 2], [8, 7, 1, 5, 3]),
-    "one on rank 0": ([5], [1, 2, 3, 4, 6, 7, 8]),
-    "one on rank 1": ([1, 2, 3, 4, 5, 6, 7], [8]),
-    "one on each": ([2], [7]),
-    "nothing on rank 1": ([1, 2, 3, 4, 5, 6, 7, 8], []),
-    "nothing on rank 0": ([], [1, 2, 3, 4, 5, 6, 7, 8]),
-    "padded": ([1, 3, 5, 7], [2, 4, 6, 8, 1]),
-    "everything twice": ([1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1]),
-    "nothing anywhere": ([], []),
-}
 
 
 def scene() -> tuple[list[GroundTruth], dict[int, Detections]]:
@@ -204,33 +188,21 @@ def test_the_plain_functions_refuse_the_same_detections(metric: object) -> None:
         metric([truth(1, [BOX], [0])], {1: found([BOX], [math.nan], [0])}, 1)  # type: ignore[operator]
 
 
-def _rank(rank: int, folder: Path) -> None:
+def _rank(rank: int) -> dict[str, Any]:
     """One of two processes: every case of SHARDS, then a computation that fails on rank 0."""
-    torch.set_num_threads(1)
-    store = (folder / "store").as_uri()
-    dist.init_process_group("gloo", store, timedelta(seconds=60), world_size=2, rank=rank)
-    results = {name: evaluate(shards[rank]) for name, shards in SHARDS.items()}
+    results: dict[str, Any] = {name: evaluate(shards[rank]) for name, shards in SHARDS.items()}
     evaluator = DetectionEvaluator([truth(1, [BOX], [0])], ["cat"])
     evaluator.truths = [truth(1, [BOX], [5])]  # broken behind its back, so that computing fails
     evaluator.update([1], [nothing()])
     try:
         evaluator.compute()
     except RuntimeError as error:
-        results["failure"] = str(error)  # type: ignore[assignment]
-    (folder / f"{rank}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
+        results["failure"] = str(error)
+    return results
 
 
 def test_two_ranks_equal_one_to_the_digit(tmp_path: Path) -> None:
-    context = mp.spawn(_rank, (tmp_path,), nprocs=2, join=False)
-    deadline = time.monotonic() + HARD_TIMEOUT
-    try:
-        while not context.join(timeout=1):
-            assert time.monotonic() < deadline, "the two ranks hang"
-    finally:
-        for process in context.processes:
-            process.kill()
-    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    ranks = on_two_ranks(_rank, tmp_path)
     for results in ranks:
         failure = results.pop("failure")
         assert failure.startswith("the evaluation failed on rank 0: ValueError: ")

@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import logging
 import math
-import time
 import warnings
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from anchor_lightning.metrics import ProposalRecall
 from anchor_lightning.structures import GroundTruth
 
-from .scenes import random_scene, truth
+from .processes import SHARDS, on_two_ranks
+from .pycocotools_reference import evaluate_directly
+from .scenes import found, random_scene, truth
 
 Proposals = tuple[Tensor, Tensor]
 BOX = [10.0, 10.0, 50.0, 50.0]
 ELSEWHERE = [100.0, 100.0, 140.0, 140.0]
 FAR = [300.0, 300.0, 310.0, 310.0]
-HARD_TIMEOUT = 120.0  # seconds for two processes to start, import torch and finish
-# What each of two ranks updates, by image id. Of nine images the last is never updated.
-SHARDS: dict[str, tuple[Sequence[int], Sequence[int]]] = {
-    "uneven": ([1, 3, 5, 7, 8], [2, 4, 6]),
-    "unsorted": ([6, 4, 2], [8, 7, 1, 5, 3]),
-    "one on each": ([2], [7]),
-    "nothing on rank 1": ([1, 2, 3, 4, 5, 6, 7, 8], []),
-    "nothing on rank 0": ([], [1, 2, 3, 4, 5, 6, 7, 8]),
-    "padded": ([1, 3, 5, 7], [2, 4, 6, 8, 1]),
-    "everything twice": ([1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1]),
-    "nothing anywhere": ([], []),
-}
 
 
 def proposed(boxes: Sequence[Sequence[float]], scores: Sequence[float]) -> Proposals:
@@ -90,32 +72,11 @@ def pycocotools_recall(
     truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals], top: Sequence[int]
 ) -> dict[str, float]:
     """COCO's own evaluation of all images at once, with every truth in its class and classes off."""
-    classes = sorted({int(label) for record in truths for label in record.labels} | {0})
-    annotations, results = [], []
-    for record in truths:
-        for k, (x1, y1, x2, y2) in enumerate(record.boxes_xyxy.tolist()):
-            annotation = {"image_id": record.image_id, "category_id": int(record.labels[k])}
-            annotation |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": float(record.area[k])}
-            annotations.append({**annotation, "id": len(annotations) + 1, "iscrowd": int(record.ignore[k])})
-    for image_id, (boxes, scores) in proposals.items():
-        for (x1, y1, x2, y2), score in zip(boxes.tolist(), scores.tolist(), strict=True):
-            result = {"image_id": image_id, "category_id": classes[0], "score": score, "iscrowd": 0}
-            result |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
-            results.append({**result, "id": len(results) + 1})
-    datasets = []
-    with contextlib.redirect_stdout(io.StringIO()):
-        for rows in (annotations, results):
-            datasets.append(COCO())
-            datasets[-1].dataset = {
-                "images": [{"id": record.image_id} for record in truths],
-                "categories": [{"id": label} for label in classes],
-                "annotations": rows,
-            }
-            datasets[-1].createIndex()
-        evaluation = COCOeval(*datasets, "bbox")
-        evaluation.params.useCats, evaluation.params.maxDets = 0, list(top)
-        evaluation.evaluate()
-        evaluation.accumulate()
+    num_classes = 1 + max((int(label) for record in truths for label in record.labels), default=0)
+    detections = {
+        i: found(boxes.tolist(), scores.tolist(), [0] * len(scores)) for i, (boxes, scores) in proposals.items()
+    }
+    evaluation = evaluate_directly(truths, detections, num_classes, proposal_limits=top)
     of_all_sizes = evaluation.eval["recall"][:, 0, 0]  # thresholds, limits
     if (of_all_sizes == -1).all():
         return {}
@@ -303,29 +264,16 @@ def evaluate(image_ids: Sequence[int]) -> dict[str, float]:
     return metric.compute()
 
 
-def _rank(rank: int, folder: Path) -> None:
+def _rank(rank: int) -> dict[str, Any]:
     """One of two processes: every case of SHARDS, then copies of an image that differ."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", (folder / "store").as_uri(), timedelta(seconds=60), world_size=2, rank=rank)
     results = {name: evaluate(shards[rank]) for name, shards in SHARDS.items()}
     metric = ProposalRecall([truth(1, [BOX], [0])], [50])
     metric.update([1], [proposed([BOX] if rank == 0 else [], [0.5] if rank == 0 else [])])
-    results["the lowest rank's copy"] = metric.compute()
-    (folder / f"{rank}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
+    return results | {"the lowest rank's copy": metric.compute()}
 
 
 def test_two_ranks_equal_one_to_the_digit(tmp_path: Path) -> None:
-    context = mp.spawn(_rank, (tmp_path,), nprocs=2, join=False)
-    deadline = time.monotonic() + HARD_TIMEOUT
-    try:
-        while not context.join(timeout=1):
-            assert time.monotonic() < deadline, "the two ranks hang"
-    finally:
-        for process in context.processes:
-            process.kill()
-    for rank in range(2):
-        results = json.loads((tmp_path / f"{rank}.json").read_text())
+    for results in on_two_ranks(_rank, tmp_path):
         assert results.pop("the lowest rank's copy") == {"ar_50": 1.0, "recall_iou50_50": 1.0}
         for name, shards in SHARDS.items():
             assert results[name] == evaluate(sorted({*shards[0], *shards[1]})), name

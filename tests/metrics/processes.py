@@ -1,0 +1,50 @@
+"""Two processes that evaluate together, and how the images may fall to them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+HARD_TIMEOUT = 120.0  # seconds for two processes to start, import torch and finish
+# What each of two ranks updates, by image id. Of nine images the last is never updated.
+SHARDS: dict[str, tuple[Sequence[int], Sequence[int]]] = {
+    "uneven": ([1, 3, 5, 7, 8], [2, 4, 6]),
+    "unsorted": ([6, 4, 2], [8, 7, 1, 5, 3]),
+    "one on rank 0": ([5], [1, 2, 3, 4, 6, 7, 8]),
+    "one on rank 1": ([1, 2, 3, 4, 5, 6, 7], [8]),
+    "one on each": ([2], [7]),
+    "nothing on rank 1": ([1, 2, 3, 4, 5, 6, 7, 8], []),
+    "nothing on rank 0": ([], [1, 2, 3, 4, 5, 6, 7, 8]),
+    "padded": ([1, 3, 5, 7], [2, 4, 6, 8, 1]),
+    "everything twice": ([1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1]),
+    "nothing anywhere": ([], []),
+}
+
+
+def on_two_ranks(work: Callable[[int], dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """What `work(rank)` returns on each of two ranks, through JSON; `work` is a function of a module."""
+    context = mp.spawn(_rank, (work, folder), nprocs=2, join=False)
+    deadline = time.monotonic() + HARD_TIMEOUT
+    try:
+        while not context.join(timeout=1):
+            assert time.monotonic() < deadline, "the two ranks hang"
+    finally:
+        for process in context.processes:
+            process.kill()
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def _rank(rank: int, work: Callable[[int], dict[str, Any]], folder: Path) -> None:
+    torch.set_num_threads(1)
+    store = (folder / "store").as_uri()
+    dist.init_process_group("gloo", store, timedelta(seconds=60), world_size=2, rank=rank)
+    (folder / f"{rank}.json").write_text(json.dumps(work(rank)))
+    dist.destroy_process_group()
