@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 DEFAULT_ROOT: Final = "runs"
 """Where the run folders lie, unless `trainer.default_root_dir` says otherwise."""
 NEWEST: Final = "last"
+OURS: Final = "anchor_lightning"
+"""Key of a checkpoint that holds what Lightning does not know of."""
+FORMAT: Final = 1
+"""Version of what lies under `OURS`; a checkpoint without one is of format 0."""
 
 
 def find_checkpoint(given: str | Path, root: str | Path = DEFAULT_ROOT) -> Path:
@@ -18,23 +25,53 @@ def find_checkpoint(given: str | Path, root: str | Path = DEFAULT_ROOT) -> Path:
     Raises:
         ValueError: There is none.
     """
-    if given == NEWEST:
-        return newest_checkpoint(Path(root))
-    if not Path(given).is_file():
-        raise ValueError(f"--ckpt_path: there is no file {given}")
-    return Path(given)
+    if given != NEWEST:
+        if not Path(given).is_file():
+            raise ValueError(f"--ckpt_path: there is no file {given}")
+        return Path(given)
+    if (newest := next(newest_checkpoints(Path(root)), None)) is None:
+        raise ValueError(f"--ckpt_path last: no checkpoints/last.ckpt under {root} (trainer.default_root_dir)")
+    return newest
 
 
-def newest_checkpoint(root: Path) -> Path:
-    """The `last.ckpt` written last in any run folder under `root`.
+def newest_checkpoints(root: Path) -> Iterator[Path]:
+    """The run folders' `last.ckpt` and what SLURM's requeueing wrote, the newest first.
+
+    A damaged one is passed over, with a warning, for the newest other checkpoint of its run.
 
     Raises:
-        ValueError: There is none.
+        ValueError: All checkpoints of a run are damaged.
     """
-    found = sorted(root.rglob(f"checkpoints/{NEWEST}.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ValueError(f"--ckpt_path last: no checkpoints/last.ckpt under {root} (trainer.default_root_dir)")
-    return found[-1]
+    found = [*root.rglob(f"checkpoints/{NEWEST}.ckpt"), *root.glob("hpc_ckpt_*.ckpt")]
+    for path in by_age(found):
+        if not (reason := damage(path)):
+            yield path
+            continue
+        others = by_age(other for other in path.parent.glob("*.ckpt") if other != path and not damage(other))
+        if not others:
+            raise ValueError(
+                f"{path} is damaged ({reason}), and there is no other checkpoint of that run. Remove it and start "
+                "afresh, or give the path of another one as --ckpt_path."
+            )
+        rank_zero_warn(f"{path} is damaged ({reason}); the one before it is taken: {others[0]}")
+        yield others[0]
+
+
+def by_age(paths: Iterator[Path] | list[Path]) -> list[Path]:
+    """The files, the one written last first."""
+    return sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def damage(path: Path) -> str:
+    """What is wrong with the bytes of a checkpoint; empty if nothing is.
+
+    Every byte is read and compared with its checksum, which loading does not do.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return f"{name} has changed" if (name := archive.testzip()) else ""
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        return str(error)
 
 
 def read_checkpoint(path: str | Path, option: str = "--ckpt_path") -> dict[str, Any]:
@@ -45,7 +82,7 @@ def read_checkpoint(path: str | Path, option: str = "--ckpt_path") -> dict[str, 
         option: What the user gave it as, for the messages.
 
     Raises:
-        ValueError: The file is missing, is no checkpoint, or is not one of this project.
+        ValueError: The file is missing, is no checkpoint, is not one of this project, or is of a newer version of it.
     """
     try:
         with Path(path).open("rb"):
@@ -64,4 +101,28 @@ def read_checkpoint(path: str | Path, option: str = "--ckpt_path") -> dict[str, 
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or "shapes.log_wh" not in state:
         raise ValueError(f"{option}: {path} holds no anchor shapes (shapes.log_wh): it is not one of this project")
-    return dict(content)
+    checkpoint: dict[str, Any] = dict(content)
+    try:
+        migrate(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{option}: {path}: {error}") from None
+    return checkpoint
+
+
+def migrate(checkpoint: dict[str, Any]) -> None:
+    """Brings an older checkpoint to the present format, in place.
+
+    Format 0, up to version 0.1.0, has no number and may lack the count of images seen before; the shapes, the network
+    and the optimizer are the same.
+
+    Raises:
+        ValueError: It was written by a later version of this project.
+    """
+    ours = dict(checkpoint.get(OURS, {}))
+    version = ours.get("format", 0)
+    if not isinstance(version, int) or version > FORMAT:
+        raise ValueError(
+            f"The checkpoint is of format {version}, and this version of anchor_lightning reads up to {FORMAT}; "
+            "update anchor_lightning."
+        )
+    checkpoint[OURS] = {"images_before": 0} | ours | {"format": FORMAT}

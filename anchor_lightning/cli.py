@@ -14,7 +14,7 @@ from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning.callbacks import (
@@ -29,8 +29,10 @@ from anchor_lightning.checkpoint_files import DEFAULT_ROOT, find_checkpoint, rea
 from anchor_lightning.checks import check_checkpoint
 from anchor_lightning.commands import is_ours, run_command, summary
 from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.launchers import check_launcher, describe
 from anchor_lightning.loggers import RunRecord, continue_run
 from anchor_lightning.named_configs import named_configs
+from anchor_lightning.resume import checkpoint_of
 from anchor_lightning.task import DetectionTask
 
 HERE: Final = Path(__file__).resolve().parent
@@ -61,13 +63,32 @@ class AnchorLightningCLI(LightningCLI):
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         parser.link_arguments("data.image_size", "model.image_size", compute_fn=list, apply_on="instantiate")
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument(
+                "--resume",
+                action="store_true",
+                help="Go on from the newest run of this configuration; where there is none, start afresh.",
+            )
+        return parser
+
     def _parse_ckpt_path(self) -> None:
         # Lightning lets the checkpoint's hyper-parameters silently win over the command line; here the configuration
         # counts, and the task refuses a checkpoint that does not fit it.
-        if self.config.get("subcommand"):
-            config = self.config[self.config.subcommand]
-            if config.get("ckpt_path"):
-                config.ckpt_path = str(find_checkpoint(config.ckpt_path, config.trainer.default_root_dir))
+        if not (subcommand := self.config.get("subcommand")):
+            return
+        config = self.config[subcommand]
+        root = config.trainer.default_root_dir
+        if subcommand != "fit":
+            config.ckpt_path = config.ckpt_path and str(find_checkpoint(config.ckpt_path, root))
+            return
+        text = self._parser(subcommand).dump(config, skip_none=False)
+        path = checkpoint_of(config.ckpt_path, config.resume, root, text)
+        config.ckpt_path = path and str(path)
+        config.resume = False  # config.yaml is to repeat this run
+        if path and sys.argv[1:2] == [subcommand]:
+            sys.argv.append(f"--ckpt_path={path}")  # the processes that DDP starts must not choose for themselves
 
     def before_instantiate_classes(self) -> None:
         """Puts what the loggers write where the run folders are, unless told otherwise."""
@@ -109,9 +130,12 @@ class AnchorLightningCLI(LightningCLI):
         self.datamodule.setup(subcommand)
         if not checkpoint:
             self.model.check_start(self.datamodule)
+        if subcommand == "fit":
+            rank_zero_info(describe(self.trainer, self.datamodule.batch_size))
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
+            check_launcher(self.trainer)
             self._refuse_early(subcommand)
             super()._run_subcommand(subcommand)
         finally:

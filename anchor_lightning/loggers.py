@@ -24,6 +24,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from anchor_lightning.checkpoint_files import OURS
+
 PAPER: Final = {
     "paper/title": "Anchor Box Optimization for Object Detection",
     "paper/authors": "Yuanyi Zhong, Jianfeng Wang, Jian Peng, Lei Zhang",
@@ -88,7 +90,7 @@ class WandbLogger(LightningWandbLogger):
 
 
 class RunRecord(SaveConfigCallback):
-    """Saves `config.yaml`, tells W&B the configuration, and keeps the id of the W&B run in the checkpoints."""
+    """Saves `config.yaml`, tells W&B the configuration, and keeps both it and the W&B run's id in the checkpoints."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Adds the parts of the configuration that are no hyper-parameters of the model to the run's config."""
@@ -102,7 +104,9 @@ class RunRecord(SaveConfigCallback):
                 logger.log_hyperparams(recorded)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the run's id."""
+        """Adds the configuration, which `--resume` compares, and the id of the W&B run."""
+        ours = checkpoint.setdefault(OURS, {})
+        ours["config"] = self.parser.dump(self.config, skip_none=False)
         for logger in trainer.loggers:
             if isinstance(logger, LightningWandbLogger) and logger.version is not None:
                 checkpoint[RUN_ID] = str(logger.version)

@@ -33,3 +33,19 @@ def parameter_groups(detector: nn.Module, shapes: AnchorShapes, decay: float, lr
         {"name": "network_no_decay", "params": plain, "lr_mult": 1.0, "weight_decay": 0.0},
         {"name": "anchors", "params": [shapes.log_wh], "lr_mult": lr_mult, "weight_decay": 0.0},
     ]
+
+
+def clip_gradients(detector: nn.Module, shapes: AnchorShapes, limit: float, algorithm: str | None) -> None:
+    """Clips the network's gradients; those of the shapes are never touched.
+
+    Args:
+        detector: The network.
+        shapes: The owner of the shapes.
+        limit: Of each gradient (`value`), else of their common norm.
+        algorithm: `value` or `norm`; the trainer's `gradient_clip_algorithm`.
+    """
+    parameters = [parameter for parameter in detector.parameters() if parameter is not shapes.log_wh]
+    if algorithm == "value":
+        nn.utils.clip_grad_value_(parameters, limit)
+    else:
+        nn.utils.clip_grad_norm_(parameters, limit)

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from torch import Tensor
 
 from anchor_lightning.anchors import (
     AnchorOptions,
@@ -19,14 +19,15 @@ from anchor_lightning.anchors import (
     learning_rate_at,
 )
 from anchor_lightning.anchors.assignment import Distance
+from anchor_lightning.checkpoint_files import FORMAT, OURS, migrate
 from anchor_lightning.checks import check_checkpoint, check_options, warn_of_grid_units
-from anchor_lightning.data.sampler import rewind_partial_window
+from anchor_lightning.data.sampler import step_seed
 from anchor_lightning.detectors.build import DETECTORS, WEIGHTS, build_detector, start_network
 from anchor_lightning.detectors.yolov2.cfg import read_anchors
-from anchor_lightning.finite import FiniteLoss
-from anchor_lightning.metrics.evaluator import DetectionEvaluator
-from anchor_lightning.metrics.proposals import ProposalRecall
-from anchor_lightning.optimizer import parameter_groups
+from anchor_lightning.finite import FiniteLoss, NonFiniteLossError
+from anchor_lightning.loop_state import batches_done, restore_position, validation_due
+from anchor_lightning.metrics.evaluation import Evaluation, scales_to_stored
+from anchor_lightning.optimizer import clip_gradients, parameter_groups
 from anchor_lightning.structures import DetectionBatch, Detections, StepOptions
 
 # §4.2.1: (0~100, 1e-4), (100~15000, 1e-3), (15000~27000, 1e-4), (27000~30000, 1e-5)
@@ -118,10 +119,10 @@ class DetectionTask(LightningModule):
         self.temperature = 0.0
         self.clustering_weight = 0.0
         self.distance: Distance = distance
-        self.evaluator: DetectionEvaluator | None = None
-        self.proposal_recall: ProposalRecall | None = None
+        self.evaluation: Evaluation | None = None
         self._network_pending = True
         self._images_before = 0
+        self._step = self._validated = -1
         self._finite = FiniteLoss()
 
     def setup(self, stage: str) -> None:
@@ -196,6 +197,7 @@ class DetectionTask(LightningModule):
     def on_fit_start(self) -> None:
         """Starts network and shapes."""
         self._finite.reset()
+        self._step = self._validated = -1
         self._start()
 
     def on_train_start(self) -> None:
@@ -208,12 +210,21 @@ class DetectionTask(LightningModule):
 
     def on_train_end(self) -> None:
         """Reads the verdict on the last losses."""
-        if self._finite.is_broken():
-            raise FloatingPointError(f"The loss is not finite. {self._last_checkpoint()}")
+        try:
+            self._finite.read()
+        except NonFiniteLossError as error:
+            raise self._told(error) from None
 
     def on_train_batch_start(self, batch: DetectionBatch, batch_idx: int) -> None:
-        """Sets the learning rates of this optimizer step."""
-        rate = learning_rate_at(self.trainer.global_step, self.hparams["learning_rate"])
+        """Sets the learning rates of this optimizer step, and the seed of what it draws."""
+        step = self.trainer.global_step
+        if step != self._step:
+            # torchvision's second stage samples its proposals; a resumed step has to draw what it drew before.
+            torch.manual_seed(step_seed(step, self.trainer.global_rank))
+            # Lightning's step axis of the loggers, which is off by one after a resume from within a step.
+            self.trainer.fit_loop.epoch_loop._batches_that_stepped = step
+            self._step = step
+        rate = learning_rate_at(step, self.hparams["learning_rate"])
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group in optimizer.param_groups:
@@ -234,10 +245,11 @@ class DetectionTask(LightningModule):
         loss = torch.stack(list(terms.values())).sum()
         terms = {name: term.detach() for name, term in terms.items()}
         every = self.trainer.log_every_n_steps or 1  # type: ignore[attr-defined]  # set at run time
+        every = 1 if self.device.type == "cpu" else every  # an accelerator would be waited for
         try:
             self._finite.update(loss.detach(), terms, batch, self.trainer.global_step, every)
-        except FloatingPointError as error:
-            raise FloatingPointError(f"{error} {self._last_checkpoint()}") from None
+        except NonFiniteLossError as error:
+            raise self._told(error) from None
         self.log_dict({f"train/{name}": term for name, term in terms.items()}, batch_size=len(batch))
         self.log("train/loss", loss.detach(), batch_size=len(batch))
         # A bar that is given the tensor makes the host wait for the device at every step.
@@ -255,6 +267,12 @@ class DetectionTask(LightningModule):
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(num_boxes)
         return num_boxes.clamp_min(1)
+
+    def _told(self, error: NonFiniteLossError) -> FloatingPointError:
+        images = ", ".join(self.data.image_names("train", error.image_ids))
+        return FloatingPointError(
+            f"{error} Lower model.learning_rate, or look at the images: {images}. {self._last_checkpoint()}"
+        )
 
     def _last_checkpoint(self) -> str:
         callback = self.trainer.checkpoint_callback
@@ -278,13 +296,8 @@ class DetectionTask(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips the network's gradients as the trainer asks; those of the shapes are never touched."""
-        if not gradient_clip_val:
-            return
-        parameters = [p for p in self.detector.parameters() if p is not self.shapes.log_wh]
-        if gradient_clip_algorithm == "value":
-            nn.utils.clip_grad_value_(parameters, gradient_clip_val)
-        else:
-            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        if gradient_clip_val:
+            clip_gradients(self.detector, self.shapes, gradient_clip_val, gradient_clip_algorithm)
 
     # Evaluation and prediction
 
@@ -318,19 +331,13 @@ class DetectionTask(LightningModule):
 
     def _start_evaluation(self, split: Literal["val", "test"]) -> None:
         self._start()
-        truths = self.data.ground_truth(split)
-        self.evaluator = DetectionEvaluator(truths, self.class_names)
-        self.proposal_recall = ProposalRecall(truths) if self.detector.is_two_stage else None
+        self.evaluation = Evaluation(self.data.ground_truth(split), self.class_names, self.detector.is_two_stage)
 
     def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
         """Hands the batch's detections, and the proposals of a first stage, to the metrics."""
-        assert self.evaluator is not None
-        self.evaluator.update(batch.image_ids, self.detect(batch))
-        if self.proposal_recall is not None and len(batch):
-            boxes = zip(self.detector.proposals, scales_to_stored(batch), strict=True)
-            # In the order of their scores, which torchvision does not hand on.
-            ranked = [(box * scale, torch.arange(len(box), 0, -1.0, device=box.device)) for box, scale in boxes]
-            self.proposal_recall.update(batch.image_ids, ranked)
+        assert self.evaluation is not None
+        detections = self.detect(batch)
+        self.evaluation.update(batch, detections, self.detector.proposals if self.detector.is_two_stage else ())
 
     def test_step(self, batch: DetectionBatch, batch_idx: int) -> None:
         """Hands the batch's detections to the metrics."""
@@ -339,21 +346,20 @@ class DetectionTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Computes and logs the metrics once, over all ranks."""
         self._log_metrics("val")
+        if not self.trainer.sanity_checking:
+            self._validated = batches_done(self.trainer)
 
     def on_test_epoch_end(self) -> None:
         """Computes and logs the metrics once, over all ranks."""
         self._log_metrics("test")
 
     def _log_metrics(self, prefix: str) -> None:
-        assert self.evaluator is not None
+        assert self.evaluation is not None
         if not self.trainer.sanity_checking:
-            metrics = self.evaluator.compute(per_class=prefix == "test")
+            metrics = self.evaluation.compute(per_class=prefix == "test")
             # Equal on all ranks already; without sync_dist Lightning warns about each of them.
             self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()}, sync_dist=True)
-            if self.proposal_recall is not None:
-                recall = self.proposal_recall.compute()
-                self.log_dict({f"{prefix}/rpn_{name}": value for name, value in recall.items()}, sync_dist=True)
-        self.evaluator.reset()
+        self.evaluation = None  # a split's detections are large
 
     def predict_step(self, batch: DetectionBatch, batch_idx: int) -> tuple[Tensor, list[Detections]]:
         """Image ids and detections, in pixels of the stored images."""
@@ -363,21 +369,17 @@ class DetectionTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to write weights that a loss that was not finite has spoilt."""
-        broken = [
-            name
-            for name, value in checkpoint["state_dict"].items()
-            if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()
-        ]
-        if broken or self._finite.is_broken():
-            what = f"{len(broken)} weights ({broken[0]}, ...) are" if broken else "The loss is"
-            raise FloatingPointError(f"{what} not finite; nothing was written. {self._last_checkpoint()}")
+        if broken := self._finite.reason(checkpoint["state_dict"]):
+            raise FloatingPointError(f"{broken}; nothing was written. {self._last_checkpoint()}")
         if self._trainer is not None and (data := self.trainer.datamodule) is not None:  # type: ignore[attr-defined]
             # What `export` must know and the weights do not say.
-            checkpoint["anchor_lightning"] = {
-                "image_size": list(data.val_image_size),
-                "images_seen": self._images_seen(data.batch_size),
-                "images_before": self._images_before,
-            }
+            checkpoint.setdefault(OURS, {}).update(
+                image_size=list(data.val_image_size),
+                images_seen=self._images_seen(data.batch_size),
+                images_before=self._images_before,
+                validation_due=self.trainer.state.fn == "fit" and validation_due(self.trainer, self._validated),
+            )
+        checkpoint.setdefault(OURS, {})["format"] = FORMAT
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint that this model cannot continue, and prepares the data position of one that it can.
@@ -386,13 +388,9 @@ class DetectionTask(LightningModule):
             ValueError: See `check_checkpoint`.
         """
         check_checkpoint(checkpoint, self.hparams, len(self.shapes.log_wh))
+        migrate(checkpoint)
         self._network_pending = False
-        self._images_before = checkpoint.get("anchor_lightning", {}).get("images_before", 0)
+        self._images_before = checkpoint[OURS]["images_before"]
         if self._trainer is not None and "loops" in checkpoint:
-            rewind_partial_window(checkpoint, self.trainer.accumulate_grad_batches)
-
-
-def scales_to_stored(batch: DetectionBatch) -> Tensor:
-    """(B, 4) factors from pixels of the network input to pixels of the stored images, for x, y, x, y."""
-    height, width = batch.images.shape[-2:]
-    return (batch.original_sizes.flip(1) / batch.original_sizes.new_tensor([width, height])).repeat(1, 2)
+            missing = checkpoint[OURS].get("validation_due", False)
+            restore_position(checkpoint, self.trainer.accumulate_grad_batches, missing)

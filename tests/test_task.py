@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from anchor_lightning import DetectionTask
-from anchor_lightning.callbacks import ClusteringDecay, SoftAssignment
+from anchor_lightning.callbacks import Checkpoint, ClusteringDecay, SoftAssignment
 from anchor_lightning.data import SyntheticDataModule
+from anchor_lightning.finite import FiniteLoss, NonFiniteLossError
 from anchor_lightning.structures import DetectionBatch
 
 SMALL = {"width": 0.1, "learning_rate": {0: 1e-3}, "prior_images": 0}
@@ -23,9 +25,9 @@ def make_data(**options: Any) -> SyntheticDataModule:
     )
 
 
-def make_task(**options: Any) -> DetectionTask:
+def make_task(kind: type[DetectionTask] = DetectionTask, **options: Any) -> DetectionTask:
     seed_everything(0, verbose=False)
-    return DetectionTask(num_classes=4, **SMALL | options)
+    return kind(num_classes=4, **SMALL | options)
 
 
 def make_trainer(tmp_path: Path, **options: Any) -> Trainer:
@@ -187,14 +189,12 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(tmp_path: Path
             if trainer.global_step == 3:
                 batch.images.fill_(float("nan"))
 
-    from anchor_lightning.callbacks import Checkpoint
-
     trainer = make_trainer(
         tmp_path,
         callbacks=[Poison(), Checkpoint(every_n_train_steps=2, dirpath=str(tmp_path / "ckpt"))],
         enable_checkpointing=True,
     )
-    with pytest.raises(FloatingPointError, match=r"step 3: loss_xy nan.*images \[.*last checkpoint.*last\.ckpt"):
+    with pytest.raises(FloatingPointError, match=r"step 3: loss_xy nan.*images: train-0.*last checkpoint.*last\.ckpt"):
         trainer.fit(make_task(anchors={"init": "uniform"}), datamodule=make_data())
     saved = torch.load(tmp_path / "ckpt" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 2
@@ -336,8 +336,6 @@ def test_half_precision_leaves_the_boxes_alone(tmp_path: Path) -> None:
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     """A step with a finite loss can still break them; the next loss would tell, but a checkpoint may come first."""
     task = make_task(anchors={"init": "uniform"}, learning_rate={0: 1e-3, 2: 1e37})
-    from anchor_lightning.callbacks import Checkpoint
-
     checkpoint = Checkpoint(every_n_train_steps=1, dirpath=str(tmp_path / "ckpt"))
     trainer = make_trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True)
     with pytest.raises(FloatingPointError, match="not finite; nothing was written"):
@@ -369,3 +367,20 @@ def test_a_second_fit_starts_clean(tmp_path: Path) -> None:
     task = make_task(anchors={"init": "uniform"})
     task._finite._verdict = torch.tensor(False)
     make_trainer(tmp_path, max_steps=1).fit(task, datamodule=make_data())
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_the_first_loss_that_is_not_finite_is_told(every: int) -> None:
+    """Read at every step or at every fourth: the step and the images are those of the first bad loss."""
+    data = make_data()
+    data.setup("fit")
+    watch, batch = FiniteLoss(), next(iter(data.train_dataloader()))
+    for step in range(3):
+        watch.update(torch.tensor(1.0), {"loss_xy": torch.tensor(1.0)}, batch, step, every)
+    with pytest.raises(NonFiniteLossError, match=r"not finite at step 3: loss_xy nan") as caught:
+        for step in range(3, 6):
+            later = copy(batch)
+            later.image_ids = batch.image_ids + step
+            watch.update(torch.tensor(float("nan")), {"loss_xy": torch.tensor(float("nan"))}, later, step, every)
+    assert caught.value.image_ids == (batch.image_ids + 3).tolist()
+    assert watch.is_broken()

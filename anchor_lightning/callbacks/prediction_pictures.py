@@ -79,7 +79,7 @@ class PredictionPictures(Callback):
         if not trainer.is_global_zero or trainer.sanity_checking or not (folder or loggers):
             return
         task: Any = pl_module
-        everything: dict[int, Detections] = task.evaluator.detections
+        everything: dict[int, Detections] = task.evaluation.evaluator.detections
         # The evaluation goes through a split in its order.
         ids = list(everything)[: self.num_images]
         if not ids:

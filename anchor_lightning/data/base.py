@@ -165,6 +165,11 @@ class DetectionDataModule(LightningDataModule, ABC):
             self._records[name] = records
         return self._records[name]
 
+    def image_names(self, split: Split, image_ids: Sequence[int]) -> list[str]:
+        """The names of images by their ids, for messages."""
+        names = {record.truth.image_id: record.name for record in self.records(split)}
+        return [names[image_id] for image_id in image_ids]
+
     def ground_truth(self, split: Split) -> list[GroundTruth]:
         """All annotated boxes of a split, the ignorable ones included, in the order of `records`.
 

@@ -7,8 +7,9 @@ epoch begins, so that a resumed run stands where the killed one stood and any nu
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -146,30 +147,6 @@ class EvalBatchSampler(Sampler[list[SampleKey]]):
             yield [SampleKey(i, 0, self.image_size) for i in self.share[start : start + self.batch_size]]
 
 
-def rewind_partial_window(checkpoint: dict[str, Any], accumulation: int) -> None:
-    """Moves Lightning's batch counters in a checkpoint back to the last optimizer step.
-
-    `TrainBatchSampler` replays a partly accumulated window from its first batch, but Lightning counts the batches that
-    the killed run had already seen, ends the first window and the first epoch early, and so skips as many. To be called
-    from `LightningModule.on_load_checkpoint`; changes nothing where no window was open.
-
-    Args:
-        checkpoint: A Lightning checkpoint that is about to be restored; changed in place.
-        accumulation: Batches per optimizer step.
-    """
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    current = progress["current"]
-    # Within `on_train_batch_end` the batch is done and not yet counted as completed.
-    uncounted = int(current["ready"] == current["processed"] == current["completed"] + 1)
-    done = current["completed"] + uncounted
-    step_was_done = progress["is_last_batch"] and current["ready"] == done
-    surplus = 0 if step_was_done else done % accumulation
-    if surplus:
-        for counts in (progress["total"], current):
-            first = counts["completed"] + uncounted - surplus
-            counts.update(ready=first + 1, started=first + 1, processed=first, completed=first)
-
-
 def per_rank_batch_size(batch_size: int, world_size: int) -> int:
     """The share of a global batch that one rank takes.
 
@@ -191,3 +168,9 @@ def per_rank_batch_size(batch_size: int, world_size: int) -> int:
 def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch: an (num_images,) int64 permutation that depends on its arguments only."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch]))).permutation(num_images)
+
+
+def step_seed(step: int, rank: int) -> int:
+    """The seed of what an optimizer step draws on one rank, from that of `seed_everything` (0 if there is none)."""
+    seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])

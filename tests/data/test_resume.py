@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from anchor_lightning.data.sampler import rewind_partial_window
+from anchor_lightning.loop_state import restore_position
 from anchor_lightning.structures import DetectionBatch
 from tests.data.conftest import MemoryModule
 
@@ -50,7 +50,7 @@ class Recorder(LightningModule):
         self.die("val")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        rewind_partial_window(checkpoint, self.trainer.accumulate_grad_batches)
+        restore_position(checkpoint, self.trainer.accumulate_grad_batches)
 
     def predict_step(self, batch: DetectionBatch, batch_idx: int) -> list[int]:
         return batch.image_ids.tolist()

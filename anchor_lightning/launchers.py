@@ -1,0 +1,151 @@
+"""How many processes a launcher has started, against how many the trainer's options make train together.
+
+A launcher starts the same command many times and says so in the environment only. With options that do not follow,
+each process trains alone, on every image, and writes over what the others write.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from lightning.fabric.plugins.environments.mpi import MPIEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch import Trainer
+
+from anchor_lightning.data.sampler import per_rank_batch_size
+
+OWN_SHELLS: Final = ("bash", "interactive")
+"""Names of SLURM jobs in which Lightning leaves SLURM alone: a person's shell, whatever tasks it was given."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a launcher has started.
+
+    Args:
+        name: The launcher, as users know it.
+        processes: Number of processes on all nodes, >= 1.
+        nodes: Number of nodes, >= 1; None where the launcher does not say.
+    """
+
+    name: str
+    processes: int
+    nodes: int | None = None
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
+    """What started this process, as the environment tells; None if nothing did but a shell.
+
+    torchrun comes first, because it may itself be started by one of the others, then Open MPI, SLURM's srun, and MPI
+    that says PMI_SIZE. A SLURM batch script or shell alone starts nothing: SLURM_NTASKS is then a wish, and often a way
+    to ask for cores.
+
+    Args:
+        environment: Variables by name.
+
+    Raises:
+        ValueError: A variable that should be a number is none.
+    """
+
+    def number(name: str) -> int | None:
+        value = environment.get(name)
+        if value is not None and not value.isdecimal():
+            raise ValueError(f"The environment variable {name} must be a number of processes or nodes, got {value!r}.")
+        return None if value is None else int(value)
+
+    def launch(name: str, processes: int, here: int | None) -> Launch:
+        """With the processes of this node, where they are said and the same everywhere."""
+        return Launch(name, processes, processes // here if here and processes % here == 0 else None)
+
+    # LOCAL_RANK: some other launcher that says what torchrun says; WORLD_SIZE alone may count machines.
+    if (size := number("WORLD_SIZE")) and ("TORCHELASTIC_RUN_ID" in environment or "LOCAL_RANK" in environment):
+        name = "torchrun" if "TORCHELASTIC_RUN_ID" in environment else "The launcher (WORLD_SIZE)"
+        return launch(name, size, number("LOCAL_WORLD_SIZE"))
+    if size := number("OMPI_COMM_WORLD_SIZE"):
+        return launch("MPI (OMPI_COMM_WORLD_SIZE)", size, number("OMPI_COMM_WORLD_LOCAL_SIZE"))
+    if "SLURM_JOB_ID" in environment:
+        size = number("SLURM_STEP_NUM_TASKS") or ("SLURM_STEP_ID" in environment and number("SLURM_NTASKS")) or None
+        if size is None or environment.get("SLURM_JOB_NAME") in OWN_SHELLS:
+            return None  # PMI_SIZE is then srun's own as well
+        return Launch("srun", size, number("SLURM_STEP_NUM_NODES"))
+    if size := number("PMI_SIZE"):
+        return launch("MPI (PMI_SIZE)", size, number("MPI_LOCALNRANKS"))
+    return None
+
+
+def check_launcher(trainer: Trainer) -> None:
+    """Refuses options that do not make the processes that a launcher has started train together.
+
+    To be called on every process before anything is written: each of them must end, or the others wait.
+
+    Args:
+        trainer: As made from the options; nothing of it needs to have run.
+
+    Raises:
+        ValueError: The launcher started another number of processes than the options make.
+    """
+    launch = launched()
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    in_batch_script = launch is None and isinstance(environment, SLURMEnvironment)
+    if in_batch_script:
+        launch = Launch("The SLURM batch script", 1)
+    if launch is None:
+        return
+    running = trainer.world_size
+    if isinstance(environment, TorchElasticEnvironment | SLURMEnvironment | MPIEnvironment):
+        # These repeat what the launcher says; what the options say is checked later, or never.
+        running = trainer.num_devices * trainer.num_nodes
+    if running == launch.processes:
+        return
+    started = f"{launch.name} started {_count(launch.processes, 'process')}, but the options make {running} train"
+    if in_batch_script:
+        raise ValueError(f"{started}: put `srun --ntasks-per-node {trainer.num_devices}` before the command.")
+    why = "each process would train alone" if running == 1 else "they would wait for each other"
+    raise ValueError(f"{started}: {why}. Give {_options(launch)}{_mpi(launch)}, or start {running}.")
+
+
+def _options(launch: Launch) -> str:
+    if launch.nodes is None or launch.processes % launch.nodes:
+        return (
+            "--trainer.devices (processes on a node), --trainer.num_nodes (their product must be "
+            f"{launch.processes}) and --trainer.strategy ddp"
+        )
+    devices = launch.processes // launch.nodes
+    return f"--trainer.devices {devices} --trainer.num_nodes {launch.nodes} --trainer.strategy ddp"
+
+
+def _mpi(launch: Launch) -> str:
+    # Without mpi4py Lightning does not see MPI at all, whatever the options.
+    seen = not launch.name.startswith("MPI") or MPIEnvironment.detect()
+    return "" if seen else " and install mpi4py, through which Lightning talks to MPI"
+
+
+def describe(trainer: Trainer, batch_size: int) -> str:
+    """One line on who trains on how much: processes, nodes, the global batch and its shares.
+
+    Args:
+        trainer: Whose options count.
+        batch_size: Images of the global batch, `data.batch_size`.
+
+    Returns:
+        For example `2 processes (2 nodes of 1), global batch 64: 32 images a process, 2 batches a step`.
+
+    Raises:
+        ValueError: The batch does not divide among the processes.
+    """
+    world_size, nodes, devices = trainer.world_size, trainer.num_nodes, trainer.num_devices
+    # Ray knows the nodes and Lightning does not.
+    where = f" ({_count(nodes, 'node')} of {devices})" if 1 < world_size == nodes * devices else ""
+    images = _count(per_rank_batch_size(batch_size, world_size), "image")
+    batches = _count(trainer.accumulate_grad_batches, "batch")
+    processes = _count(world_size, "process")
+    return f"{processes}{where}, global batch {batch_size}: {images} a process, {batches} a step"
+
+
+def _count(number: int, noun: str) -> str:
+    ending = "" if number == 1 else "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{number} {noun}{ending}"
