@@ -110,6 +110,16 @@ class AnchorLightningCLI(LightningCLI):
         loggers.sort(key=lambda logger: not isinstance(logger, CSVLogger))
         return super().instantiate_trainer(logger=loggers, **kwargs)
 
+    def _is_done(self) -> bool:
+        """Whether the checkpoint to go on from has all steps already, which is said: a requeued job may have ended."""
+        if not (checkpoint := self._get(self.config, "ckpt_path")):
+            return False
+        step, steps = read_checkpoint(checkpoint).get("global_step", 0), self.trainer.max_steps
+        if not 0 <= steps <= step:
+            return False
+        rank_zero_info(f"Nothing is left to train: {checkpoint} has {step} steps, trainer.max_steps is {steps}.")
+        return True
+
     @rank_zero_only
     def _refuse_early(self, subcommand: str) -> None:
         """Refuses what cannot run before a logger starts a run and a folder for it; the trainer would only after.
@@ -136,6 +146,8 @@ class AnchorLightningCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             check_launcher(self.trainer)
+            if subcommand == "fit" and self._is_done():
+                return
             self._refuse_early(subcommand)
             super()._run_subcommand(subcommand)
         finally:

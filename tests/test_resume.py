@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from anchor_lightning.cli import main
 from tests.killed_run import Event, train
 from tests.launching import CLI, run_all
 
@@ -115,6 +117,35 @@ def test_killed(whole: Any, tmp_path: Path, words: list[str], event: Event) -> N
     assert_same_end(whole(words), tmp_path, saved)
 
 
+def test_what_resume_goes_on_from(
+    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing: it starts afresh. A finished run: nothing is done. Another configuration: named, and not taken."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
+    caplog.set_level("INFO")
+    words = [*WORDS, *LOADING["no workers"], "--resume"]
+    for root, option in (("a", "--resume"), ("b", "--ckpt_path last")):
+        main([*words[:-1], *option.split(), "--trainer.max_steps", "1", "--trainer.default_root_dir", root])
+        told = f"{option}: no checkpoint to go on from under {root}; the training starts afresh"
+        assert told in caplog.text
+        assert (tmp_path / root / "version_0" / "checkpoints" / "last.ckpt").exists()
+
+    shutil.copytree(whole(LOADING["no workers"]) / "runs", tmp_path / "runs")
+    main(words)
+    assert "goes on from runs/version_0/checkpoints/last.ckpt" in caplog.text
+    assert "Nothing is left to train" in caplog.text
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["version_0"]
+
+    main([*words, "--model.momentum", "0.8", "--trainer.max_steps", "1"])
+    assert "is of another run: model.momentum is 0.9 there and 0.8 here" in caplog.text
+    assert last(tmp_path, run=1)["global_step"] == 1
+    # Neither where the run lies nor how it loads images makes it another one.
+    caplog.clear()
+    main([*words, "--data.num_workers", "2"])
+    assert "goes on from runs/version_0" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("words", "event", "status", "saved"),
     [
@@ -170,3 +201,26 @@ def test_two_processes(tmp_path: Path) -> None:
         a, b = last(tmp_path / "whole"), last(folder, run=1)
         for part in ("global_step", "state_dict", "optimizer_states"):
             assert_equal(a[part], b[part], f"{name}: {part}")
+
+
+def test_slurm_requeues_between_two_steps(whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning saves and requeues, where a step ends; SLURM ends the job, and the next one goes on."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nkill -TERM $PPID\n')
+    (programs / "scontrol").chmod(0o755)
+    for name in ("JOB_ID", "NTASKS", "STEP_NUM_TASKS", "NTASKS_PER_NODE", "NNODES"):
+        monkeypatch.setenv(f"SLURM_{name}", "1")
+    for name in ("PROCID", "LOCALID", "NODEID", "STEP_ID"):
+        monkeypatch.setenv(f"SLURM_{name}", "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", "anchors")
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    words = [*LOADING["no workers"], "--checkpoint.every_n_train_steps", "100"]
+    status = train(tmp_path, [*WORDS, *words], Event(3, signal.SIGUSR1, "after"))
+    log = (tmp_path / "log.txt").read_text()
+    assert status == 128 + signal.SIGTERM, log[-2000:]
+    assert (tmp_path / "asked").read_text() == "requeue 1\n"
+    assert torch.load(tmp_path / "runs" / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] == 4
+    assert train(tmp_path, [*WORDS, *words, "--resume"]) == 0, (tmp_path / "log.txt").read_text()[-2000:]
+    for name in ("global_step", "state_dict", "optimizer_states"):
+        assert_equal(last(whole(words))[name], last(tmp_path, run=1)[name], name)
