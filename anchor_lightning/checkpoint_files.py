@@ -101,6 +101,12 @@ def read_checkpoint(path: str | Path, option: str = "--ckpt_path") -> dict[str, 
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or "shapes.log_wh" not in state:
         raise ValueError(f"{option}: {path} holds no anchor shapes (shapes.log_wh): it is not one of this project")
+    if not isinstance(content.get("hyper_parameters", {}), dict) or getattr(state["shapes.log_wh"], "ndim", 0) != 2:
+        raise ValueError(
+            f"{option}: {path} has hyper_parameters or shapes of another form: it is not one of this project"
+        )
+    if not isinstance(content.get("global_step", 0), int):
+        raise ValueError(f"{option}: {path}: its global_step is {content['global_step']!r}, not a number of steps")
     checkpoint: dict[str, Any] = dict(content)
     try:
         migrate(checkpoint)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 MUST_MATCH: Final = ("detector", "num_classes", "width", "bn_without_shift")
 """Options that a checkpoint's weights fit only if they are equal."""
+MOST_ANCHORS: Final = 1000
 LARGEST_GRID_UNIT: Final = 14
 """No published YOLOv2 anchor is wider: 13 units are the whole image at 416 pixels."""
 FRESH_SHAPES: Final = ("kmeans", "identical", "uniform")
@@ -36,6 +40,7 @@ def check_options(options: Mapping[str, Any], detectors: Sequence[str]) -> None:
     Raises:
         ValueError: Naming the option, its value and its range.
     """
+    rates, num = options["learning_rate"], options["anchors"]["num"]
     ranges = {
         "detector": (options["detector"] in detectors, f"one of {', '.join(detectors)}"),
         "num_classes": (options["num_classes"] >= 1, "1 or more"),
@@ -46,9 +51,13 @@ def check_options(options: Mapping[str, Any], detectors: Sequence[str]) -> None:
         "bn_scale_init": (options["bn_scale_init"] >= 0.01, "0.01 or more"),
         "prior_images": (options["prior_images"] >= 0, "0 or more"),
         "anchors.lr_mult": (options["anchors"]["lr_mult"] >= 0, "0 or more"),
-        "learning_rate": (0 in options["learning_rate"], "given from step 0 on, as in {0: 0.001}"),
+        "learning_rate": (
+            0 in rates and all(step >= 0 and 0 <= rate < math.inf for step, rate in rates.items()),
+            "given from step 0 on, as in {0: 0.001}; steps and rates 0 or more",
+        ),
+        "anchors.num": (num is None or 1 <= num <= MOST_ANCHORS, f"from 1 to {MOST_ANCHORS}"),
     }
-    values = {**options, "anchors.lr_mult": options["anchors"]["lr_mult"]}
+    values = {**options, "anchors.lr_mult": options["anchors"]["lr_mult"], "anchors.num": num}
     for name, (holds, valid) in ranges.items():
         if not holds:
             raise ValueError(f"model.{name}: {values[name]} must be {valid}")
@@ -104,3 +113,36 @@ def check_checkpoint(checkpoint: Mapping[str, Any], options: Mapping[str, Any], 
             )
     if theirs.get("class_names") not in (None, options["class_names"]):
         rank_zero_warn(f"The checkpoint's classes are {theirs['class_names']}, this run's {options['class_names']}.")
+
+
+def check_weights(path: str | Path, checkpoint: Mapping[str, Any], own: Mapping[str, Any], resume: bool) -> None:
+    """Refuses a checkpoint whose weights a network cannot take, or that a training cannot go on from.
+
+    Args:
+        path: The file, for the messages.
+        checkpoint: As `read_checkpoint` returns it.
+        own: The network's state dict.
+        resume: Whether a training is to go on from it: with the optimizer's state and the place in the loops.
+
+    Raises:
+        ValueError: A weight is missing, of another shape or not finite; or what a resumed training needs is missing.
+    """
+    theirs = checkpoint["state_dict"]
+    own = {name: value for name, value in own.items() if isinstance(value, Tensor)}  # a module may keep a dict there
+    wrong = [name for name, value in own.items() if getattr(theirs.get(name), "shape", None) != value.shape]
+    if wrong:
+        raise ValueError(
+            f"--ckpt_path: {path}: {len(wrong)} of the network's {len(own)} weights are missing in it or of another "
+            f"shape, {wrong[0]} for one; it is damaged, or of another version of this project."
+        )
+    if wrong := [name for name in own if not theirs[name].isfinite().all()]:
+        raise ValueError(
+            f"--ckpt_path: {path}: holds numbers that are not finite, in {wrong[0]} for one. Take another."
+        )
+    if not resume:
+        return
+    if "optimizer_states" not in checkpoint:
+        raise ValueError(f"--ckpt_path: {path} holds weights only; a training cannot go on from it")
+    for part in ("optimizer_states", "loops", "pytorch-lightning_version"):
+        if not checkpoint.get(part):
+            raise ValueError(f"--ckpt_path: {path} lacks {part!r}; a training cannot go on from it")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import traceback
 import warnings
-from pathlib import Path
 from typing import Any, Final
 
 from jsonargparse import DefaultHelpFormatter, Namespace
@@ -26,16 +24,16 @@ from anchor_lightning.callbacks import (
     SoftAssignment,
 )
 from anchor_lightning.checkpoint_files import DEFAULT_ROOT, find_checkpoint, read_checkpoint
-from anchor_lightning.checks import check_checkpoint
+from anchor_lightning.checks import check_checkpoint, check_weights
 from anchor_lightning.commands import is_ours, run_command, summary
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.launchers import check_launcher, describe
 from anchor_lightning.loggers import RunRecord, continue_run
 from anchor_lightning.named_configs import named_configs
+from anchor_lightning.refusals import sentence
 from anchor_lightning.resume import checkpoint_of
 from anchor_lightning.task import DetectionTask
 
-HERE: Final = Path(__file__).resolve().parent
 KNOWN_WARNINGS: Final = (
     r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on recent versions of torch
     r".*is not supported by the model summary",  # the size in MB, not the training
@@ -90,6 +88,12 @@ class AnchorLightningCLI(LightningCLI):
         if path and sys.argv[1:2] == [subcommand]:
             sys.argv.append(f"--ckpt_path={path}")  # the processes that DDP starts must not choose for themselves
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise ValueError(f"seed_everything: {error}") from None
+
     def before_instantiate_classes(self) -> None:
         """Puts what the loggers write where the run folders are, unless told otherwise."""
         trainer = self._get(self.config, "trainer")
@@ -129,8 +133,7 @@ class AnchorLightningCLI(LightningCLI):
         if checkpoint := self._get(self.config, "ckpt_path"):
             content = read_checkpoint(checkpoint)
             check_checkpoint(content, self.model.hparams, len(self.model.shapes.log_wh))
-            if subcommand == "fit" and "optimizer_states" not in content:
-                raise ValueError(f"--ckpt_path: {checkpoint} holds weights only; a training cannot go on from it")
+            check_weights(checkpoint, content, self.model.state_dict(), resume=subcommand == "fit")
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # set at run time
         for callback in callbacks if subcommand == "fit" else ():
             if isinstance(callback, SoftAssignment):
@@ -146,9 +149,9 @@ class AnchorLightningCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             check_launcher(self.trainer)
+            self._refuse_early(subcommand)
             if subcommand == "fit" and self._is_done():
                 return
-            self._refuse_early(subcommand)
             super()._run_subcommand(subcommand)
         finally:
             for logger in self.trainer.loggers:
@@ -191,18 +194,8 @@ def main(args: ArgsType = None) -> Any:
     except SIGTERMException:
         # Lightning ends with 0, as if the training had been finished.
         raise SystemExit(128 + signal.SIGTERM) from None
-    except (ValueError, RuntimeError, FloatingPointError) as error:
-        if (ours := raised_here(error)) is None:
+    except Exception as error:
+        if (text := sentence(error)) is None:
             raise
         # Made for the user: the sentence is worth more than the way it took through the code.
-        raise SystemExit(f"anchor_lightning: {ours}") from None
-
-
-def raised_here(error: BaseException | None) -> BaseException | None:
-    """The error itself, or the one that caused it, if this package raised it; None if it came from somewhere else."""
-    while error is not None:
-        frames = traceback.extract_tb(error.__traceback__)
-        if frames and Path(frames[-1].filename).is_relative_to(HERE):
-            return error
-        error = error.__cause__  # jsonargparse wraps what a class raises when it is made
-    return None
+        raise SystemExit(f"anchor_lightning: {text}") from None

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import netrc
 import os
-import socket
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
 from threading import Thread
 from typing import Any, Final
+from urllib.error import HTTPError
 from urllib.parse import urlparse
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import Request, build_opener
 
 import torch
 import yaml
@@ -150,7 +151,7 @@ def base_url() -> str:
 
 
 def can_connect(url: str, seconds: float = CONNECT_SECONDS) -> bool:
-    """Whether a server, or the proxy that the environment names for it, accepts a connection.
+    """Whether a server answers, through the proxy that the environment names for it if there is one.
 
     W&B itself waits a minute and a half before it gives up.
 
@@ -161,13 +162,13 @@ def can_connect(url: str, seconds: float = CONNECT_SECONDS) -> bool:
     connected: list[bool] = []
 
     def connect() -> None:
-        with suppress(OSError, ValueError):  # ValueError: an address that is none
-            parts = urlparse(url)
-            proxy = getproxies().get(parts.scheme)
-            if proxy and not proxy_bypass(parts.hostname or ""):
-                parts = urlparse(proxy if "://" in proxy else f"http://{proxy}")
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            with socket.create_connection((parts.hostname or "", port), timeout=seconds):
+        with suppress(OSError, ValueError, HTTPException):  # ValueError: an address that is none
+            try:
+                # A server that takes connections may still never answer, or have failed; W&B would wait for minutes.
+                build_opener().open(Request(url, method="HEAD"), timeout=seconds).close()
+            except HTTPError as error:
+                connected.extend([True] * (error.code < 500))
+            else:
                 connected.append(True)
 
     # In a thread: a name server that does not answer holds up the look-up for much longer than any timeout given here.

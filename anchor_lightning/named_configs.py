@@ -11,6 +11,7 @@ HERE: Final = Path(__file__).resolve().parent
 CONFIG_FOLDER: Final = HERE / "configs" if (HERE / "configs").is_dir() else HERE.parent / "configs"
 """Where the shipped configurations lie: inside the package in a wheel, beside it in a checkout."""
 CONFIG_FLAGS: Final = ("--config", "-c")
+MOST_ALIASES: Final = 20
 LINKED: Final = frozenset({"num_classes", "class_names", "image_size"})
 
 
@@ -58,7 +59,12 @@ def refuse_linked(path: Path) -> None:
         SystemExit: It does.
     """
     content = read_yaml(path)
-    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        what = "is empty" if content is None else f"holds a {type(content).__name__}, not options"
+        raise SystemExit(f"{path}: {what}; it must be YAML as in `model: {{width: 0.5}}`")
+    model = content.get("model")
+    if not isinstance(model, dict | None):
+        raise SystemExit(f"{path}: model must hold options, as in `model: {{width: 0.5}}`; it is {model!r}"[:300])
     for name in LINKED & set(model if isinstance(model, dict) else ()):
         raise SystemExit(
             f"{path}: model.{name} comes from the data module; take it out (data.class_names, data.image_size)"
@@ -72,6 +78,14 @@ def read_yaml(path: Path) -> Any:
         SystemExit: It is not text, or not YAML; says where.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+        if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)) > MOST_ALIASES:
+            raise ValueError(f"more than {MOST_ALIASES} aliases, which can be made to fill all memory")
+        return yaml.safe_load(text)
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:  # ValueError: a date that does not exist, say
         raise SystemExit(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None

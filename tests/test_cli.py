@@ -201,7 +201,6 @@ def test_names_of_configurations(tmp_path: Path) -> None:
         ([*SYNTHETIC, "--model.anchors.num", "3", "--model.anchors.init", "uniform"], "has 5 shapes"),
         ([*SYNTHETIC, "--data.batch_size", "7"], r"6 images, fewer than data\.batch_size"),
         ([*SYNTHETIC, "--ckpt_path", "nothing.ckpt"], "there is no file nothing.ckpt"),
-        ([*SYNTHETIC, "--ckpt_path", "last"], r"no checkpoints/last\.ckpt"),
         ([*SYNTHETIC, "--model.detector", "yolov9"], "yolov9"),
         ([*SYNTHETIC, "--soft_assignment.steps", "-1"], "must be 0 or more"),
     ],

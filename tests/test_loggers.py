@@ -7,7 +7,9 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -32,9 +34,28 @@ def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
+class Answers(BaseHTTPRequestHandler):
+    """Says 503 to who asks for /down, else 404."""
+
+    def do_HEAD(self) -> None:
+        self.send_error(503 if self.path.endswith("/down") else 404)
+
+    def log_message(self, *args: object) -> None:
+        """Says nothing."""
+
+
 @pytest.fixture
 def server() -> Iterator[str]:
-    """The address of a server that accepts connections."""
+    """The address of a server that answers."""
+    with HTTPServer(("127.0.0.1", 0), Answers) as listening:
+        Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that accepts connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
@@ -123,8 +144,9 @@ def test_a_mode_of_the_users_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not WandbLogger(save_dir=str(tmp_path))._offline, "without a network"
 
 
-def test_connections(monkeypatch: pytest.MonkeyPatch, server: str, closed: str) -> None:
+def test_connections(monkeypatch: pytest.MonkeyPatch, server: str, silent: str, closed: str) -> None:
     assert can_connect(server) and not can_connect(closed)
+    assert not can_connect(silent, 0.3) and not can_connect(f"{server}/down")
     monkeypatch.setenv("http_proxy", server)
     monkeypatch.setattr("urllib.request.proxy_bypass_environment", lambda host, proxies=None: False)
     assert can_connect("http://no.such.host.invalid"), "the proxy looks the name up"

@@ -60,7 +60,7 @@ def write_stock_checkpoints(
     _write(folder, "", checkpoint, cells_of(detector))
     prefix = ".".join(filter(None, (name, generator_prefix(detector))))
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    if getattr(trainer.checkpoint_callback, "monitor", None) and Path(best).is_file():
+    if getattr(trainer.checkpoint_callback, "monitor", None) and _is_own(trainer, best):
         _write_best(folder, Path(best), prefix, learned)
     stock = detector.get_submodule(generator_prefix(detector))
     rank_zero_info(
@@ -68,6 +68,15 @@ def write_stock_checkpoints(
         f"module = {type(trainer.lightning_module).__name__}.load_from_checkpoint('{folder / 'frozen.ckpt'}'); "
         f"module.{prefix}.{_attribute(stock)} = torch.load('{folder / 'cell_anchors.pt'}')"
     )
+
+
+def _is_own(trainer: Trainer, best: str) -> bool:
+    """Whether the best checkpoint is one that this training has written.
+
+    A resumed one takes the path from the checkpoint that it was given, and what lies there is loaded with code and all.
+    """
+    written = getattr(trainer.checkpoint_callback, "dirpath", None)
+    return bool(best) and Path(best).is_file() and written is not None and Path(best).is_relative_to(written)
 
 
 def _write_best(folder: Path, best: Path, prefix: str, learned: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from torch.utils.data import Sampler
 from anchor_lightning.data.box_shapes import annotated_box_shapes, augmented_box_shapes
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, Sample, collate
 from anchor_lightning.data.image_size import parse_image_size
+from anchor_lightning.data.limits import check_limits
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
 from anchor_lightning.data.transforms import distort_colour
 from anchor_lightning.structures import DetectionBatch, GroundTruth
@@ -205,6 +207,7 @@ class DetectionDataModule(LightningDataModule, ABC):
             ValueError: If a split is malformed, empty, lacks the annotations that every stage but predict needs, or
                 shares images with the training split, or the global batch is larger than the training split.
         """
+        self._check_limits()
         if stage == "fit":
             self.ground_truth("train")
             if self.trainer is not None:
@@ -218,6 +221,11 @@ class DetectionDataModule(LightningDataModule, ABC):
             self.records("test")
         else:
             self.ground_truth("val" if stage == "validate" else "test")
+
+    def _check_limits(self) -> None:
+        ranks = 1 if self.trainer is None else self.trainer.world_size
+        area = max(math.prod(self.image_size), math.prod(self.val_image_size))
+        check_limits(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
 
     def _check_overlap(self, split: Split) -> None:
         shared = {r.path for r in self.records("train")} & {r.path for r in self.records(split)}

@@ -14,9 +14,10 @@ from anchor_lightning.data.cleaning import BoxCleaner
 from anchor_lightning.data.images import image_size_of
 from anchor_lightning.structures import GroundTruth
 
-LINE = re.compile(r'"(?P<name>[^"]+)"\s*(?::(?P<boxes>.*?))?\s*[;.]?')
-NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?nan|[-+]?inf)\s*"
-BOX = re.compile(rf"\(\s*{NUMBER},{NUMBER},{NUMBER},{NUMBER}\)", re.IGNORECASE)
+LINE = re.compile(r'"(?P<name>[^"]+)"\s*(?::(?P<boxes>.*))?', re.DOTALL)
+# No two parts may take the same letters: a damaged line of a few thousand digits would take minutes.
+NUMBER = r"\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[-+]?nan|[-+]?inf)\s*"
+BOX = re.compile(rf"\({NUMBER},{NUMBER},{NUMBER},{NUMBER}\)", re.IGNORECASE)
 
 
 class BrainwashDataModule(DetectionDataModule):
@@ -101,7 +102,8 @@ def parse_idl(file: Path) -> list[tuple[str, np.ndarray]]:
     for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
-        match = LINE.fullmatch(line.strip())
+        ended = line.strip()
+        match = LINE.fullmatch(ended[:-1] if ended.endswith((";", ".")) else ended)
         text = (match["boxes"] or "") if match else ""
         boxes = np.array([[float(v) for v in m.groups()] for m in BOX.finditer(text)]).reshape(-1, 4)
         if match is None or BOX.sub("", text).replace(",", "").strip():

@@ -12,8 +12,13 @@ import numpy as np
 from anchor_lightning.data.base import DetectionDataModule, ImageRecord, Split
 from anchor_lightning.data.cleaning import BoxCleaner
 from anchor_lightning.data.images import image_size_of
+from anchor_lightning.data.text import distinct_names, exists
 from anchor_lightning.structures import GroundTruth
 
+MAX_ID = 2**63 - 1
+"""Ids are kept as 64-bit numbers."""
+MAX_SIDE = 1_000_000
+"""Pixels; where an annotation says more, the image is asked."""
 SPLIT_NAMES: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -139,7 +144,7 @@ class COCODataModule(DetectionDataModule):
         for position, image in enumerate(content["images"]):
             image_id, file_name = _image_entry(file, position, image)
             path = folder / file_name
-            if path.name not in present and not path.is_file() and not self.skip_bad_images:
+            if path.name not in present and not exists(path) and not self.skip_bad_images:
                 raise ValueError(f"{path}: no such image, but {file} lists it. Add it, or correct data.{name}_images.")
             height, width = self._image_size(image, path)
             truth = _truth(file, image_id, annotations.pop(image_id, []), labels, (height, width), cleaner)
@@ -156,7 +161,7 @@ class COCODataModule(DetectionDataModule):
 
     def _image_size(self, image: dict[str, Any], path: Path) -> tuple[int, int]:
         height, width = image.get("height"), image.get("width")
-        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+        if isinstance(height, int) and isinstance(width, int) and 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE:
             return height, width
         return image_size_of(path)
 
@@ -192,10 +197,11 @@ def load_coco_json(file: Path) -> dict[str, Any]:
 def _categories(file: Path, content: dict[str, Any]) -> dict[int, str]:
     try:
         categories = {int(c["id"]): str(c["name"]) for c in content["categories"]}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(f"{file}: an entry of 'categories' lacks a whole number 'id' or a 'name'. Add it.") from None
     if len(categories) < max(1, len(content["categories"])):
         raise ValueError(f"{file}: 'categories' is empty or has an id twice. Give each category an id of its own.")
+    distinct_names(list(categories.values()), f"{file}: 'categories'")
     return dict(sorted(categories.items()))
 
 
@@ -204,7 +210,7 @@ def _image_entry(file: Path, position: int, image: object) -> tuple[int, str]:
         image_id, name = image["id"], image["file_name"]  # type: ignore[index]
     except (KeyError, TypeError):
         raise ValueError(f"{file}: images[{position}] lacks 'id' or 'file_name'. Add it.") from None
-    if not isinstance(image_id, int) or image_id < 1 or not isinstance(name, str):
+    if not isinstance(image_id, int) or not 1 <= image_id <= MAX_ID or not isinstance(name, str) or not name:
         raise ValueError(
             f"{file}: images[{position}] has id {image_id!r} and file_name {name!r}; ids must be whole numbers from 1 "
             "on, file names text. Correct them."
@@ -217,9 +223,10 @@ def _annotations_by_image(file: Path, content: dict[str, Any]) -> dict[int, list
     for position, annotation in enumerate(content.get("annotations", [])):
         try:
             by_image[annotation["image_id"]].append(annotation)
-            if len([float(side) for side in annotation["bbox"]]) != 4:
+            sides = annotation["bbox"]
+            if isinstance(sides, str) or len([float(side) for side in sides]) != 4:
                 raise ValueError
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise ValueError(
                 f"{file}: annotations[{position}] lacks 'image_id', or a 'bbox' of four numbers [x, y, width, height]. "
                 "Correct it."
@@ -236,16 +243,17 @@ def _truth(
     cleaner: BoxCleaner,
 ) -> GroundTruth:
     for annotation in annotations:
-        if annotation.get("category_id") not in labels:
+        category = annotation.get("category_id")
+        if not isinstance(category, int | float) or category not in labels:
             raise ValueError(
                 f"{file}: annotation {annotation.get('id')} of image {image_id} has the unknown category_id "
-                f"{annotation.get('category_id')!r}. Add it to 'categories' or correct it."
+                f"{category!r}. Add it to 'categories' or correct it."
             )
     xywh = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
     boxes, kept = cleaner.clean(
         np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1), *size, f"image {image_id}"
     )
-    area = np.array([a.get("area") or a["bbox"][2] * a["bbox"][3] for a in annotations], dtype=np.float64)
+    area = np.array([_area(file, image_id, a) for a in annotations], dtype=np.float64)
     return GroundTruth(
         image_id=image_id,
         boxes_xyxy=boxes,
@@ -253,3 +261,15 @@ def _truth(
         ignore=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool)[kept],
         area=area[kept],
     )
+
+
+def _area(file: Path, image_id: int, annotation: dict[str, Any]) -> float:
+    """The annotated area, in pixels; that of the box where there is none."""
+    area = annotation.get("area") or float(annotation["bbox"][2]) * float(annotation["bbox"][3])
+    try:
+        return float(area)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"{file}: annotation {annotation.get('id')} of image {image_id} has the area {str(area)[:40]!r}, which is "
+            "no number. Correct it or take it out."
+        ) from None

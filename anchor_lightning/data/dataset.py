@@ -5,6 +5,7 @@ Shape letters: B images of a batch, M boxes an image (padded), N boxes of one im
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ class DetectionDataset(Dataset[Sample]):
         self.training = training
         # Python objects are copied into every worker when their reference counts are touched, arrays are not: from here
         # on a worker reads only the arrays.
-        self._paths = np.array([str(r.path).encode() for r in records])
+        self._paths = np.array([os.fsencode(r.path) for r in records])
         self._sizes = np.array([(r.height, r.width) for r in records], dtype=np.int64).reshape(-1, 2)
         self._ids = np.array([r.truth.image_id for r in records], dtype=np.int64)
         used = [np.ones_like(r.truth.ignore) if training and keep_difficult else ~r.truth.ignore for r in records]
@@ -132,7 +133,7 @@ class DetectionDataset(Dataset[Sample]):
 
     def path(self, index: int) -> Path:
         """The image file of an index."""
-        return Path(self._paths[index].decode())
+        return Path(os.fsdecode(bytes(self._paths[index])))
 
     def load(self, index: int, min_size: tuple[int, int] | None = None) -> np.ndarray:
         """The pixels of one image.

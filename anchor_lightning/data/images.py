@@ -7,6 +7,8 @@ of a decoder are not. EXIF orientation is ignored on purpose: VOC and COCO annot
 from __future__ import annotations
 
 import io
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ JPEG_START = b"\xff\xd8"
 MIN_REDUCTION = 2
 """An image is decoded smaller only by at least this factor: libjpeg's odd factors below it save no time."""
 MAX_REDUCTION = 8
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -45,8 +48,12 @@ def read_image(
         height, width = min_size or (0, 0)
         factor = MIN_REDUCTION if min_size else 1
         try:
+            stored = simplejpeg.decode_jpeg_header(data)[:2]
             if expected_size:
-                _check_size(path, simplejpeg.decode_jpeg_header(data)[:2], expected_size)
+                _check_size(path, stored, expected_size)
+            if stored[0] * stored[1] > MAX_PIXELS:
+                # Before gigabytes are taken for a header that may be wrong; PIL refuses as many.
+                raise SizeError(f"{path}: {stored[1]} x {stored[0]} pixels are too many to read. Make it smaller.")
             image: np.ndarray = simplejpeg.decode_jpeg(data, min_height=height, min_width=width, min_factor=factor)
             return image
         except SizeError:
@@ -59,7 +66,7 @@ def read_image(
 
 
 class SizeError(ValueError):
-    """An image whose size is not the annotated one."""
+    """An image whose size is not the annotated one, or is too large to be read."""
 
 
 def image_size_of(path: Path | str) -> tuple[int, int]:
@@ -68,6 +75,7 @@ def image_size_of(path: Path | str) -> tuple[int, int]:
     Raises:
         ValueError: If the file is missing or is no image; names the file.
     """
+    _refuse_pipe(path)
     try:
         with Image.open(path) as image:
             return image.height, image.width
@@ -75,17 +83,34 @@ def image_size_of(path: Path | str) -> tuple[int, int]:
         raise ValueError(f"{path}: no such image. Add it, or take it out of the annotations.") from None
     except UnidentifiedImageError:
         raise ValueError(_no_image(path, Path(path).stat().st_size)) from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error}). Restore or remove the file.") from None
+    except Exception as error:  # PIL's readers raise whatever the bytes lead them to
+        raise ValueError(f"{path}: cannot be read as an image ({_why(error)}). Restore or remove the file.") from None
+
+
+def _refuse_pipe(path: Path | str) -> None:
+    """Opening a named pipe would wait for ever, and a device may have no end."""
+    mode = 0
+    with suppress(OSError, ValueError):  # whoever opens it says what is wrong
+        mode = Path(path).stat().st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode):
+        raise ValueError(f"{path}: cannot be read as an image (it is no plain file). Restore or remove the file.")
+
+
+def _why(error: Exception) -> str:
+    """What PIL says, or at least which error it was; without the file's name, which stands before it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
 
 
 def _read_bytes(path: Path | str) -> bytes:
+    _refuse_pipe(path)
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise ValueError(f"{path}: no such image. Add it, or take it out of the annotations.") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise ValueError(f"{path}: cannot be read ({_why(error)}).") from None
 
 
 def _read_with_pil(
@@ -101,8 +126,8 @@ def _read_with_pil(
         raise
     except UnidentifiedImageError:
         raise ValueError(_no_image(path, len(data))) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error}). Restore or remove the file.") from None
+    except Exception as error:  # PIL's readers raise whatever the bytes lead them to
+        raise ValueError(f"{path}: cannot be read as an image ({_why(error)}). Restore or remove the file.") from None
     return reduced(np.array(rgb), min_size) if min_size else np.array(rgb)
 
 

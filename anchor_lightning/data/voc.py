@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from anchor_lightning.data.archives import fetch_voc
 from anchor_lightning.data.base import DetectionDataModule, ImageRecord, Split
 from anchor_lightning.data.cleaning import BoxCleaner
 from anchor_lightning.data.images import IMAGE_SUFFIXES, image_size_of
+from anchor_lightning.data.text import distinct_names, parse_voc_xml, read_text
 from anchor_lightning.data.voc_counts import SplitCounts, compare_with_published
 from anchor_lightning.structures import GroundTruth
 
@@ -40,7 +40,6 @@ VOC_CLASSES = (
     "tvmonitor",
 )
 SET_FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
-FORBIDDEN_XML = re.compile(rb"<!(DOCTYPE|ENTITY)", re.IGNORECASE)
 FIELDS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -58,7 +57,7 @@ class VOCDataModule(DetectionDataModule):
         years: The years of a devkit to use; without meaning for a set of the user's own.
         class_names: Names of the classes in the order of their labels. The default is VOC's 20 for a devkit, and the
             sorted names found in all annotations for a set of the user's own.
-        download: Fetch what is missing of a devkit through torchvision before training.
+        download: Fetch what is missing of a devkit before training, from where torchvision says it lies.
         kwargs: See `DetectionDataModule`.
 
     Raises:
@@ -77,7 +76,7 @@ class VOCDataModule(DetectionDataModule):
             raise ValueError("data.years is empty. Give the years to use, [2007, 2012] for one.")
         self.years = sorted(set(years))
         self.download = download
-        self._class_names = class_names
+        self._class_names = None if class_names is None else distinct_names(class_names, "data.class_names")
 
     @property
     def class_names(self) -> list[str]:
@@ -90,14 +89,12 @@ class VOCDataModule(DetectionDataModule):
         """Download the missing years, when asked to, with the lists that the splits name."""
         if not self.download or self._own_set():
             return
-        from torchvision.datasets import VOCDetection
-
         root = self._root()
         parent = root.parent if root.name == "VOCdevkit" else root
         for year in self.years:
             for image_set in ("trainval", "test") if year == 2007 else ("trainval",):
                 if not (self._devkit() / f"VOC{year}" / "ImageSets" / "Main" / f"{image_set}.txt").is_file():
-                    VOCDetection(str(parent), year=str(year), image_set=image_set, download=True)
+                    fetch_voc(parent, year, test=image_set == "test")
 
     # Where things are.
 
@@ -222,29 +219,6 @@ class VOCDataModule(DetectionDataModule):
         return names
 
 
-def parse_voc_xml(file: Path) -> Element:
-    """The root element of an annotation file.
-
-    Raises:
-        ValueError: If the file is missing, is no XML, or declares a document type or entities, which VOC files never do
-            and which can be made to fill all memory.
-    """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{file}: cannot be read ({error.strerror}).") from None
-    # In UTF-16 the declarations would hide behind zero bytes.
-    if FORBIDDEN_XML.search(data.replace(b"\0", b"")):
-        raise ValueError(f"{file}: declares a document type or entities, which is refused. Remove the declaration.")
-    try:
-        tree = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise ValueError(f"{file}: is no XML ({error}). Restore or remove the file.") from None
-    if tree.tag != "annotation":
-        raise ValueError(f"{file}: the root element is <{tree.tag}>, not <annotation>. Is it a VOC annotation?")
-    return tree
-
-
 def _text(element: Element, field: str) -> str:
     return (element.findtext(field) or "").strip()
 
@@ -281,7 +255,7 @@ def _read_list(file: Path) -> Iterable[str]:
             f"{file}: no such list. Set the split to a list that exists (there are: {there}; `2007/test` names the "
             "list of one year)."
         )
-    return [line.split()[0] for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
 
 
 def _stems(folder: Path) -> list[str]:

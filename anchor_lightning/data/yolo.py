@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from anchor_lightning.data.base import SPLITS, DetectionDataModule, ImageRecord, Split
 from anchor_lightning.data.cleaning import BoxCleaner
 from anchor_lightning.data.images import IMAGE_SUFFIXES, image_size_of
+from anchor_lightning.data.text import distinct_names, exists, read_text
 from anchor_lightning.structures import GroundTruth
 
 BOX_NUMBERS = 5
+MAX_CLASSES = 100_000
 TOLERANCE = 0.01
 """Rounding may carry a coordinate so far beyond [0, 1]; the box is clipped to the image."""
 
@@ -46,7 +47,9 @@ class YOLODataModule(DetectionDataModule):
             raise ValueError("data.root is not given. Set it to the folder of images/ and labels/, or data.data_yaml.")
         self.data_yaml = self._find_file(data_yaml)
         self._content = {} if self.data_yaml is None else load_data_yaml(self.data_yaml)
-        self._class_names = class_names or self._names_given()
+        self._class_names = (
+            self._names_given() if class_names is None else distinct_names(class_names, "data.class_names")
+        )
 
     @property
     def class_names(self) -> list[str]:
@@ -89,11 +92,12 @@ class YOLODataModule(DetectionDataModule):
     def _names_given(self) -> list[str] | None:
         names = self._content.get("names")
         if names is not None:
-            return parse_names(self._where(), names)
+            return distinct_names(parse_names(self._where(), names), f"{self._where()}: 'names'")
         folders = [folder for base in self._bases() for folder in (base, base / "labels")]
         for file in (folder / "classes.txt" for folder in folders):
-            if file.is_file():
-                return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            if exists(file):
+                lines = [line.strip() for line in read_text(file).splitlines()]
+                return distinct_names([line for line in lines if line], str(file))
         return None
 
     def _default_splits(self) -> dict[Split, str]:
@@ -115,13 +119,15 @@ class YOLODataModule(DetectionDataModule):
             return [next(place for place in inside if place.is_dir())] if any(p.is_dir() for p in inside) else []
         entry = self._content.get(name)
         entries = entry if isinstance(entry, list) else [] if entry is None else [entry]
+        if any(isinstance(place, list | dict) for place in entries):
+            raise ValueError(f"{self._where()}: {name}: must be a path or a list of paths. Correct the entry.")
         return [self._resolve(str(place), name) for place in entries]
 
     def _resolve(self, place: str, name: str) -> Path:
         # Exports of labelling services write `../train/images` into a file that lies beside `train`.
         tried = [base / text for base in self._bases() for text in dict.fromkeys((place, place.removeprefix("../")))]
         for path in tried:
-            if path.exists():
+            if exists(path):
                 return path
         raise ValueError(
             f"{self._where()}: {name}: there is no {' or '.join(map(str, dict.fromkeys(tried)))}. Correct the entry or "
@@ -131,7 +137,7 @@ class YOLODataModule(DetectionDataModule):
     def _images(self, name: str) -> list[Path]:
         places = self._places(name)
         if not places:
-            known = ", ".join(sorted(key for key in self._content if key not in ("path", "names", "nc"))) or "none"
+            known = ", ".join(sorted(str(key) for key in self._content if key not in ("path", "names", "nc"))) or "none"
             looked = f"it has {known}" if self.data_yaml else f"looked for images/{name} and {name}/images"
             raise ValueError(f"{self._where()}: there is no split {name!r} ({looked}). Correct data.root or the split.")
         return [path for place in places for path in _images_in(place, self._bases()[0])]
@@ -178,7 +184,7 @@ def load_data_yaml(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: cannot be read ({error}). Correct data.data_yaml.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist, say
         raise ValueError(f"{file}: is no YAML ({' '.join(str(error).split())}). Correct it.") from None
     if not isinstance(content, dict) or not {"train", "val"} & content.keys():
         raise ValueError(
@@ -193,11 +199,13 @@ def parse_names(file: str, names: object) -> list[str]:
     Raises:
         ValueError: They are neither, or a number is missing.
     """
-    if isinstance(names, list) and names:
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
+        names = [names[number] for number in range(len(names))]
+    if isinstance(names, list) and names and not any(isinstance(name, list | dict) for name in names):
         return [str(name) for name in names]
-    if isinstance(names, dict) and names and set(names) == set(range(len(names))):
-        return [str(names[number]) for number in range(len(names))]
-    raise ValueError(f"{file}: 'names' must be a list, or a dict with the keys 0, 1, 2, … without gaps. Correct it.")
+    raise ValueError(
+        f"{file}: 'names' must be a list of names, or a dict with the keys 0, 1, 2, … without gaps. Correct it."
+    )
 
 
 def label_path_of(path: Path) -> Path:
@@ -224,7 +232,7 @@ def read_label_file(file: Path, num_classes: int | None = None) -> list[tuple[in
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a name with a zero byte
         raise ValueError(f"{file}: cannot be read as text ({error}). Restore or remove the file.") from None
     return [
         _parse_line(f"{file}:{number}", line.split(), num_classes)
@@ -245,8 +253,10 @@ def _parse_line(where: str, words: list[str], num_classes: int | None) -> tuple[
             "each. Correct the line."
         )
     label, coordinates = numbers[0], np.array(numbers[1:])
-    if not math.isfinite(label) or label != int(label) or label < 0:
-        raise ValueError(f"{where}: the class {words[0]} is no whole number from 0 on. Correct the line.")
+    if not 0 <= label < MAX_CLASSES or label != int(label):
+        raise ValueError(
+            f"{where}: the class {words[0]} is no whole number from 0 to {MAX_CLASSES - 1:,}. Correct the line."
+        )
     if num_classes is not None and label >= num_classes:
         raise ValueError(
             f"{where}: the class {int(label)} is out of range, there are {num_classes} (0 to {num_classes - 1}). "
@@ -270,10 +280,10 @@ def _images_in(place: Path, base: Path) -> Iterable[Path]:
         return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if place.suffix.lower() != ".txt":
         raise ValueError(f"{place}: is neither a folder of images nor a .txt with image paths. Correct the split.")
-    lines = place.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(place).splitlines()
     # Paths are relative to the list; some tools write them relative to the set's folder.
     return [
-        next((p for p in (place.parent / line, base / line) if p.exists()), place.parent / line)
+        next((p for p in (place.parent / line, base / line) if exists(p)), place.parent / line)
         for line in map(str.strip, lines)
         if line
     ]

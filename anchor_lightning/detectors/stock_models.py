@@ -165,7 +165,8 @@ def load_backbone(network: nn.Module, weights: str) -> None:
             mean and deviation of torchvision; VGG: 0 to 255 less the mean).
 
     Raises:
-        ValueError: There is neither such a name nor such a file, or its weights are not those of this network.
+        ValueError: There is neither such a name nor such a file, or its weights are not those of this network, or not
+            finite.
     """
     known = RESNET_WEIGHTS if isinstance(network, ResNet) else VGG_WEIGHTS
     if weights in known:
@@ -183,6 +184,11 @@ def load_backbone(network: nn.Module, weights: str) -> None:
         raise ValueError(
             f"model.weights_backbone: {weights} does not hold a {type(network).__name__} of this size: {len(wrong)} of "
             f"{len(own)} weights are missing or of another shape, {wrong[0]} for one"
+        )
+    if wrong := [key for key in own if not given[key].isfinite().all()]:
+        raise ValueError(
+            f"model.weights_backbone: {weights} holds numbers that are not finite, in {wrong[0]} for one; the file is "
+            "damaged. Fetch it again."
         )
     network.load_state_dict({key: given[key] for key in own}, strict=False)
 

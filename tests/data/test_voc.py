@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torchvision.datasets
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anchor_lightning.data import voc
 from anchor_lightning.data.base import Split
 from anchor_lightning.data.voc import VOC_CLASSES, VOCDataModule, parse_voc_xml
 from anchor_lightning.data.voc_counts import PUBLISHED, SplitCounts
@@ -235,16 +235,12 @@ def test_a_bad_image_does_not_stop_a_set_that_skips_them(own_set: Path) -> None:
 
 def test_download_only_when_asked_to_and_only_what_is_missing(devkit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(
-        torchvision.datasets,
-        "VOCDetection",
-        lambda root, year, image_set, download: asked.append((root, year, image_set, download)),
-    )
+    monkeypatch.setattr(voc, "fetch_voc", lambda parent, year, test: asked.append((parent, year, test)))
     (devkit / "VOC2007" / "ImageSets" / "Main" / "test.txt").unlink()
     VOCDataModule(root=str(devkit)).prepare_data()
     assert asked == []
     VOCDataModule(root=str(devkit), download=True).prepare_data()
-    assert asked == [(str(devkit.parent), "2007", "test", True)]
+    assert asked == [(devkit.parent, 2007, True)]
 
 
 @pytest.fixture

@@ -45,6 +45,8 @@ def read_anchors(path: Path | str) -> Tensor:
             if options.get("num", str(len(numbers) // 2)) != str(len(numbers) // 2):
                 raise ValueError(f"{path}: num={options['num']} of [{kind}], but {len(numbers) // 2} pairs of anchors")
             wh = torch.tensor(numbers, dtype=torch.float64).reshape(-1, 2)
+            if not ((wh > 0) & wh.isfinite()).all():
+                raise ValueError(f"{path}: anchors of [{kind}] must be positive: {options['anchors'][:80]}")
             return (wh * (YOLOv2.stride if kind == "region" else 1)).float()
     raise ValueError(f"{path}: no [region] or [yolo] layer with anchors; give the .cfg of a YOLO")
 
@@ -103,6 +105,8 @@ def _convolution(filters: int, size: int) -> tuple[str, dict[str, object]]:
 
 def _sections(path: Path) -> list[Section]:
     """Every `[section]` with its `name=value` lines; comments and what is neither are left out, as by the C code."""
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+        raise ValueError(f"{path}: cannot be read (it is no plain file). Give the path of a darknet .cfg.")
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:

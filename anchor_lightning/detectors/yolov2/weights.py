@@ -174,6 +174,8 @@ def _read_file(path: Path, expected: Mapping[int, str], hint: Callable[[int], st
         expected: Numbers that it may hold, and of what.
         hint: What else to say of a file with so many numbers.
     """
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+        raise ValueError(f"{path}: cannot be read (it is no plain file). Give the path of a darknet weights file.")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

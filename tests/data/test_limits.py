@@ -1,0 +1,50 @@
+"""Open files and shared memory are asked for before workers start."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from anchor_lightning.data import limits
+from anchor_lightning.data.limits import check_limits
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """A process that may have `soft` files open, and `hard` if it asks."""
+    state = {"soft": 1024, "hard": 1024}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (state["soft"], state["hard"]))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: state.update(soft=pair[0]))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, 64 * 10**6))
+    monkeypatch.setattr(limits, "SHARED", limits.Path("/"))
+    return state
+
+
+def test_too_few_open_files_are_refused(files: dict[str, int]) -> None:
+    files.update(soft=100, hard=100)
+    with pytest.raises(ValueError, match=r"data\.num_workers: 2 workers need about 128 open files.* 100\. .*ulimit -n"):
+        check_limits(2, 0)
+    check_limits(1, 0)
+    check_limits(0, 10**12)
+
+
+def test_the_limit_is_raised_as_far_as_it_goes(files: dict[str, int]) -> None:
+    files.update(soft=100, hard=resource.RLIM_INFINITY)
+    check_limits(16, 0)
+    assert files["soft"] == 4096
+    files.update(soft=100, hard=200)
+    check_limits(4, 0)
+    assert files["soft"] == 200
+    files.update(soft=resource.RLIM_INFINITY, hard=resource.RLIM_INFINITY)
+    check_limits(1000, 0)
+
+
+def test_too_little_shared_memory_is_refused(files: dict[str, int]) -> None:
+    check_limits(2, 32 * 10**6)
+    with pytest.raises(ValueError, match=r"4 workers need 132\.0 MB of shared memory, and / has 64\.0 MB.*--shm-size"):
+        check_limits(4, 33 * 10**6)

@@ -1,0 +1,142 @@
+"""Whatever numbers stand in a file: what is read lies in its image, or the file is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from anchor_lightning.data import BrainwashDataModule, COCODataModule, VOCDataModule, YOLODataModule
+from anchor_lightning.data.base import DetectionDataModule
+from anchor_lightning.data.brainwash import parse_idl
+from anchor_lightning.data.yolo import read_label_file
+from tests.data.conftest import write_image
+
+HEIGHT, WIDTH = 40, 60
+Corners = tuple[float, float, float, float]
+ANY = st.floats() | st.integers(-(10**30), 10**30).map(float) | st.sampled_from([0.0, 1.0, 40.0, 60.0, -0.0])
+"""Coordinates as they may stand in a file, most of them far outside."""
+NEAR = st.floats(-5, 70, width=32)
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def voc(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
+    write_image(root / "JPEGImages" / "a.png", HEIGHT, WIDTH)
+    objects = "".join(
+        "<object><name>dog</name><bndbox>"
+        + "".join(f"<{f}>{v}</{f}>" for f, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+        + "</bndbox></object>"
+        for box in boxes
+    )
+    (root / "Annotations").mkdir(exist_ok=True)
+    (root / "Annotations" / "a.xml").write_text(f"<annotation>{objects}</annotation>")
+    (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+    (root / "ImageSets" / "Main" / "train.txt").write_text("a\n")
+    return VOCDataModule(root=str(root), class_names=["dog"])
+
+
+def coco(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
+    write_image(root / "train2017" / "a.png", HEIGHT, WIDTH)
+    images = [{"id": 1, "file_name": "a.png", "height": HEIGHT, "width": WIDTH}]
+    annotations = [
+        {"id": n, "image_id": 1, "category_id": 3, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        for n, (x1, y1, x2, y2) in enumerate(boxes)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "dog"}]}
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+    return COCODataModule(root=str(root))
+
+
+def brainwash(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
+    write_image(root / "a.png", HEIGHT, WIDTH)
+    line = ", ".join(f"({', '.join(map(str, box))})" for box in boxes)
+    (root / "brainwash_train.idl").write_text(f'"a.png": {line};\n')
+    return BrainwashDataModule(root=str(root))
+
+
+def yolo(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
+    write_image(root / "images" / "train" / "a.png", HEIGHT, WIDTH)
+    lines = [
+        f"0 {(x1 + x2) / 2 / WIDTH} {(y1 + y2) / 2 / HEIGHT} {(x2 - x1) / WIDTH} {(y2 - y1) / HEIGHT}\n"
+        for x1, y1, x2, y2 in boxes
+    ]
+    (root / "labels" / "train").mkdir(parents=True, exist_ok=True)
+    (root / "labels" / "train" / "a.txt").write_text("".join(lines))
+    return YOLODataModule(root=str(root), class_names=["dog"])
+
+
+MAKERS = [voc, coco, brainwash, yolo]
+
+
+@pytest.mark.filterwarnings("ignore:Boxes of")
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+@pytest.mark.parametrize("make", MAKERS)
+@quick
+@given(boxes=st.lists(st.tuples(ANY, ANY, ANY, ANY) | st.tuples(NEAR, NEAR, NEAR, NEAR), max_size=4))
+def test_what_is_read_lies_in_the_image(
+    make: Callable[[Path, Sequence[Corners]], DetectionDataModule], boxes: list[Corners]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            (record,) = make(Path(folder), boxes).records("train")
+        except ValueError as error:
+            assert folder in str(error)
+            return
+    read = record.truth.boxes_xyxy
+    assert len(read) == len(record.truth.labels) == len(record.truth.ignore) == len(record.truth.area) <= len(boxes)
+    assert np.isfinite(read).all() and (read[:, 2:] > read[:, :2]).all()
+    assert (read >= 0).all() and (read <= (WIDTH, HEIGHT, WIDTH, HEIGHT)).all()
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@quick
+@given(
+    corners=st.lists(
+        st.tuples(st.integers(1, 28), st.integers(1, 18), st.integers(30, WIDTH), st.integers(20, HEIGHT)), max_size=3
+    )
+)
+def test_good_boxes_come_back(
+    make: Callable[[Path, Sequence[Corners]], DetectionDataModule], corners: list[Corners]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (record,) = make(Path(folder), corners).records("train")
+    expected = np.array(corners, dtype=float).reshape(-1, 4)
+    if make is voc:  # 1-based, inclusive
+        expected[:, :2] -= 1
+    np.testing.assert_allclose(record.truth.boxes_xyxy, expected, atol=1e-9)
+
+
+@quick
+@given(text=st.text(max_size=80) | st.binary(max_size=80).map(lambda b: b.decode("latin-1")))
+def test_any_text_is_labels_or_refused(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "a.txt"
+        file.write_text(text, encoding="utf-8", errors="surrogatepass")
+        try:
+            labels = read_label_file(file)
+        except ValueError as error:
+            assert "a.txt" in str(error)
+            return
+    assert all(number >= 0 and len(box) == 4 and all(map(math.isfinite, box)) for number, box in labels)
+
+
+@quick
+@given(content=st.binary(max_size=80) | st.text('"a:(),;. 1-\n', max_size=60).map(str.encode))
+def test_any_bytes_are_frames_or_refused(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "a.idl"
+        file.write_bytes(content)
+        try:
+            frames = parse_idl(file)
+        except ValueError as error:
+            assert "a.idl" in str(error)
+            return
+    assert all(name and boxes.shape[1:] == (4,) for name, boxes in frames)
