@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,37 +29,58 @@ def find_checkpoint(given: str | Path, root: str | Path = DEFAULT_ROOT) -> Path:
         if not Path(given).is_file():
             raise ValueError(f"--ckpt_path: there is no file {given}")
         return Path(given)
-    if (newest := next(newest_checkpoints(Path(root)), None)) is None:
+    if (newest := next(newest_checkpoints([Path(root)]), None)) is None:
         raise ValueError(f"--ckpt_path last: no checkpoints/last.ckpt under {root} (trainer.default_root_dir)")
     return newest
 
 
-def newest_checkpoints(root: Path) -> Iterator[Path]:
-    """The run folders' `last.ckpt` and what SLURM's requeueing wrote, the newest first.
+def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator[Path]:
+    """The newest checkpoint of each run, and what SLURM's requeueing wrote, the newest first.
 
     A damaged one is passed over, with a warning, for the newest other checkpoint of its run.
+
+    Args:
+        folders: Where run folders lie, at any depth.
+        strict: Whether a run that has no other is an error; else it is passed over, too.
 
     Raises:
         ValueError: All checkpoints of a run are damaged.
     """
-    found = [*root.rglob(f"checkpoints/{NEWEST}.ckpt"), *root.glob("hpc_ckpt_*.ckpt")]
-    for path in by_age(found):
-        if not (reason := damage(path)):
-            yield path
-            continue
-        others = by_age(other for other in path.parent.glob("*.ckpt") if other != path and not damage(other))
-        if not others:
-            raise ValueError(
-                f"{path} is damaged ({reason}), and there is no other checkpoint of that run. Remove it and start "
-                "afresh, or give the path of another one as --ckpt_path."
-            )
-        rank_zero_warn(f"{path} is damaged ({reason}); the one before it is taken: {others[0]}")
-        yield others[0]
+    runs = {path: by_age(path.glob("*.ckpt")) for folder in folders for path in folder.rglob("checkpoints")}
+    requeued = {path: [path] for folder in folders for path in requeue_checkpoints(folder)}
+    for files in sorted((*runs.values(), *requeued.values()), key=lambda files: files and age(files[0]), reverse=True):
+        damaged = ""
+        for path in files:
+            if not (reason := damage(path)):
+                if damaged:
+                    rank_zero_warn(f"{damaged}; the one before it is taken: {path}")
+                yield path
+                break
+            damaged = damaged or f"{path} is damaged ({reason})"
+        else:
+            if not damaged:
+                continue  # an empty folder
+            if strict and files[0].parent in runs:
+                raise ValueError(
+                    f"{damaged}, and there is no other checkpoint of that run. Remove it and start afresh, or give the "
+                    "path of another one as --ckpt_path."
+                )
+            rank_zero_warn(f"{damaged} and is passed over.")
 
 
-def by_age(paths: Iterator[Path] | list[Path]) -> list[Path]:
-    """The files, the one written last first."""
-    return sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+def requeue_checkpoints(folder: Path) -> list[Path]:
+    """What Lightning has written into a folder when SLURM asked for it, the newest first."""
+    return by_age(folder.glob("hpc_ckpt_*.ckpt"))
+
+
+def by_age(paths: Iterable[Path]) -> list[Path]:
+    """The files, the one written last first; links to nothing are left out."""
+    return sorted((path for path in paths if path.is_file()), key=age, reverse=True)
+
+
+def age(path: Path) -> int:
+    """When a file was written."""
+    return path.stat().st_mtime_ns
 
 
 def damage(path: Path) -> str:
@@ -69,9 +90,12 @@ def damage(path: Path) -> str:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return f"{name} has changed" if (name := archive.testzip()) else ""
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        return str(error)
+            if name := archive.testzip():
+                return f"{name} has changed"
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # both raise whatever the bytes lead them to
+        return str(error).split(". ")[0].split("\n")[0] or type(error).__name__
+    return ""
 
 
 def read_checkpoint(path: str | Path, option: str = "--ckpt_path") -> dict[str, Any]:

@@ -50,7 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     torch.save(checkpoint, file)
                     file.flush()
                     os.fsync(file.fileno())
-                    unfinished.replace(target)
+                unfinished.replace(target)  # closed: Windows renames no open file
             except BaseException:
                 unfinished.unlink(missing_ok=True)
                 raise

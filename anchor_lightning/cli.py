@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, Final
 
 from jsonargparse import DefaultHelpFormatter, Namespace
@@ -23,11 +24,11 @@ from anchor_lightning.callbacks import (
     PredictionWriter,
     SoftAssignment,
 )
-from anchor_lightning.checkpoint_files import DEFAULT_ROOT, find_checkpoint, read_checkpoint
+from anchor_lightning.checkpoint_files import DEFAULT_ROOT, OURS, find_checkpoint, read_checkpoint
 from anchor_lightning.checks import check_checkpoint, check_weights
 from anchor_lightning.commands import is_ours, run_command, summary
 from anchor_lightning.data import DetectionDataModule
-from anchor_lightning.launchers import check_launcher, describe
+from anchor_lightning.launchers import check_launcher, describe, started_by_lightning
 from anchor_lightning.loggers import RunRecord, continue_run
 from anchor_lightning.named_configs import named_configs
 from anchor_lightning.refusals import sentence
@@ -82,11 +83,14 @@ class AnchorLightningCLI(LightningCLI):
             config.ckpt_path = config.ckpt_path and str(find_checkpoint(config.ckpt_path, root))
             return
         text = self._parser(subcommand).dump(config, skip_none=False)
-        path = checkpoint_of(config.ckpt_path, config.resume, root, text)
+        resume = config.pop("resume")  # config.yaml is to repeat this run, and serves the other sub-commands as well
+        folders = [Path(folder) for folder in (root, config.checkpoint.dirpath) if folder]
+        path = checkpoint_of(config.ckpt_path, resume, folders, text)
         config.ckpt_path = path and str(path)
-        config.resume = False  # config.yaml is to repeat this run
-        if path and sys.argv[1:2] == [subcommand]:
-            sys.argv.append(f"--ckpt_path={path}")  # the processes that DDP starts must not choose for themselves
+        if sys.argv[1:2] == [subcommand]:
+            # The processes that DDP starts with these words must not choose for themselves.
+            sys.argv[:] = [word for word in sys.argv if word != "--resume"]
+            sys.argv += [f"--ckpt_path={path}"] if path else []
 
     def _set_seed(self) -> None:
         try:
@@ -118,10 +122,14 @@ class AnchorLightningCLI(LightningCLI):
         """Whether the checkpoint to go on from has all steps already, which is said: a requeued job may have ended."""
         if not (checkpoint := self._get(self.config, "ckpt_path")):
             return False
-        step, steps = read_checkpoint(checkpoint).get("global_step", 0), self.trainer.max_steps
+        content = read_checkpoint(checkpoint)
+        step, steps = content.get("global_step", 0), self.trainer.max_steps
         if not 0 <= steps <= step:
             return False
         rank_zero_info(f"Nothing is left to train: {checkpoint} has {step} steps, trainer.max_steps is {steps}.")
+        if content[OURS].get("validation_due"):
+            rank_zero_info("Its last validation was cut short, and is done now.")
+            self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=checkpoint)
         return True
 
     @rank_zero_only
@@ -192,8 +200,9 @@ def main(args: ArgsType = None) -> Any:
             args=args,
         )
     except SIGTERMException:
-        # Lightning ends with 0, as if the training had been finished.
-        raise SystemExit(128 + signal.SIGTERM) from None
+        # Lightning ends with 0, as if the training had been finished. So does here a process that it has started: else
+        # it would kill the first one, which may still be saving.
+        raise SystemExit(0 if started_by_lightning() else 128 + signal.SIGTERM) from None
     except Exception as error:
         if (text := sentence(error)) is None:
             raise

@@ -77,6 +77,16 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
     return None
 
 
+def started_by_lightning(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is one that Lightning has started beside the first, which is the one that others wait for.
+
+    Args:
+        environment: Variables by name.
+    """
+    others = ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+    return environment.get("LOCAL_RANK", "0") != "0" and not any(name in environment for name in others)
+
+
 def check_launcher(trainer: Trainer) -> None:
     """Refuses options that do not make the processes that a launcher has started train together.
 

@@ -369,6 +369,10 @@ class DetectionTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to write weights that a loss that was not finite has spoilt."""
+        try:
+            self._finite.read()
+        except NonFiniteLossError as error:
+            raise self._told(error) from None
         if broken := self._finite.reason(checkpoint["state_dict"]):
             raise FloatingPointError(f"{broken}; nothing was written. {self._last_checkpoint()}")
         if self._trainer is not None and (data := self.trainer.datamodule) is not None:  # type: ignore[attr-defined]

@@ -42,7 +42,7 @@ def train(folder: Path, words: list[str], event: Event | None = None, seconds: f
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.killed_run"])
-    process = context.Process(target=_train, args=(folder, words, event))
+    process = context.Process(target=_train, args=(folder, words, event, dict(os.environ)))
     process.start()
     process.join(seconds)
     if process.exitcode is None:
@@ -51,7 +51,9 @@ def train(folder: Path, words: list[str], event: Event | None = None, seconds: f
     return process.exitcode
 
 
-def _train(folder: Path, words: list[str], event: Event | None) -> None:
+def _train(folder: Path, words: list[str], event: Event | None, variables: dict[str, str]) -> None:
+    os.environ.clear()  # the server's, from when the first test began
+    os.environ.update(variables)
     os.chdir(folder)
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)

@@ -28,7 +28,7 @@ SIZE = 500_000
 def content(value: float) -> dict[str, Any]:
     # Of NumPy: the threads that torch fills with do not outlive a fork.
     return {
-        "state_dict": {"shapes.log_wh": torch.from_numpy(np.full(SIZE, value, dtype=np.float32))},
+        "state_dict": {"shapes.log_wh": torch.from_numpy(np.full((SIZE // 2, 2), value, dtype=np.float32))},
         "global_step": int(value),
     }
 
@@ -141,6 +141,8 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tmp_path: Path, h
     spoil(folder / "step2.ckpt", how)
     with pytest.raises(ValueError, match="no other checkpoint of that run"):
         find_checkpoint("last", tmp_path)
+    AtomicCheckpointIO().save_checkpoint(content(8), tmp_path / "version_1" / "checkpoints" / "step8.ckpt")
+    assert find_checkpoint("last", tmp_path).name == "step8.ckpt", "the newest run's, whatever its name"
 
 
 def test_checksums_are_compared(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 
-from anchor_lightning.launchers import Launch, check_launcher, describe, launched
+from anchor_lightning.launchers import Launch, check_launcher, describe, launched, started_by_lightning
 from tests.launching import CLI, LAUNCHERS, free_port, run_all, torchrun
 
 TORCHRUN = {"WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0", "RANK": "0"}
@@ -153,3 +153,11 @@ def test_torchrun_with_options_of_one_process_is_refused_on_each(tmp_path: Path)
     for _, said in ended:
         assert message in said and "--trainer.devices 2 --trainer.num_nodes 1 --trainer.strategy ddp" in said
     assert list((tmp_path / "run").iterdir()) == [], "nothing was written"
+
+
+def test_who_ends_quietly() -> None:
+    """A process that Lightning started; not the first, and not one of a launcher, which counts its own."""
+    assert started_by_lightning({"LOCAL_RANK": "1", "WORLD_SIZE": "2"})
+    assert not started_by_lightning({}) and not started_by_lightning({"LOCAL_RANK": "0"})
+    assert not started_by_lightning({"LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"})
+    assert not started_by_lightning({"LOCAL_RANK": "1", "SLURM_STEP_ID": "0"})

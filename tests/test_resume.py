@@ -140,6 +140,14 @@ def test_what_resume_goes_on_from(
     main([*words, "--model.momentum", "0.8", "--trainer.max_steps", "1"])
     assert "is of another run: model.momentum is 0.9 there and 0.8 here" in caplog.text
     assert last(tmp_path, run=1)["global_step"] == 1
+    for option in (
+        ["--model.learning_rate", "{0: 0.001, 3: 0.01, 6: 0.001, 7: 0.5}"],
+        ["--model.anchors.lr_mult", "2"],
+    ):
+        shutil.rmtree(tmp_path / "runs" / "version_1")
+        caplog.clear()
+        main([*words, *option, "--trainer.max_steps", "1"])
+        assert "starts afresh" in caplog.text and f"is of another run: {option[0][2:]}" in caplog.text
     # Neither where the run lies nor how it loads images makes it another one.
     caplog.clear()
     main([*words, "--data.num_workers", "2"])
@@ -154,6 +162,7 @@ def test_what_resume_goes_on_from(
         (LOADING["no workers"], Event(4, signal.SIGTERM, "validation"), 128 + signal.SIGTERM, 4),
         (LOADING["no workers"], Event(5, signal.SIGINT), 1, 6),
         (LOADING["two workers"], Event(2, signal.SIGINT, "after"), 1, 3),
+        (LOADING["no workers"], Event(7, signal.SIGTERM, "after"), 128 + signal.SIGTERM, 8),
         (LOADING["no workers"], Event(3, None), 1, 3),
         (LOADING["no workers"], Event(5, None, "after"), 1, 5),
         (LOADING["no workers"], Event(4, None, "validation", 1), 1, 4),
@@ -168,7 +177,32 @@ def test_ended(whole: Any, tmp_path: Path, words: list[str], event: Event, statu
     assert train(tmp_path, [*WORDS, *words], event) == status, (tmp_path / "log.txt").read_text()[-2000:]
     assert last(tmp_path)["global_step"] == saved
     assert train(tmp_path, [*WORDS, *words, "--resume"]) == 0, (tmp_path / "log.txt").read_text()[-2000:]
-    assert_same_end(whole(words), tmp_path, saved)
+    if saved < 8:
+        assert_same_end(whole(words), tmp_path, saved)
+        return
+    # Every step was done, and the last validation was not.
+    expected = {entry: value for entry, value in logged(whole(words), 0, 7).items() if "val/" in entry[1]}
+    found = {key: value for (_, key), value in logged(tmp_path, 1, 0).items() if "val/" in key}
+    assert found and found == {key: value for (_, key), value in expected.items()}
+
+
+def test_with_a_monitored_metric_the_last_checkpoint_does_not_wait_for_it(tmp_path: Path) -> None:
+    words = [*LOADING["no workers"], "--checkpoint.monitor", "val/map_50", "--trainer.val_check_interval", "8"]
+    assert train(tmp_path, [*WORDS, *words], Event(7, signal.SIGKILL)) == -signal.SIGKILL
+    assert last(tmp_path)["global_step"] == 6
+    assert train(tmp_path, [*WORDS, *words, "--resume"]) == 0
+    names = {path.name for path in (tmp_path / "runs" / "version_1" / "checkpoints").iterdir()}
+    assert names == {"last.ckpt", "step8.ckpt"}
+
+
+def test_the_config_of_a_run_serves_all_sub_commands(
+    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
+    shutil.copytree(whole(LOADING["no workers"]) / "runs", tmp_path / "runs")
+    for command in ("validate", "test", "predict", "fit"):
+        main([command, "--config", "runs/version_0/config.yaml", "--ckpt_path", "last"])
 
 
 TWO = [
@@ -221,6 +255,9 @@ def test_slurm_requeues_between_two_steps(whole: Any, tmp_path: Path, monkeypatc
     assert status == 128 + signal.SIGTERM, log[-2000:]
     assert (tmp_path / "asked").read_text() == "requeue 1\n"
     assert torch.load(tmp_path / "runs" / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] == 4
+    # Lightning would take that checkpoint for any run.
+    assert train(tmp_path, [*WORDS, *words, "--model.momentum", "0.8"]) == 1
+    assert "which is of another run: model.momentum is 0.9 there and 0.8 here" in (tmp_path / "log.txt").read_text()
     assert train(tmp_path, [*WORDS, *words, "--resume"]) == 0, (tmp_path / "log.txt").read_text()[-2000:]
     for name in ("global_step", "state_dict", "optimizer_states"):
         assert_equal(last(whole(words))[name], last(tmp_path, run=1)[name], name)

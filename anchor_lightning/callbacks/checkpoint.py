@@ -122,6 +122,12 @@ class Checkpoint(ModelCheckpoint):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.global_step == self._step:
             return  # in the middle of accumulated batches
+        every = self._every_n_train_steps
+        if self._defer_save_until_validation and every and trainer.global_step % every == 0:
+            # Lightning waits for the monitored metric with the best checkpoint, and with the last one, too.
+            saved = self._last_global_step_saved
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._last_global_step_saved = saved
         if self._signals.may_requeue and anywhere(trainer, self._signals.requeue):
             self._signals.call_requeue()
         if anywhere(trainer, self._signals.stop is not None):
@@ -146,6 +152,9 @@ class Checkpoint(ModelCheckpoint):
         """Saves the last step if no regular checkpoint fell on it (Lightning does so only if none was ever saved)."""
         if not self._should_skip_saving_checkpoint(trainer):
             self._save(trainer)
+        elif self._last_checkpoint_saved and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set at run time
+            # Written when the step was done, it does not know that the last validation was done, too.
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         self._signals.remove()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -172,7 +181,7 @@ class Checkpoint(ModelCheckpoint):
 
     def _save_alone(self, trainer: Trainer) -> bool:
         """Writes `last.ckpt` on rank 0 without any collective call; False where the strategy shards the state."""
-        if not self.save_last or not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             return False
         self.last_model_path = path = self.last_model_path or self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(self.save_weights_only)

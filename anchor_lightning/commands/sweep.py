@@ -125,9 +125,7 @@ def _refuse_other_words(folder: Path, words: list[str]) -> None:
 def _run(folder: Path, words: list[str]) -> bool:
     """Runs one training in a process of its own, from its last checkpoint if it has one; whether it ended well."""
     folder.mkdir(parents=True, exist_ok=True)
-    given, words = words, [*words, f"--trainer.default_root_dir={folder}"]
-    if any(folder.rglob("checkpoints/last.ckpt")):
-        words += ["--ckpt_path", "last"]
+    given, words = words, [*words, f"--trainer.default_root_dir={folder}", "--resume"]
     with (folder / "log.txt").open("a") as log:
         process = subprocess.Popen([sys.executable, "-m", "anchor_lightning", *words], stdout=log, stderr=log)
         # A scheduler ends the sweep with SIGTERM; the training must save and end as well.
@@ -172,11 +170,12 @@ def _write_results(folder: Path, runs: list[Run]) -> None:
 
 
 def _last_values(folder: Path) -> dict[str, str]:
-    """The last value of every column in the newest metrics.csv below a folder, where it has validated at all."""
-    files = sorted(folder.glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
-    if not files:
-        return {}
-    with files[-1].open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    values = {name: value for row in rows for name, value in row.items() if value}
+    """The last value of every column in the metrics.csv below a folder, where it has validated at all.
+
+    A training that was stopped and went on has several, and the last validation may be in any of them.
+    """
+    values: dict[str, str] = {}
+    for path in sorted(folder.glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime):
+        with path.open(newline="") as file:
+            values |= {name: value for row in csv.DictReader(file) for name, value in row.items() if value}
     return values if values.get("val/map") else {}

@@ -378,7 +378,7 @@ def test_several_coco_files_are_no_guess(tmp_path: Path) -> None:
         ("[1", "no list of pairs"),
         ("[[0, 5]]", "--shapes: [[0, 5]]: shape 0 is 0 x 5; widths and heights are pixels"),
         ("nan.ckpt", "--shapes: nan.ckpt: shape 1 is nan x 20; widths"),
-        ("zero.cfg", "--shapes: zero.cfg: shape 0 is 0 x 32; widths"),
+        ("zero.cfg", "--shapes: zero.cfg: anchors of [region] must be positive"),
         ("x.cfg", "--shapes: x.cfg: no [region]"),
     ],
 )
