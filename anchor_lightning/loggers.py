@@ -7,6 +7,7 @@ import os
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
@@ -93,6 +94,10 @@ class WandbLogger(LightningWandbLogger):
 class RunRecord(SaveConfigCallback):
     """Saves `config.yaml`, tells W&B the configuration, and keeps both it and the W&B run's id in the checkpoints."""
 
+    @cached_property
+    def _text(self) -> str:
+        return str(self.parser.dump(self.config, skip_none=False))
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Adds the parts of the configuration that are no hyper-parameters of the model to the run's config."""
         # Through the parser's own text, which turns paths and classes into plain types.
@@ -107,7 +112,7 @@ class RunRecord(SaveConfigCallback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, which `--resume` compares, and the id of the W&B run."""
         ours = checkpoint.setdefault(OURS, {})
-        ours["config"] = self.parser.dump(self.config, skip_none=False)
+        ours["config"] = self._text
         for logger in trainer.loggers:
             if isinstance(logger, LightningWandbLogger) and logger.version is not None:
                 checkpoint[RUN_ID] = str(logger.version)

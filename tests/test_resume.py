@@ -161,7 +161,7 @@ def test_what_resume_goes_on_from(
         (LOADING["no workers"], Event(4, signal.SIGTERM, "after"), 128 + signal.SIGTERM, 5),
         (LOADING["no workers"], Event(4, signal.SIGTERM, "validation"), 128 + signal.SIGTERM, 4),
         (LOADING["no workers"], Event(5, signal.SIGINT), 1, 6),
-        (LOADING["two workers"], Event(2, signal.SIGINT, "after"), 1, 3),
+        (LOADING["no workers"], Event(2, signal.SIGINT, "after"), 1, 3),
         (LOADING["no workers"], Event(7, signal.SIGTERM, "after"), 128 + signal.SIGTERM, 8),
         (LOADING["no workers"], Event(3, None), 1, 3),
         (LOADING["no workers"], Event(5, None, "after"), 1, 5),
