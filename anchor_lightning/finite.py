@@ -75,7 +75,7 @@ class FiniteLoss:
                 weights are spoilt, and the images of later batches say nothing.
         """
         unread, self._unread = self._unread, []
-        if self.is_broken():
+        if unread and self.is_broken():
             bad = (entry for entry in unread if not all(term.isfinite() for term in entry[1].values()))
             raise NonFiniteLossError(*next(bad, unread[-1]))
 

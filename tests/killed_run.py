@@ -34,15 +34,23 @@ class Event:
     batch: int = 0
 
 
+def fresh_processes() -> Any:
+    """Starts processes from one that has imported everything and computed nothing.
+
+    The first use in a session decides what is imported, so that all tests have to come here.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.killed_run"])
+    return context
+
+
 def train(folder: Path, words: list[str], event: Event | None = None, seconds: float = 120) -> int:
     """Runs `anchor_lightning` with the words in a folder; output goes to `log.txt` there.
 
     Returns:
         The exit status; the negative number of the signal that ended it.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.killed_run"])
-    process = context.Process(target=_train, args=(folder, words, event, dict(os.environ)))
+    process = fresh_processes().Process(target=_train, args=(folder, words, event, dict(os.environ)))
     process.start()
     process.join(seconds)
     if process.exitcode is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import resource
@@ -20,6 +19,7 @@ import torch
 
 from anchor_lightning.checkpoint_files import OURS, damage, find_checkpoint, migrate, read_checkpoint
 from anchor_lightning.checkpoint_io import UNFINISHED, AtomicCheckpointIO, lock, remove_unfinished
+from tests.killed_run import fresh_processes
 
 MEMORY = Path("/dev/shm")
 SIZE = 500_000
@@ -102,7 +102,7 @@ def _save_on_a_full_disk(path: Path) -> None:
 def test_no_room(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(content(1), path)
-    process = multiprocessing.get_context("forkserver").Process(target=_save_on_a_full_disk, args=(path,))
+    process = fresh_processes().Process(target=_save_on_a_full_disk, args=(path,))
     process.start()
     process.join(60)
     assert process.exitcode == 1

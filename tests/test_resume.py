@@ -158,17 +158,13 @@ def test_what_resume_goes_on_from(
     ("words", "event", "status", "saved"),
     [
         (LOADING["no workers"], Event(3, signal.SIGTERM), 128 + signal.SIGTERM, 4),
-        (LOADING["no workers"], Event(4, signal.SIGTERM, "after"), 128 + signal.SIGTERM, 5),
         (LOADING["no workers"], Event(4, signal.SIGTERM, "validation"), 128 + signal.SIGTERM, 4),
         (LOADING["no workers"], Event(5, signal.SIGINT), 1, 6),
-        (LOADING["no workers"], Event(2, signal.SIGINT, "after"), 1, 3),
         (LOADING["no workers"], Event(7, signal.SIGTERM, "after"), 128 + signal.SIGTERM, 8),
-        (LOADING["no workers"], Event(3, None), 1, 3),
         (LOADING["no workers"], Event(5, None, "after"), 1, 5),
         (LOADING["no workers"], Event(4, None, "validation", 1), 1, 4),
         (ACCUMULATED, Event(3, signal.SIGTERM), 128 + signal.SIGTERM, 4),
         (ACCUMULATED, Event(3, None, "after", 1), 1, 3),
-        (ACCUMULATED, Event(4, None, "before", 1), 1, 4),
     ],
 )
 def test_ended(whole: Any, tmp_path: Path, words: list[str], event: Event, status: int, saved: int) -> None:
