@@ -82,10 +82,5 @@ def read_yaml(path: Path) -> Any:
         if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)) > MOST_ALIASES:
             raise ValueError(f"more than {MOST_ALIASES} aliases, which can be made to fill all memory")
         return yaml.safe_load(text)
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-        yaml.YAMLError,
-    ) as error:  # ValueError: a date that does not exist, say
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date that cannot be, say
         raise SystemExit(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None

@@ -66,6 +66,7 @@ class Checkpoint(ModelCheckpoint):
         self._buffers: dict[str, Tensor] = {}  # as they were before the optimizer step that goes on
         self._step = -1  # the optimizer step that goes on
         self._updating = False  # whether its update of the weights has begun
+        self._unflushed = False  # whether a checkpoint was written since the loggers' files were
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Makes writing atomic."""
@@ -97,9 +98,10 @@ class Checkpoint(ModelCheckpoint):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keeps the running statistics of the norms, which a forward pass changes, in case the step is cut short."""
-        if trainer.global_step == self._last_global_step_saved != self._step:
+        if self._unflushed:
             for logger in trainer.loggers:
                 logger.save()  # what was logged up to the checkpoint must not be lost with the steps after it
+            self._unflushed = False
         if self.save_on_exception and trainer.global_step != self._step:
             with torch.no_grad():
                 current = dict(pl_module.named_buffers())
@@ -173,6 +175,10 @@ class Checkpoint(ModelCheckpoint):
                 rank_zero_info(f"{type(exception).__name__}: the run was saved to {self.last_model_path}.")
         except Exception as error:  # the exception that ends the run is the one to hear of
             rank_zero_warn(f"The run could not be saved: {error}")
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        self._unflushed = True  # not now: Lightning logs the step's losses after this
 
     def _save(self, trainer: Trainer) -> None:
         candidates = self._monitor_candidates(trainer)

@@ -207,7 +207,9 @@ class DetectionDataModule(LightningDataModule, ABC):
             ValueError: If a split is malformed, empty, lacks the annotations that every stage but predict needs, or
                 shares images with the training split, or the global batch is larger than the training split.
         """
-        self._check_limits()
+        area = max(math.prod(self.image_size), math.prod(self.val_image_size))
+        ranks = 1 if self.trainer is None else self.trainer.world_size
+        check_limits(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
         if stage == "fit":
             self.ground_truth("train")
             if self.trainer is not None:
@@ -221,11 +223,6 @@ class DetectionDataModule(LightningDataModule, ABC):
             self.records("test")
         else:
             self.ground_truth("val" if stage == "validate" else "test")
-
-    def _check_limits(self) -> None:
-        ranks = 1 if self.trainer is None else self.trainer.world_size
-        area = max(math.prod(self.image_size), math.prod(self.val_image_size))
-        check_limits(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
 
     def _check_overlap(self, split: Split) -> None:
         shared = {r.path for r in self.records("train")} & {r.path for r in self.records(split)}
