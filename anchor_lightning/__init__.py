@@ -2,7 +2,7 @@
 
 from anchor_lightning.anchors import AnchorOptions, AnchorShapes
 from anchor_lightning.callbacks.learn_anchors import LearnAnchors
-from anchor_lightning.detectors.torchvision import anchor_shapes, freeze_anchors, make_anchors_learnable
+from anchor_lightning.detectors.torchvision.convert import anchor_shapes, freeze_anchors, make_anchors_learnable
 from anchor_lightning.task import DetectionTask
 
 __all__ = [

@@ -24,16 +24,16 @@ from anchor_lightning.callbacks import (
     PredictionWriter,
     SoftAssignment,
 )
-from anchor_lightning.checkpoint_files import DEFAULT_ROOT, OURS, find_checkpoint, read_checkpoint
-from anchor_lightning.checks import check_checkpoint, check_weights
 from anchor_lightning.commands import is_ours, run_command, summary
+from anchor_lightning.commands.configs import named_configs
+from anchor_lightning.commands.reporting import sentence
 from anchor_lightning.data import DetectionDataModule
-from anchor_lightning.launchers import check_launcher, describe, started_by_lightning
-from anchor_lightning.loggers import RunRecord, continue_run
-from anchor_lightning.named_configs import named_configs
-from anchor_lightning.refusals import sentence
-from anchor_lightning.resume import checkpoint_of
 from anchor_lightning.task import DetectionTask
+from anchor_lightning.training.checkpoint_files import DEFAULT_ROOT, OURS, find_checkpoint, read_checkpoint
+from anchor_lightning.training.checks import check_checkpoint, check_weights
+from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
+from anchor_lightning.training.loggers import RunRecord, continue_run
+from anchor_lightning.training.resume import checkpoint_of
 
 KNOWN_WARNINGS: Final = (
     r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on recent versions of torch

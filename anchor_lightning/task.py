@@ -19,16 +19,16 @@ from anchor_lightning.anchors import (
     learning_rate_at,
 )
 from anchor_lightning.anchors.assignment import Distance
-from anchor_lightning.checkpoint_files import FORMAT, OURS, migrate
-from anchor_lightning.checks import check_checkpoint, check_options, warn_of_grid_units
 from anchor_lightning.data.sampler import step_seed
 from anchor_lightning.detectors.build import DETECTORS, WEIGHTS, build_detector, start_network
-from anchor_lightning.detectors.yolov2.cfg import read_anchors
-from anchor_lightning.finite import FiniteLoss, NonFiniteLossError
-from anchor_lightning.loop_state import batches_done, restore_position, validation_due
+from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
 from anchor_lightning.metrics.evaluation import Evaluation, scales_to_stored
-from anchor_lightning.optimizer import clip_gradients, parameter_groups
 from anchor_lightning.structures import DetectionBatch, Detections, StepOptions
+from anchor_lightning.training.checkpoint_files import FORMAT, OURS, migrate
+from anchor_lightning.training.checks import check_checkpoint, check_options, warn_of_grid_units
+from anchor_lightning.training.loop_state import batches_done, restore_position, validation_due
+from anchor_lightning.training.non_finite import FiniteLoss, NonFiniteLossError
+from anchor_lightning.training.optimizer import clip_gradients, parameter_groups
 
 # §4.2.1: (0~100, 1e-4), (100~15000, 1e-3), (15000~27000, 1e-4), (27000~30000, 1e-5)
 VOC_LEARNING_RATE: Final = {0: 1e-4, 100: 1e-3, 15000: 1e-4, 27000: 1e-5}

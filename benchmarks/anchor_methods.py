@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 import anchor_lightning.data as data_modules
-from anchor_lightning.anchors.ascent import score_exactly
-from anchor_lightning.anchors.score import score_shapes
 from anchor_lightning.commands.anchors import fit_shapes
 from anchor_lightning.commands.data_options import box_shapes
-from anchor_lightning.data.detect import detect_data
+from anchor_lightning.data.formats.detect import detect_data
+from anchor_lightning.fitting.ascent import score_exactly
+from anchor_lightning.fitting.score import score_shapes
 
 CSV_LONG_SIDE = 500
 GENERATIONS, THRESHOLD = 1000, 4.0

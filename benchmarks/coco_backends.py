@@ -35,17 +35,17 @@ def make_scene(num_images: int, num_detections: int, num_classes: int, seed: int
         seed: Of the scene.
 
     Returns:
-        The truths, and the detections by image id.
+        The ground truth boxes, and the detections by image id.
     """
     rng = np.random.default_rng(seed)
-    truths, detections = [], {}
+    ground_truths, detections = [], {}
     for image_id in range(1, num_images + 1):
         count = int(rng.integers(1, 14))
         left_top = rng.uniform(0, (600, 440), (count, 2))
         boxes_xyxy = np.concatenate([left_top, left_top + np.exp(rng.uniform(2, 5.5, (count, 2)))], 1)
         labels = rng.integers(0, num_classes, count)
         area = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(1)
-        truths.append(GroundTruth(image_id, boxes_xyxy, labels, rng.random(count) < 0.05, area))
+        ground_truths.append(GroundTruth(image_id, boxes_xyxy, labels, rng.random(count) < 0.05, area))
 
         near = rng.integers(0, count, num_detections)
         found_xyxy = boxes_xyxy[near] + rng.normal(0, 6, (num_detections, 4))
@@ -59,7 +59,7 @@ def make_scene(num_images: int, num_detections: int, num_classes: int, seed: int
             torch.from_numpy(found_labels),
             torch.zeros(num_detections, dtype=torch.int64),
         )
-    return truths, detections
+    return ground_truths, detections
 
 
 def same_numbers(one: COCOResult, other: COCOResult) -> bool:
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    truths, detections = make_scene(args.images, args.detections, args.classes)
+    ground_truths, detections = make_scene(args.images, args.detections, args.classes)
     print(f"{args.images} images x {args.detections} detections, {args.classes} classes, {args.repeats} turns")
 
     backends: list[Any] = ["pycocotools", "faster_coco_eval"]
@@ -93,7 +93,7 @@ def main() -> None:
     for repeat in range(args.repeats):
         for backend in backends if repeat % 2 == 0 else backends[::-1]:
             start = time.perf_counter()
-            results[backend] = coco_average_precision(truths, detections, args.classes, backend)
+            results[backend] = coco_average_precision(ground_truths, detections, args.classes, backend)
             seconds[backend].append(time.perf_counter() - start)
     for backend in backends:
         print(f"{backend:17} {statistics.median(seconds[backend]):7.2f} s (median)")
@@ -107,7 +107,7 @@ def main() -> None:
     voc_seconds = []
     for _ in range(args.repeats):
         start = time.perf_counter()
-        voc_average_precision(truths, detections, args.classes)
+        voc_average_precision(ground_truths, detections, args.classes)
         voc_seconds.append(time.perf_counter() - start)
     print(f"{'voc':17} {statistics.median(voc_seconds):7.2f} s (median)")
 

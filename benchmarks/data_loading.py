@@ -21,7 +21,7 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from anchor_lightning.data.base import DetectionDataset, ImageRecord, SampleKey, collate
+from anchor_lightning.data.module import DetectionDataset, ImageRecord, SampleKey, collate
 from anchor_lightning.data.transforms import distort_colour
 from anchor_lightning.structures import GroundTruth
 
@@ -46,14 +46,14 @@ def make_records(folder: Path, count: int) -> list[ImageRecord]:
         path = folder / f"{i}.jpg"
         path.write_bytes(buffer.getvalue())
         corners = np.sort(rng.random((NUM_BOXES, 2, 2)), axis=1) * (WIDTH, HEIGHT)
-        truth = GroundTruth(
+        ground_truth = GroundTruth(
             i + 1,
             corners.reshape(NUM_BOXES, 4),
             np.zeros(NUM_BOXES, dtype=np.int64),
             np.zeros(NUM_BOXES, dtype=bool),
             np.ones(NUM_BOXES),
         )
-        records.append(ImageRecord(path, path.stem, HEIGHT, WIDTH, truth))
+        records.append(ImageRecord(path, path.stem, HEIGHT, WIDTH, ground_truth))
     return records
 
 

@@ -28,15 +28,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from anchor_lightning.commands.reporting import raised_here
 from anchor_lightning.data import BrainwashDataModule, COCODataModule, VOCDataModule, YOLODataModule
-from anchor_lightning.data.base import DetectionDataModule
 from anchor_lightning.data.images import image_size_of, read_image
-from anchor_lightning.detectors.yolov2.cfg import read_anchors
-from anchor_lightning.detectors.yolov2.darknet import DarkNet19
-from anchor_lightning.detectors.yolov2.weights import _backbone_layers, _num_floats, read_backbone
-from anchor_lightning.refusals import raised_here
+from anchor_lightning.data.module import DetectionDataModule
+from anchor_lightning.detectors.backbones import DarkNet19
+from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
+from anchor_lightning.detectors.yolov2.darknet_weights import _backbone_layers, _num_floats, read_backbone
 from benchmarks.robustness.made import make_voc
-from tests.made_data import make_brainwash, make_coco, make_yolo
+from tests.helpers.made_data import make_brainwash, make_coco, make_yolo
 
 TOO_LONG = 10
 """Seconds."""
@@ -126,12 +126,14 @@ def check_records(module: DetectionDataModule) -> None:
         AssertionError: Boxes or labels are not as promised.
     """
     for record in module.records("train"):
-        truth = record.truth
-        boxes = truth.boxes_xyxy
-        assert boxes.shape == (len(truth.labels), 4) and len(truth.ignore) == len(truth.area) == len(boxes)
+        ground_truth = record.ground_truth
+        boxes = ground_truth.boxes_xyxy
+        assert boxes.shape == (len(ground_truth.labels), 4) and len(ground_truth.ignore) == len(
+            ground_truth.area
+        ) == len(boxes)
         assert np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all()
         assert (boxes <= (record.width, record.height, record.width, record.height)).all()
-        assert ((truth.labels >= 0) & (truth.labels < module.num_classes)).all()
+        assert ((ground_truth.labels >= 0) & (ground_truth.labels < module.num_classes)).all()
 
 
 def make_targets(folder: Path) -> dict[str, Target]:

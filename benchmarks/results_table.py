@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from anchor_lightning.anchors import mean_best_iou
-from anchor_lightning.boxes import shape_iou
+from anchor_lightning.anchors.iou import shape_iou
 from anchor_lightning.data import VOCDataModule
 
 METRICS = {"val/map_50": "AP@.5", "val/map": "AP@.5:.95", "val/map_voc07": "AP@.5, VOC 2007"}

@@ -34,7 +34,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from anchor_lightning import DetectionTask
 from anchor_lightning.anchors import AnchorOptions
-from anchor_lightning.data.base import DetectionDataset, SampleKey, collate
+from anchor_lightning.data.module import DetectionDataset, SampleKey, collate
 from anchor_lightning.data.transforms import distort_colour
 from anchor_lightning.structures import DetectionBatch, StepOptions
 

@@ -16,8 +16,8 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger
 
 from anchor_lightning.cli import main
-from anchor_lightning.named_configs import CONFIG_FOLDER, find_config, named_configs
-from tests.made_data import make_brainwash, make_coco, make_voc
+from anchor_lightning.commands.configs import CONFIG_FOLDER, find_config, named_configs
+from tests.helpers.made_data import make_brainwash, make_coco, make_voc
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from anchor_lightning.cli import main
-from tests.launching import CLI, REPOSITORY, free_port, run_all, torchrun
-from tests.made_data import make_coco
+from tests.helpers.launching import CLI, REPOSITORY, free_port, run_all, torchrun
+from tests.helpers.made_data import make_coco
 
 LIMIT = 200.0  # seconds, on a busy machine; a hang must not take the whole test run
 QUIET = [
@@ -38,7 +38,7 @@ TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 
 
 def watch(folder: str, freeze_norms: bool = False) -> list[str]:
-    words = ["--trainer.callbacks+", "tests.watch.Watch", "--trainer.callbacks.folder", folder]
+    words = ["--trainer.callbacks+", "tests.helpers.watch.Watch", "--trainer.callbacks.folder", folder]
     return [*words, "--trainer.callbacks.freeze_norms", str(freeze_norms).lower()]
 
 
@@ -177,7 +177,7 @@ def test_live_batch_norms_empty_ranks_and_metrics(tmp_path: Path, monkeypatch: p
     ]
     (tmp_path / "lines.json").write_text(json.dumps([[*line, *TWO] for line in lines]))
     port = ["--nproc-per-node", "2", "--master-port", str(free_port())]
-    script = Path(__file__).with_name("rank_script.py")
+    script = Path(__file__).parent / "helpers" / "rank_script.py"
     ((code, said),) = run_all(tmp_path, torchrun(*port, str(script), "lines.json"), seconds=LIMIT)
     assert code == 0, said
 

@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from anchor_lightning.cli import main
-from tests.made_data import make_voc
+from tests.helpers.made_data import make_voc
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 WORDS = [

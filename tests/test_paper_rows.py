@@ -17,7 +17,7 @@ from anchor_lightning.cli import main
 from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.detectors.yolov2.postprocess import postprocess
 from anchor_lightning.structures import Predictions
-from tests.made_data import make_brainwash, make_coco, make_voc
+from tests.helpers.made_data import make_brainwash, make_coco, make_voc
 
 BASELINE = "ablation/baseline.yaml"
 ABLATION = [BASELINE, *(f"ablation/opt{name}.yaml" for name in ("", "-soft", "-soft-clust", "-soft-clust-bn"))]

@@ -13,9 +13,9 @@ import yaml
 
 from anchor_lightning import DetectionTask
 from anchor_lightning.cli import main
-from anchor_lightning.named_configs import CONFIG_FOLDER
-from tests.made_data import make_coco, make_voc
-from tests.tiny_training import QUIET, SMALL_BATCHES
+from anchor_lightning.commands.configs import CONFIG_FOLDER
+from tests.helpers.made_data import make_coco, make_voc
+from tests.helpers.tiny_training import QUIET, SMALL_BATCHES
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

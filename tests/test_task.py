@@ -13,8 +13,8 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from anchor_lightning import DetectionTask
 from anchor_lightning.callbacks import Checkpoint, ClusteringDecay, SoftAssignment
 from anchor_lightning.data import SyntheticDataModule
-from anchor_lightning.finite import FiniteLoss, NonFiniteLossError
 from anchor_lightning.structures import DetectionBatch
+from anchor_lightning.training.non_finite import FiniteLoss, NonFiniteLossError
 
 SMALL = {"width": 0.1, "learning_rate": {0: 1e-3}, "prior_images": 0}
 
@@ -254,19 +254,19 @@ def test_refuses_bad_options(options: dict[str, Any], message: str) -> None:
 
 
 def test_evaluates_in_pixels_of_the_stored_image(tmp_path: Path) -> None:
-    """A network whose answers are the truth scores 1, on images that are stretched by different factors in x and y."""
+    """A network that answers the ground truth scores 1, on images stretched by different factors in x and y."""
     task = make_task(anchors={"init": "uniform"})
     data = make_data(val_image_size=[64, 160])
-    truths = {truth.image_id: truth for truth in data.ground_truth("val")}
+    ground_truths = {ground_truth.image_id: ground_truth for ground_truth in data.ground_truth("val")}
 
     def perfect(predictions: Any, log_wh: Any, threshold: float) -> list[Any]:
         from anchor_lightning.structures import Detections
 
         found = []
         for image_id in current.image_ids.tolist():
-            truth = truths[image_id]
-            boxes = torch.from_numpy(truth.boxes_xyxy).float() * torch.tensor([160, 64, 160, 64]) / 224
-            labels = torch.from_numpy(truth.labels)
+            ground_truth = ground_truths[image_id]
+            boxes = torch.from_numpy(ground_truth.boxes_xyxy).float() * torch.tensor([160, 64, 160, 64]) / 224
+            labels = torch.from_numpy(ground_truth.labels)
             found.append(Detections(boxes, torch.ones(len(labels)), labels, torch.zeros_like(labels)))
         return found
 

@@ -39,7 +39,7 @@ def test_installed_wheel_knows_the_configurations(tmp_path: Path) -> None:
         check=True,
     )
     assert "max_steps: 30000" in run.stdout and "init: uniform" in run.stdout
-    where = "import anchor_lightning.named_configs as named; print(named.__file__, named.find_config('coco.yaml'))"
+    where = "import anchor_lightning.commands.configs as named; print(named.__file__, named.find_config('coco.yaml'))"
     run = subprocess.run(
         [sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )

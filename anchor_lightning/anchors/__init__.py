@@ -1,7 +1,7 @@
 """The paper's method; knows no detector."""
 
 from anchor_lightning.anchors.assignment import assign, critical_temperature
-from anchor_lightning.anchors.init import (
+from anchor_lightning.anchors.initialization import (
     AnchorOptions,
     anchor_options,
     check_distinct,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from anchor_lightning.boxes import shape_iou
+from anchor_lightning.anchors.iou import shape_iou
 from anchor_lightning.structures import Assignment
 
 Distance = Literal["iou", "l2"]

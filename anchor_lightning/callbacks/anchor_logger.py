@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from anchor_lightning.anchors import AnchorShapes, mean_best_iou
-from anchor_lightning.animation import save_animation
-from anchor_lightning.boxes import shape_iou
-from anchor_lightning.plots import anchor_figure, save_figure, trajectory_figure
+from anchor_lightning.anchors.iou import shape_iou
+from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure, trajectory_figure
+from anchor_lightning.visualization.animation import save_animation
 
 MAX_BOXES: Final = 50_000
 """Boxes that usage and mean best IoU are measured on; a larger set is sampled (seeded)."""

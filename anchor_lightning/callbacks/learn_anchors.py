@@ -21,14 +21,14 @@ from anchor_lightning.callbacks.stock_export import (
     set_cells,
     write_stock_checkpoints,
 )
-from anchor_lightning.detectors.generators import LevelShapes
-from anchor_lightning.detectors.torchvision import (
+from anchor_lightning.detectors.torchvision.convert import (
     Init,
     anchor_shapes,
     freeze_anchors,
     is_detector,
     make_anchors_learnable,
 )
+from anchor_lightning.detectors.torchvision.generators import LevelShapes
 
 ABSENT: Final = object()
 

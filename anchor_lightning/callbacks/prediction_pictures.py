@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from anchor_lightning.callbacks.anchor_logger import run_folder
-from anchor_lightning.lettering import COLOURS, DASHES, Entry, strip
-from anchor_lightning.pictures import (
+from anchor_lightning.structures import Detections, GroundTruth
+from anchor_lightning.visualization.detections import (
     best_detections,
     check_drawable,
     contact_sheet,
@@ -20,7 +20,7 @@ from anchor_lightning.pictures import (
     save_picture,
     scale_detections,
 )
-from anchor_lightning.structures import Detections, GroundTruth
+from anchor_lightning.visualization.lettering import COLOURS, DASHES, Entry, strip
 
 KEY: Final = "val/predictions"
 MAX_SIDE: Final = 1280
@@ -38,13 +38,13 @@ class Picture(NamedTuple):
         name: The data set's name of the image.
         image: (H, W, 3) uint8 RGB.
         scale: Pixels of `image` per pixel of the stored image, in x and y.
-        truth: What is annotated, in pixels of the stored image.
+        ground_truth: What is annotated, in pixels of the stored image.
     """
 
     name: str
     image: np.ndarray
     scale: tuple[float, float]
-    truth: GroundTruth
+    ground_truth: GroundTruth
 
 
 class PredictionPictures(Callback):
@@ -111,12 +111,12 @@ class PredictionPictures(Callback):
         self._pictures = {}
         dataset: Any = trainer.val_dataloaders.dataset  # type: ignore[union-attr]  # the loader of our data modules
         for index, record in enumerate(dataset.records):
-            if record.truth.image_id in ids:
+            if record.ground_truth.image_id in ids:
                 stored = dataset.load(index)
                 image = resize(stored, min(MAX_SIDE, max(stored.shape[:2])))
                 # By the annotated size, which is the one that detections are in: a reader may decode smaller.
                 scale = (image.shape[1] / record.width, image.shape[0] / record.height)
-                self._pictures[record.truth.image_id] = Picture(record.name, image, scale, record.truth)
+                self._pictures[record.ground_truth.image_id] = Picture(record.name, image, scale, record.ground_truth)
 
     def _sheet(
         self, everything: dict[int, Detections], found: dict[int, Detections], class_names: list[str]
@@ -131,8 +131,8 @@ class PredictionPictures(Callback):
                 image,
                 scale_detections(detections, scale),
                 class_names,
-                truths_xyxy=picture.truth.boxes_xyxy * (scale * 2),
-                truth_labels=picture.truth.labels.tolist(),
+                ground_truth_xyxy=picture.ground_truth.boxes_xyxy * (scale * 2),
+                ground_truth_labels=picture.ground_truth.labels.tolist(),
             )
             said = [[Entry(picture.name)], [Entry(_said(everything[image_id], detections, self.score_threshold))]]
             tiles.append(np.vstack([drawn, strip(drawn.shape[1], said, (SHEET_SIDE, SHEET_SIDE))]))
@@ -167,7 +167,7 @@ def wandb_boxes(picture: Picture, detections: Detections, class_names: list[str]
         ValueError: A box or score is not finite, which W&B would take and not show, or a label has no name.
     """
     check_drawable(detections, len(class_names))
-    truth = picture.truth
+    ground_truth = picture.ground_truth
     rows = zip(
         detections.boxes_xyxy.tolist(),
         detections.scores.tolist(),
@@ -181,16 +181,16 @@ def wandb_boxes(picture: Picture, detections: Detections, class_names: list[str]
         )
         for box, score, label, anchor in rows
     ]
-    truths = [
+    ground_truths = [
         _wandb_box(box, label, picture.scale, class_names[label] + " (ignored)" * ignore)
         for box, label, ignore in zip(
-            truth.boxes_xyxy.tolist(), truth.labels.tolist(), truth.ignore.tolist(), strict=True
+            ground_truth.boxes_xyxy.tolist(), ground_truth.labels.tolist(), ground_truth.ignore.tolist(), strict=True
         )
     ]
     names = dict(enumerate(class_names))
     return {
         "predictions": {"box_data": predictions, "class_labels": names},
-        "ground_truth": {"box_data": truths, "class_labels": names},
+        "ground_truth": {"box_data": ground_truths, "class_labels": names},
     }
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from anchor_lightning.callbacks.anchor_logger import KEYS, MAX_BOXES, MAX_HISTORY, append_rows, log_figure, thin
-from anchor_lightning.detectors.generators import LevelShapes
-from anchor_lightning.plots import anchor_figure, save_figure, trajectory_figure
+from anchor_lightning.detectors.torchvision.generators import LevelShapes
+from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure, trajectory_figure
 
 FIGURE_STEPS: Final = 1000
 """Optimizer steps between figures; one is always drawn at the end."""

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from anchor_lightning.detectors.generators import LearnableAnchors
+from anchor_lightning.detectors.torchvision.generators import LearnableAnchors
 
 CELLS: Final = "cell_anchors"
 """The entry of a stock checkpoint that holds the anchors, which its state dict does not; a level's each."""

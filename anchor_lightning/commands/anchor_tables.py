@@ -8,8 +8,8 @@ from typing import Final
 
 from torch import Tensor
 
-from anchor_lightning.anchors.export import AnchorSet
-from anchor_lightning.anchors.score import SIZE_NAMES, AnchorScore, group_means
+from anchor_lightning.fitting.formats import AnchorSet
+from anchor_lightning.fitting.score import SIZE_NAMES, AnchorScore, group_means
 
 SIZE_RANGES: Final = ("area below 32²", "32² to 96²", "96² and more")
 SIZE_LABELS: Final = [f"{name}, {limits}" for name, limits in zip(SIZE_NAMES, SIZE_RANGES, strict=True)]

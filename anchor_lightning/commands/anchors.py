@@ -13,16 +13,16 @@ from typing import Any, Final, Literal
 from torch import Tensor
 
 from anchor_lightning.anchors import kmeans_shapes
-from anchor_lightning.anchors.ascent import ascent_shapes, check_boxes, score_exactly
-from anchor_lightning.anchors.export import RESIZED, AnchorSet, Resized, Target, anchors_text, export_notes
-from anchor_lightning.anchors.score import RATIO_THRESHOLD, AnchorScore, score_shapes, size_groups
-from anchor_lightning.anchors.shapes_only import learn_shapes
 from anchor_lightning.commands.anchor_tables import named_values, score_table, shape_table, short_labels, usage_table
 from anchor_lightning.commands.data_options import box_shapes
 from anchor_lightning.commands.shape_files import check_output, read_shapes, write_text
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.image_size import parse_image_size
-from anchor_lightning.plots import anchor_figure, save_figure
+from anchor_lightning.fitting.ascent import ascent_shapes, check_boxes, score_exactly
+from anchor_lightning.fitting.formats import RESIZED, AnchorSet, Resized, Target, anchors_text, export_notes
+from anchor_lightning.fitting.score import RATIO_THRESHOLD, AnchorScore, score_shapes, size_groups
+from anchor_lightning.fitting.simulate import learn_shapes
+from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure
 
 Method = Literal["ascent", "kmeans", "learned"]
 Resize = Literal["stretch", "letterbox"]

@@ -14,9 +14,9 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from anchor_lightning import data as data_modules
+from anchor_lightning.commands.configs import CONFIG_FLAGS
 from anchor_lightning.data import DetectionDataModule
-from anchor_lightning.data.detect import detect_data
-from anchor_lightning.named_configs import CONFIG_FLAGS
+from anchor_lightning.data.formats.detect import detect_data
 
 MANY: Final = "--shapes"
 """The option that takes several words."""
@@ -153,15 +153,15 @@ def box_shapes(data: DetectionDataModule, letterbox: bool = False) -> tuple[Tens
     # No pixel is read, so an image that cannot be is no hindrance.
     data.skip_bad_images = True
     wh = data.train_box_shapes()
-    used = [slice(None) if data.keep_difficult else ~record.truth.ignore for record in data.records("train")]
+    used = [slice(None) if data.keep_difficult else ~record.ground_truth.ignore for record in data.records("train")]
     records = list(zip(data.records("train"), used, strict=True))
-    labels = torch.cat([torch.from_numpy(record.truth.labels[use]) for record, use in records])
+    labels = torch.cat([torch.from_numpy(record.ground_truth.labels[use]) for record, use in records])
     if letterbox and not data.native_crop:
         height, width = data.image_size
         scale = [
             torch.tensor([record.width / width, record.height / height])
             .mul(min(width / record.width, height / record.height))
-            .expand(len(record.truth.labels[use]), 2)
+            .expand(len(record.ground_truth.labels[use]), 2)
             for record, use in records
         ]
         wh = wh * torch.cat(scale)

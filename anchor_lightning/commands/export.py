@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from anchor_lightning.checkpoint_files import find_checkpoint, read_checkpoint
 from anchor_lightning.detectors.yolov2 import YOLOv2
-from anchor_lightning.detectors.yolov2.cfg import cfg_text
+from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
+from anchor_lightning.detectors.yolov2.darknet_weights import write_weights
 from anchor_lightning.detectors.yolov2.onnx_export import OPSET, onnx_model, require_onnx
-from anchor_lightning.detectors.yolov2.weights import write_weights
 from anchor_lightning.task import DetectionTask
+from anchor_lightning.training.checkpoint_files import find_checkpoint, read_checkpoint
 
 DEFAULT_IMAGE_SIZE: Final = 416
 SUFFIXES: Final = {"darknet": (".cfg", ".weights", ".names"), "onnx": (".onnx",)}

@@ -17,16 +17,16 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from anchor_lightning.checkpoint_files import find_checkpoint
 from anchor_lightning.commands.export import load_task, network_size, run_folder_of, whole_files
 from anchor_lightning.data.dataset import Sample, collate
 from anchor_lightning.data.images import IMAGE_SUFFIXES, read_image, reduced
 from anchor_lightning.data.transforms import NEUTRAL_COLOUR, WHOLE_IMAGE, warp_image
 from anchor_lightning.data.video import VIDEO_SUFFIXES, Video, VideoFile, open_video
 from anchor_lightning.metrics.coco import coco_results
-from anchor_lightning.pictures import best_detections, draw_detections, rounded_down
 from anchor_lightning.structures import Detections
 from anchor_lightning.task import DetectionTask
+from anchor_lightning.training.checkpoint_files import find_checkpoint
+from anchor_lightning.visualization.detections import best_detections, draw_detections, rounded_down
 
 RESULTS, IMAGES = "predictions.json", "images.json"
 LOWEST_SCORE: Final = 0.005

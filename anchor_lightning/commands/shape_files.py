@@ -12,11 +12,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from anchor_lightning.anchors.export import AnchorSet
-from anchor_lightning.anchors.export_readers import read_json
-from anchor_lightning.anchors.init import NAMED_GRID_UNITS, initial_shapes
-from anchor_lightning.checkpoint_files import read_checkpoint
-from anchor_lightning.detectors.yolov2.cfg import read_anchors
+from anchor_lightning.anchors.initialization import NAMED_GRID_UNITS, initial_shapes
+from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
+from anchor_lightning.fitting.format_readers import read_json
+from anchor_lightning.fitting.formats import AnchorSet
+from anchor_lightning.training.checkpoint_files import read_checkpoint
 
 KNOWN: Final = (
     "a checkpoint (.ckpt), a run folder, an anchors.json of ours, a darknet .cfg, pairs as in '[[10,13],[33,23]]', or "

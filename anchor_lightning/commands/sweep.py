@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from anchor_lightning.named_configs import find_config, read_yaml
+from anchor_lightning.commands.configs import find_config, read_yaml
 
 MACROS: Final = ("${env}", "${interpreter}", "${program}")
 ARGS_MACRO: Final = "${args}"

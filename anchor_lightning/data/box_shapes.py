@@ -58,4 +58,8 @@ def augmented_box_shapes(
 
 
 def _used_boxes(record: ImageRecord, keep_difficult: bool) -> np.ndarray:
-    return record.truth.boxes_xyxy if keep_difficult else record.truth.boxes_xyxy[~record.truth.ignore]
+    return (
+        record.ground_truth.boxes_xyxy
+        if keep_difficult
+        else record.ground_truth.boxes_xyxy[~record.ground_truth.ignore]
+    )

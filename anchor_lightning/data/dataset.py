@@ -43,14 +43,14 @@ class ImageRecord:
         name: The file's stem (VOC style) or file name (COCO), as result files name the image.
         height: Height of the stored image in pixels.
         width: Width of the stored image in pixels.
-        truth: All its boxes, the ignorable ones included.
+        ground_truth: All its boxes, the ignorable ones included.
     """
 
     path: Path
     name: str
     height: int
     width: int
-    truth: GroundTruth
+    ground_truth: GroundTruth
 
 
 class Sample(NamedTuple):
@@ -111,14 +111,17 @@ class DetectionDataset(Dataset[Sample]):
         # on a worker reads only the arrays.
         self._paths = np.array([os.fsencode(r.path) for r in records])
         self._sizes = np.array([(r.height, r.width) for r in records], dtype=np.int64).reshape(-1, 2)
-        self._ids = np.array([r.truth.image_id for r in records], dtype=np.int64)
-        used = [np.ones_like(r.truth.ignore) if training and keep_difficult else ~r.truth.ignore for r in records]
+        self._ids = np.array([r.ground_truth.image_id for r in records], dtype=np.int64)
+        used = [
+            np.ones_like(r.ground_truth.ignore) if training and keep_difficult else ~r.ground_truth.ignore
+            for r in records
+        ]
         counts = [int(u.sum()) for u in used]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         empty_boxes, empty_labels = np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
         pairs = list(zip(records, used, strict=True))
-        self._boxes = np.concatenate([empty_boxes, *(r.truth.boxes_xyxy[u] for r, u in pairs)])
-        self._labels = np.concatenate([empty_labels, *(r.truth.labels[u] for r, u in pairs)])
+        self._boxes = np.concatenate([empty_boxes, *(r.ground_truth.boxes_xyxy[u] for r, u in pairs)])
+        self._labels = np.concatenate([empty_labels, *(r.ground_truth.labels[u] for r, u in pairs)])
         # Shared memory: workers mark what they could not read and the main process counts it.
         self._bad = torch.zeros(len(records), dtype=torch.uint8)
         self._bad.share_memory_()

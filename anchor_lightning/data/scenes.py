@@ -67,7 +67,7 @@ class Scene:
     key: tuple[int, int, int]
     objects: tuple[SceneObject, ...]
 
-    def truth(self, image_id: int) -> GroundTruth:
+    def ground_truth(self, image_id: int) -> GroundTruth:
         """The boxes of all objects, whole even where another object covers a part."""
         boxes = np.array([(o.x, o.y, o.x + o.w, o.y + o.h) for o in self.objects], dtype=np.float64).reshape(-1, 4)
         labels = np.array([o.label for o in self.objects], dtype=np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anchor_lightning.data.base import DetectionDataModule, DetectionDataset, ImageRecord, Split
+from anchor_lightning.data.module import DetectionDataModule, DetectionDataset, ImageRecord, Split
 from anchor_lightning.data.scenes import CANVAS, CLASS_NAMES, MODES, SPLITS, draw_scene, paint
 
 
@@ -94,8 +94,8 @@ class SyntheticDataModule(DetectionDataModule):
         records = []
         for index in range(self._sizes[name]):
             path = Path("synthetic", str(self.scene_seed), name, str(index))
-            truth = draw_scene(self.scene_seed, name, index).truth(image_id=index + 1)
-            records.append(ImageRecord(path, f"{name}-{index:06d}", CANVAS, CANVAS, truth))
+            ground_truth = draw_scene(self.scene_seed, name, index).ground_truth(image_id=index + 1)
+            records.append(ImageRecord(path, f"{name}-{index:06d}", CANVAS, CANVAS, ground_truth))
         return records
 
     def _make_dataset(self, records: Sequence[ImageRecord], training: bool) -> DetectionDataset:

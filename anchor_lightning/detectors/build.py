@@ -8,9 +8,9 @@ from typing import Any, Final
 from lightning.pytorch.utilities import rank_zero_info
 
 from anchor_lightning.anchors import AnchorOptions, AnchorShapes, initial_shapes, num_shapes
-from anchor_lightning.detectors.stock import STOCK_DETECTORS, StockDetector
+from anchor_lightning.detectors.torchvision.detector import STOCK_DETECTORS, StockDetector
 from anchor_lightning.detectors.yolov2 import YOLOv2
-from anchor_lightning.detectors.yolov2.weights import read_backbone, read_weights
+from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone, read_weights
 
 DETECTORS: Final = ("yolov2", *STOCK_DETECTORS)
 """What `model.detector` may be."""

@@ -35,7 +35,7 @@ _AREAS = {"small": 1, "medium": 2, "large": 3}
 
 @dataclass(frozen=True)
 class COCOResult:
-    """COCO's numbers for one set; NaN wherever there is no truth to measure against.
+    """COCO's numbers for one set; NaN wherever there is no ground truth to measure against.
 
     Args:
         summary: Fractions in [0, 1]. COCO's twelve: `map` (mean over IoU 0.5 to 0.95), `map_50`, `map_75`, `map_small`
@@ -50,7 +50,7 @@ class COCOResult:
 
 
 def coco_average_precision(
-    truths: Sequence[GroundTruth],
+    ground_truths: Sequence[GroundTruth],
     detections: Mapping[int, Detections],
     num_classes: int,
     backend: Backend = "faster_coco_eval",
@@ -58,9 +58,11 @@ def coco_average_precision(
     """COCO's average precision and recall.
 
     Args:
-        truths: The images to evaluate; `ignore` is COCO's `iscrowd`, `area` decides between small, medium and large.
-        detections: By image id, boxes in pixels of the stored image (continuous, 0-based, as the truths); an image
-            without an entry has none. Equal scores keep the order of the image ids, then the order within an image.
+        ground_truths: The images to evaluate; `ignore` is COCO's `iscrowd`, `area` decides between small, medium and
+            large.
+        detections: By image id, boxes in pixels of the stored image (continuous, 0-based, as the ground truth boxes);
+            an image without an entry has none. Equal scores keep the order of the image ids, then the order within an
+            image.
         num_classes: C > 0.
         backend: What computes: `faster_coco_eval`, or COCO's own `pycocotools`, whose numbers are the same and which
             takes longer (`benchmarks/coco_backends.py`).
@@ -73,8 +75,8 @@ def coco_average_precision(
     """
     if backend not in _BACKENDS:
         raise ValueError(f"unknown COCO backend {backend!r}; choose {' or '.join(_BACKENDS)}")
-    check_inputs(truths, detections, num_classes)
-    annotations = [row for truth in truths for row in _annotations(truth)]
+    check_inputs(ground_truths, detections, num_classes)
+    annotations = [row for ground_truth in ground_truths for row in _annotations(ground_truth)]
     labels = range(num_classes)  # the classes' own numbers serve as categories
     results = [row for image_id, found in detections.items() for row in coco_results(image_id, found, labels)]
     for row in results:
@@ -87,7 +89,7 @@ def coco_average_precision(
                 row["id"] = number
             dataset = dataset_class()
             dataset.dataset = {
-                "images": [{"id": truth.image_id} for truth in truths],
+                "images": [{"id": ground_truth.image_id} for ground_truth in ground_truths],
                 "categories": [{"id": label, "name": str(label)} for label in labels],
                 "annotations": rows,
             }
@@ -122,10 +124,15 @@ def coco_results(image_id: int, detections: Detections, category_ids: Sequence[i
     ]
 
 
-def _annotations(truth: GroundTruth) -> list[dict[str, Any]]:
-    columns = (_to_xywh(truth.boxes_xyxy), truth.labels.tolist(), truth.area.tolist(), truth.ignore.tolist())
+def _annotations(ground_truth: GroundTruth) -> list[dict[str, Any]]:
+    columns = (
+        _to_xywh(ground_truth.boxes_xyxy),
+        ground_truth.labels.tolist(),
+        ground_truth.area.tolist(),
+        ground_truth.ignore.tolist(),
+    )
     return [
-        {"image_id": truth.image_id, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
+        {"image_id": ground_truth.image_id, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
         for box, label, area, crowd in zip(*columns, strict=True)
     ]
 
@@ -139,7 +146,7 @@ def _to_xywh(boxes_xyxy: np.ndarray) -> list[list[float]]:
 
 
 def _result(precision: np.ndarray, recall: np.ndarray) -> COCOResult:
-    """Means over the backend's arrays, (T, R, C, A, L) and (T, C, A, L), which hold -1 where there is no truth."""
+    """Means over the backend's arrays, (T, R, C, A, L) and (T, C, A, L); -1 stands where there is no ground truth."""
     summary = {
         "map": _mean_of_defined(precision[..., 0, -1]),
         "map_50": _mean_of_defined(precision[_AT_50, ..., 0, -1]),

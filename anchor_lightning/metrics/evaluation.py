@@ -16,14 +16,14 @@ class Evaluation:
     """The metrics of a split, computed once over all ranks.
 
     Args:
-        truths: The whole split's annotated boxes.
+        ground_truths: The whole split's annotated boxes.
         class_names: Names of the classes.
         two_stage: Whether the detector has a first stage whose proposals are measured as well.
     """
 
-    def __init__(self, truths: Sequence[GroundTruth], class_names: list[str], two_stage: bool) -> None:
-        self.evaluator = DetectionEvaluator(truths, class_names)
-        self.proposal_recall = ProposalRecall(truths) if two_stage else None
+    def __init__(self, ground_truths: Sequence[GroundTruth], class_names: list[str], two_stage: bool) -> None:
+        self.evaluator = DetectionEvaluator(ground_truths, class_names)
+        self.proposal_recall = ProposalRecall(ground_truths) if two_stage else None
 
     def update(self, batch: DetectionBatch, detections: list[Detections], proposals: Sequence[Tensor]) -> None:
         """Takes what was found in a batch.

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from anchor_lightning.metrics.coco import Backend, coco_average_precision
-from anchor_lightning.metrics.records import check_detections, check_truths
+from anchor_lightning.metrics.records import check_detections, check_ground_truths
 from anchor_lightning.metrics.voc import voc_average_precision
 from anchor_lightning.structures import Detections, GroundTruth
 
@@ -42,27 +42,28 @@ class DetectionEvaluator:
     The numbers, which the task logs as `val/NAME` and `test/NAME`, follow two conventions:
 
     - COCO's: `map`, `map_50`, `map_75`, `map_SIZE`, `map_50_SIZE`, the recalls `mar_*` and, for each class, `ap/CLASS`.
-      Boxes are continuous (width x2 - x1). A detection, best score first, takes the truth of its class that it overlaps
-      most among those still free, at IoU 0.5, 0.55, ... 0.95 (of which the mean is taken; `map_50*` and `map_75` at
-      one alone). Precision is read at 101 levels of recall. The best 100 detections of an image and class count, 1 or
-      10 for `mar_1` and `mar_10`. Crowds need not be found, and any number of detections count as nothing of whose own
-      area that share lies within one. For a size (small up to 32^2 pixels of annotated area, large from 96^2, medium
-      between) truths of other sizes need not be found, and detections that take one, or none and are of another size
-      themselves, count as nothing.
+      Boxes are continuous (width x2 - x1). A detection, best score first, takes the ground truth of its class that it
+      overlaps most among those still free, at IoU 0.5, 0.55, ... 0.95 (of which the mean is taken; `map_50*` and
+      `map_75` at one alone). Precision is read at 101 levels of recall. The best 100 detections of an image and class
+      count, 1 or 10 for `mar_1` and `mar_10`. Crowds need not be found, and any number of detections count as nothing
+      of whose own area that share lies within one. For a size (small up to 32^2 pixels of annotated area, large from
+      96^2, medium between) ground truth boxes of other sizes need not be found, and detections that take one, or none
+      and are of another size themselves, count as nothing.
     - VOC's, at IoU 0.5: `map_voc07` with `ap_voc07/CLASS` (2007: mean of the precision at 11 levels of recall) and
       `map_voc` with `ap_voc/CLASS` (2010 and later: area under the monotone precision-recall curve). Overlaps count the
-      pixels of 1-based corners inclusively (width x2 - x1 + 1). A detection goes to the truth that it overlaps most,
-      taken or not: a second one on the same truth is wrong. All detections count. Difficult truths need not be found,
-      and a detection that goes to one counts as nothing.
+      pixels of 1-based corners inclusively (width x2 - x1 + 1). A detection goes to the ground truth that it overlaps
+      most, taken or not: a second one on the same ground truth is wrong. All detections count. Difficult ground truth
+      boxes need not be found, and a detection that goes to one counts as nothing.
 
     `GroundTruth.ignore` is crowd to the first and difficult to the second, whatever the data set calls it. In both, a
-    class without a truth that counts is NaN and left out of the mean, a class with truth and without detections is 0.
+    class without a ground truth that counts is NaN and left out of the mean, a class with ground truth and without
+    detections is 0.
 
     It is no `torchmetrics.Metric` on purpose: torchmetrics gathers list states tensor by tensor, which hangs or crashes
     when ranks hold different numbers of images, and it counts an image twice that a sampler has padded a shard with.
 
     Args:
-        truths: Every image that may be evaluated; ids positive and unique.
+        ground_truths: Every image that may be evaluated; ids positive and unique.
         class_names: C names, unique; position is the label.
         backend: What computes the COCO numbers, see `coco_average_precision`.
 
@@ -70,22 +71,23 @@ class DetectionEvaluator:
         detections: By image id, what this process has been given since the last reset.
 
     Raises:
-        ValueError: No class names or one twice, an unknown backend, or truths that `check_truths` refuses.
+        ValueError: No class names or one twice, an unknown backend, or ground truth boxes that `check_ground_truths`
+            refuses.
     """
 
     def __init__(
-        self, truths: Sequence[GroundTruth], class_names: Sequence[str], backend: Backend = "faster_coco_eval"
+        self, ground_truths: Sequence[GroundTruth], class_names: Sequence[str], backend: Backend = "faster_coco_eval"
     ) -> None:
         """An evaluator that has seen no image yet."""
         if not class_names or len(set(class_names)) != len(class_names):
             raise ValueError(f"class_names must be unique and at least one, got {list(class_names)}")
         if backend not in get_args(Backend):
             raise ValueError(f"unknown COCO backend {backend!r}; choose {' or '.join(get_args(Backend))}")
-        check_truths(truths, len(class_names))
-        self.truths = list(truths)
+        check_ground_truths(ground_truths, len(class_names))
+        self.ground_truths = list(ground_truths)
         self.class_names = list(class_names)
         self.backend: Backend = backend
-        self._known_ids = {truth.image_id for truth in truths}
+        self._known_ids = {ground_truth.image_id for ground_truth in ground_truths}
         self.detections: dict[int, Detections] = {}
 
     def reset(self) -> None:
@@ -101,8 +103,8 @@ class DetectionEvaluator:
                 says that nothing was found.
 
         Raises:
-            ValueError: Not one record an image id, an id without truth, a box or score that is not finite, or a label
-                outside [0, C). Nothing of the batch is kept then.
+            ValueError: Not one record an image id, an id without ground truth, a box or score that is not finite, or a
+                label outside [0, C). Nothing of the batch is kept then.
         """
         ids = [int(i) for i in image_ids]
         if len(ids) != len(detections):
@@ -128,7 +130,7 @@ class DetectionEvaluator:
 
         Returns:
             `COCOResult.summary`, `map_voc07` and `map_voc`, see the class: fractions in [0, 1], NaN where there is no
-            truth to measure against. The keys are always the same.
+            ground truth to measure against. The keys are always the same.
 
         Raises:
             RuntimeError: The computation failed on rank 0; raised on every rank, so that none waits for another.
@@ -151,10 +153,10 @@ class DetectionEvaluator:
         return answer[0]
 
     def _evaluate(self, detections: Mapping[int, Detections], per_class: bool) -> dict[str, float]:
-        truths = [truth for truth in self.truths if truth.image_id in detections]
+        ground_truths = [ground_truth for ground_truth in self.ground_truths if ground_truth.image_id in detections]
         num_classes = len(self.class_names)
-        coco = coco_average_precision(truths, detections, num_classes, self.backend)
-        voc = voc_average_precision(truths, detections, num_classes)
+        coco = coco_average_precision(ground_truths, detections, num_classes, self.backend)
+        voc = voc_average_precision(ground_truths, detections, num_classes)
         result = {**coco.summary, "map_voc07": voc.mean_11_point, "map_voc": voc.mean_area}
         if per_class:
             for prefix, values in (("ap", coco.ap), ("ap_voc07", voc.ap_11_point), ("ap_voc", voc.ap_area)):

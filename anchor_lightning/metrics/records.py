@@ -2,7 +2,7 @@
 
 A bad record must never reach a metric: pycocotools scores a box of NaNs as a perfect match.
 
-Shape letters: G truths of an image, N detections of an image, C classes.
+Shape letters: G ground truth boxes of an image, N detections of an image, C classes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from anchor_lightning.structures import Detections, GroundTruth
 
 
-def check_truths(truths: Iterable[GroundTruth], num_classes: int) -> None:
+def check_ground_truths(ground_truths: Iterable[GroundTruth], num_classes: int) -> None:
     """Refuses annotations that a metric would count wrongly.
 
     Args:
-        truths: The annotated images, any number.
+        ground_truths: The annotated images, any number.
         num_classes: C > 0.
 
     Raises:
@@ -27,21 +27,25 @@ def check_truths(truths: Iterable[GroundTruth], num_classes: int) -> None:
             [0, C), or a box or area that is not finite. Each names the image.
     """
     seen: set[int] = set()
-    for truth in truths:
-        image_id, count = truth.image_id, len(truth.labels)
+    for ground_truth in ground_truths:
+        image_id, count = ground_truth.image_id, len(ground_truth.labels)
         if image_id < 1:
             raise ValueError(f"ground truth image id {image_id}: ids must start at 1")
         if image_id in seen:
             raise ValueError(f"ground truth image id {image_id} occurs twice: ids must be unique within a data set")
         seen.add(image_id)
-        if truth.boxes_xyxy.shape != (count, 4) or truth.ignore.shape != (count,) or truth.area.shape != (count,):
+        if (
+            ground_truth.boxes_xyxy.shape != (count, 4)
+            or ground_truth.ignore.shape != (count,)
+            or ground_truth.area.shape != (count,)
+        ):
             raise ValueError(
-                f"ground truth of image {image_id}: {count} labels, but boxes_xyxy {truth.boxes_xyxy.shape}, "
-                f"ignore {truth.ignore.shape}, area {truth.area.shape}; expected (N, 4), (N,), (N,)"
+                f"ground truth of image {image_id}: {count} labels, but boxes_xyxy {ground_truth.boxes_xyxy.shape}, "
+                f"ignore {ground_truth.ignore.shape}, area {ground_truth.area.shape}; expected (N, 4), (N,), (N,)"
             )
-        if not (np.isfinite(truth.boxes_xyxy).all() and np.isfinite(truth.area).all()):
+        if not (np.isfinite(ground_truth.boxes_xyxy).all() and np.isfinite(ground_truth.area).all()):
             raise ValueError(f"ground truth of image {image_id}: boxes_xyxy or area is not finite")
-        if count and not (truth.labels.min() >= 0 and truth.labels.max() < num_classes):
+        if count and not (ground_truth.labels.min() >= 0 and ground_truth.labels.max() < num_classes):
             raise ValueError(f"ground truth of image {image_id}: a label lies outside [0, {num_classes})")
 
 
@@ -73,19 +77,20 @@ def check_detections(image_id: int, detections: Detections, num_classes: int) ->
         raise ValueError(f"detections of image {image_id}: a label lies outside [0, {num_classes})")
 
 
-def check_inputs(truths: Sequence[GroundTruth], detections: Mapping[int, Detections], num_classes: int) -> None:
-    """Refuses truths and detections that do not belong together, or that either check above refuses.
+def check_inputs(ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections], num_classes: int) -> None:
+    """Refuses ground truth boxes and detections that do not belong together, or that either check above refuses.
 
     Args:
-        truths: The images to evaluate.
+        ground_truths: The images to evaluate.
         detections: By image id; an image without an entry has no detections.
         num_classes: C > 0.
 
     Raises:
-        ValueError: As `check_truths` and `check_detections`, and for detections of an image that has no truth record.
+        ValueError: As `check_ground_truths` and `check_detections`, and for detections of an image that has no ground
+            truth record.
     """
-    check_truths(truths, num_classes)
-    unknown = sorted(detections.keys() - {truth.image_id for truth in truths})
+    check_ground_truths(ground_truths, num_classes)
+    unknown = sorted(detections.keys() - {ground_truth.image_id for ground_truth in ground_truths})
     if unknown:
         raise ValueError(f"detections of unknown image ids {unknown[:5]}: the ground truth has no such images")
     for image_id, found in detections.items():

@@ -1,6 +1,7 @@
 """Average precision as the Pascal VOC development kit computes it (VOCevaldet.m, VOCap.m).
 
-Shape letters: G truths of an image, N detections of an image, D detections of a class, P of them that count, C classes.
+Shape letters: G ground truth boxes of an image, N detections of an image, D detections of a class, P of them that
+count, C classes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class VOCResult:
 
     Args:
         ap_11_point: (C,) float64 in [0, 1], the mean of the precision at eleven recall levels (2007); NaN for a class
-            without a truth that is not difficult.
+            without a ground truth that is not difficult.
         ap_area: (C,) float64 in [0, 1], the area under the monotone precision-recall curve (2010 and later); NaN alike.
     """
 
@@ -35,48 +36,50 @@ class VOCResult:
 
     @property
     def mean_11_point(self) -> float:
-        """Mean of `ap_11_point` over the classes that have truth, in [0, 1]; NaN when none has."""
+        """Mean of `ap_11_point` over the classes that have ground truth, in [0, 1]; NaN when none has."""
         return _mean_of_defined(self.ap_11_point)
 
     @property
     def mean_area(self) -> float:
-        """Mean of `ap_area` over the classes that have truth, in [0, 1]; NaN when none has."""
+        """Mean of `ap_area` over the classes that have ground truth, in [0, 1]; NaN when none has."""
         return _mean_of_defined(self.ap_area)
 
 
 @dataclass(frozen=True)
 class _Matches:
-    """Every detection of the set beside the truth of its class that it overlaps most, in the order of the images.
+    """Every detection beside the ground truth of its class that it overlaps most, in the order of the images.
 
     Args:
         scores: (D,) float64.
         labels: (D,) int64.
-        overlap: (D,) float64, 0 where no truth of the class is touched.
-        truth: (D,) int64, position of that truth among all truths of the set; meaningless where overlap is 0.
+        overlap: (D,) float64, 0 where no ground truth of the class is touched.
+        ground_truth: (D,) int64, position of that ground truth among all ground truth boxes of the set; meaningless
+            where overlap is 0.
     """
 
     scores: np.ndarray
     labels: np.ndarray
     overlap: np.ndarray
-    truth: np.ndarray
+    ground_truth: np.ndarray
 
 
 def voc_average_precision(
-    truths: Sequence[GroundTruth],
+    ground_truths: Sequence[GroundTruth],
     detections: Mapping[int, Detections],
     num_classes: int,
     iou_threshold: float = 0.5,
 ) -> VOCResult:
     """Average precision per class, by the development kit's algorithm.
 
-    The detections of a class are taken over all images in falling order of score. Each takes the truth of its class
-    and image that it overlaps most. An overlap of at least `iou_threshold` with a difficult truth counts as nothing,
-    with a truth not yet taken as true positive, with a taken one as false positive; less overlap is a false positive.
+    The detections of a class are taken over all images in falling order of score. Each takes the ground truth of its
+    class and image that it overlaps most. An overlap of at least `iou_threshold` with a difficult ground truth counts
+    as nothing, with a ground truth not yet taken as true positive, with a taken one as false positive; less overlap is
+    a false positive.
 
     Args:
-        truths: The images to evaluate; `ignore` is VOC's `difficult`.
-        detections: By image id, boxes in pixels of the stored image (continuous, 0-based, as the truths); at most one
-            entry an image, an image without an entry has none.
+        ground_truths: The images to evaluate; `ignore` is VOC's `difficult`.
+        detections: By image id, boxes in pixels of the stored image (continuous, 0-based, as the ground truth boxes);
+            at most one entry an image, an image without an entry has none.
         num_classes: C > 0.
         iou_threshold: In (0, 1].
 
@@ -88,38 +91,38 @@ def voc_average_precision(
 
     Note:
         The development kit leaves the order of equal scores to the order of its results file. Here it is the order of
-        `truths`, then the order within an image. Where everything found of a class is difficult, the development kit
-        divides 0 by 0 in the 11-point protocol; here the average precision is 0.
+        `ground_truths`, then the order within an image. Where everything found of a class is difficult, the development
+        kit divides 0 by 0 in the 11-point protocol; here the average precision is 0.
     """
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must lie in (0, 1], got {iou_threshold}")
-    check_inputs(truths, detections, num_classes)
+    check_inputs(ground_truths, detections, num_classes)
     ap_11_point, ap_area = np.full(num_classes, np.nan), np.full(num_classes, np.nan)
-    if not truths:
+    if not ground_truths:
         return VOCResult(ap_11_point, ap_area)
-    matches = _match(truths, detections)
-    difficult = np.concatenate([truth.ignore for truth in truths]).astype(bool)
-    truth_labels = np.concatenate([truth.labels for truth in truths]).astype(np.int64)
-    num_positives = np.bincount(truth_labels[~difficult], minlength=num_classes)
+    matches = _match(ground_truths, detections)
+    difficult = np.concatenate([ground_truth.ignore for ground_truth in ground_truths]).astype(bool)
+    ground_truth_labels = np.concatenate([ground_truth.labels for ground_truth in ground_truths]).astype(np.int64)
+    num_positives = np.bincount(ground_truth_labels[~difficult], minlength=num_classes)
 
     order = np.lexsort((-matches.scores, matches.labels))  # stable: by class, then score, then position
     starts = np.searchsorted(matches.labels[order], np.arange(num_classes + 1))
     for label in np.flatnonzero(num_positives):
         of_class = order[starts[label] : starts[label + 1]]
         hit = matches.overlap[of_class] >= iou_threshold
-        true_positive = _true_positives(matches.truth[of_class], hit, difficult)
+        true_positive = _true_positives(matches.ground_truth[of_class], hit, difficult)
         ap_11_point[label], ap_area[label] = _average_precisions(true_positive, int(num_positives[label]))
     return VOCResult(ap_11_point, ap_area)
 
 
-def _true_positives(truth: np.ndarray, hit: np.ndarray, difficult: np.ndarray) -> np.ndarray:
-    """Whether each detection that counts is right, in falling order of score: (D,), (D,), all truths -> (P,) bool."""
+def _true_positives(ground_truth: np.ndarray, hit: np.ndarray, difficult: np.ndarray) -> np.ndarray:
+    """(P,) bool, whether each detection that counts is right, by falling score; `ground_truth` and `hit` are (D,)."""
     right = np.zeros(len(hit), dtype=bool)
     hits = np.flatnonzero(hit)
-    _, first = np.unique(truth[hits], return_index=True)  # only the first to reach a truth takes it
+    _, first = np.unique(ground_truth[hits], return_index=True)  # only the first to reach a ground truth takes it
     right[hits[first]] = True
     counts = ~hit
-    counts[hits] = ~difficult[truth[hits]]
+    counts[hits] = ~difficult[ground_truth[hits]]
     counting: np.ndarray = right[counts]
     return counting
 
@@ -138,25 +141,25 @@ def _average_precisions(true_positive: np.ndarray, num_positives: int) -> tuple[
     return float(eleven), float(area)
 
 
-def _match(truths: Sequence[GroundTruth], detections: Mapping[int, Detections]) -> _Matches:
+def _match(ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections]) -> _Matches:
     scores, labels, overlaps, positions = [], [], [], []
     num_truths_before = 0
-    for truth in truths:
-        found = detections.get(truth.image_id)
+    for ground_truth in ground_truths:
+        found = detections.get(ground_truth.image_id)
         if found is not None and len(found.labels):
             boxes_xyxy = found.boxes_xyxy.detach().double().cpu().numpy()
             found_labels = found.labels.cpu().numpy()
             overlap, best = np.zeros(len(found_labels)), np.zeros(len(found_labels), dtype=np.int64)
-            if len(truth.labels):
-                same_class = found_labels[:, None] == truth.labels[None, :]
-                of_pairs = np.where(same_class, _overlap(boxes_xyxy, truth.boxes_xyxy), 0.0)  # (N, G)
+            if len(ground_truth.labels):
+                same_class = found_labels[:, None] == ground_truth.labels[None, :]
+                of_pairs = np.where(same_class, _overlap(boxes_xyxy, ground_truth.boxes_xyxy), 0.0)  # (N, G)
                 best = of_pairs.argmax(axis=1)  # the first on a tie
                 overlap = of_pairs[np.arange(len(best)), best]
             scores.append(found.scores.detach().double().cpu().numpy())
             labels.append(found_labels)
             overlaps.append(overlap)
             positions.append(best + num_truths_before)
-        num_truths_before += len(truth.labels)
+        num_truths_before += len(ground_truth.labels)
     if not scores:
         return _Matches(np.zeros(0), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
     return _Matches(*(np.concatenate(parts) for parts in (scores, labels, overlaps, positions)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.robustness.harness import _exit_code_of
-from tests.made_data import draw, make_brainwash, make_coco, make_yolo
+from tests.helpers.made_data import draw, make_brainwash, make_coco, make_yolo
 
 TINY: Final = (
     *("--config", "small.yaml", "--trainer.precision=32-true", "--model.width=0.1", "--model.anchors.init=identical"),

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from anchor_lightning.detectors.stock_models import resnet_50
-from anchor_lightning.detectors.yolov2.darknet import DarkNet19
-from anchor_lightning.detectors.yolov2.weights import _backbone_layers, _num_floats
+from anchor_lightning.detectors.backbones import DarkNet19
+from anchor_lightning.detectors.torchvision.models import resnet_50
+from anchor_lightning.detectors.yolov2.darknet_weights import _backbone_layers, _num_floats
 from benchmarks.robustness.checkpoints import Evil, no_evil
 from benchmarks.robustness.harness import Case
 from benchmarks.robustness.made import write

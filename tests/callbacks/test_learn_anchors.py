@@ -15,7 +15,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from anchor_lightning import LearnAnchors, anchor_shapes
-from tests.callbacks.clients import (
+from tests.helpers.clients import (
     STEPS,
     Client,
     LateClient,
@@ -26,7 +26,7 @@ from tests.callbacks.clients import (
     loader,
     trainer,
 )
-from tests.made_detectors import make_detector, make_images
+from tests.helpers.made_detectors import make_detector, make_images
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOC = REPOSITORY / "docs" / "your_detector.md"
@@ -243,7 +243,7 @@ def test_weight_averaging_behind_it(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_two_processes_hold_the_same_shapes(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, str(Path(__file__).with_name("clients.py")), str(tmp_path)]
+    command = [sys.executable, str(Path(__file__).parents[1] / "helpers" / "clients.py"), str(tmp_path)]
     subprocess.run(command, env=environment, timeout=280, check=True)
     one, two = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert_equal(one.pop("cells"), two.pop("cells"))

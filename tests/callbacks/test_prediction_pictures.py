@@ -19,7 +19,7 @@ from anchor_lightning.callbacks import PredictionPictures
 from anchor_lightning.callbacks.prediction_pictures import SHEET_SIDE, Picture, wandb_boxes
 from anchor_lightning.data import COCODataModule
 from anchor_lightning.structures import Detections, GroundTruth
-from tests.made_data import make_coco
+from tests.helpers.made_data import make_coco
 
 NAMES = ["car", "cat"]
 FOUND = Detections(
@@ -70,9 +70,12 @@ def test_boxes_for_wandb_by_hand() -> None:
         "box_caption": "cat 0.88 #3",
         "scores": {"score": 0.875},
     }
-    truth, difficult = boxes["ground_truth"]["box_data"]
-    assert truth["box_caption"] == "car" and difficult["box_caption"] == "cat (ignored)"
-    assert truth["position"] == {"minX": 1.0, "minY": 2.0, "maxX": 3.0, "maxY": 4.0} and "scores" not in truth
+    ground_truth, difficult = boxes["ground_truth"]["box_data"]
+    assert ground_truth["box_caption"] == "car" and difficult["box_caption"] == "cat (ignored)"
+    assert (
+        ground_truth["position"] == {"minX": 1.0, "minY": 2.0, "maxX": 3.0, "maxY": 4.0}
+        and "scores" not in ground_truth
+    )
     for group in boxes.values():
         for box in group["box_data"]:
             assert type(box["class_id"]) is int, "numpy's integers are refused by W&B"

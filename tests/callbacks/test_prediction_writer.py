@@ -20,7 +20,7 @@ from anchor_lightning.callbacks import PredictionWriter
 from anchor_lightning.data import COCODataModule
 from anchor_lightning.metrics import DetectionEvaluator
 from anchor_lightning.structures import Detections, GroundTruth
-from tests.made_data import make_coco, make_coco_test
+from tests.helpers.made_data import make_coco, make_coco_test
 
 TWELVE = [
     *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
@@ -66,13 +66,17 @@ def evaluate_file(annotations: Path, predictions: Path) -> dict[str, float]:
     return {name: math.nan if v == -1 else float(v) for name, v in zip(TWELVE, evaluation.stats, strict=True)}
 
 
-def near(truth: GroundTruth, num_classes: int, seed: int, num: int = 12) -> Detections:
-    """Boxes about the truths of an image; scores tie, or differ in the last bit of a float32, within it and across."""
+def near(ground_truth: GroundTruth, num_classes: int, seed: int, num: int = 12) -> Detections:
+    """Boxes about the ground truth of an image; scores tie, or differ in the last bit, within it and across."""
     rng = np.random.default_rng(seed)
-    which = rng.integers(0, max(1, len(truth.labels)), num if len(truth.labels) else 0)
-    boxes = truth.boxes_xyxy[which] + rng.normal(0, 0.1, (len(which), 4)) * (truth.area[which, None] ** 0.5)
+    which = rng.integers(0, max(1, len(ground_truth.labels)), num if len(ground_truth.labels) else 0)
+    boxes = ground_truth.boxes_xyxy[which] + rng.normal(0, 0.1, (len(which), 4)) * (
+        ground_truth.area[which, None] ** 0.5
+    )
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
-    labels = np.where(rng.random(len(which)) < 0.8, truth.labels[which], rng.integers(0, num_classes, len(which)))
+    labels = np.where(
+        rng.random(len(which)) < 0.8, ground_truth.labels[which], rng.integers(0, num_classes, len(which))
+    )
     scores = torch.full((len(which),), 0.7).view(torch.int32) - torch.from_numpy(rng.integers(0, 4, len(which))).int()
     order = torch.argsort(scores, descending=True, stable=True)
     boxes_xyxy, scores = torch.from_numpy(boxes).float()[order], scores.view(torch.float32)[order]

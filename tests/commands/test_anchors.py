@@ -16,17 +16,17 @@ import torch
 import yaml
 
 from anchor_lightning.anchors import initial_shapes, kmeans_shapes, mean_best_iou
-from anchor_lightning.anchors.export import AnchorSet
-from anchor_lightning.anchors.export_readers import read_json
-from anchor_lightning.anchors.score import score_shapes, size_groups
 from anchor_lightning.callbacks.anchor_logger import append_rows
 from anchor_lightning.cli import main
 from anchor_lightning.commands.anchor_tables import usage_table
 from anchor_lightning.commands.data_options import box_shapes, data_words, join_many
 from anchor_lightning.commands.shape_files import read_shapes, write_text
 from anchor_lightning.data import COCODataModule, DetectionDataModule, VOCDataModule, YOLODataModule
-from anchor_lightning.detectors.yolov2.cfg import cfg_text
-from tests.made_data import make_brainwash, make_coco, make_voc, make_yolo
+from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
+from anchor_lightning.fitting.format_readers import read_json
+from anchor_lightning.fitting.formats import AnchorSet
+from anchor_lightning.fitting.score import score_shapes, size_groups
+from tests.helpers.made_data import make_brainwash, make_coco, make_voc, make_yolo
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -149,7 +149,7 @@ def test_letterbox_keeps_the_aspect(tmp_path: Path) -> None:
     data: DetectionDataModule = YOLODataModule(root=str(make_yolo(tmp_path)), image_size=64)
     stretched, labels = box_shapes(data)
     kept, _ = box_shapes(data, letterbox=True)
-    stored = [r.truth.boxes_xyxy[:, 2:] - r.truth.boxes_xyxy[:, :2] for r in data.records("train")]
+    stored = [r.ground_truth.boxes_xyxy[:, 2:] - r.ground_truth.boxes_xyxy[:, :2] for r in data.records("train")]
     sides = torch.cat([torch.from_numpy(wh) for wh in stored]).float()
     torch.testing.assert_close(kept, sides / 2)
     torch.testing.assert_close(stretched, sides * torch.tensor([1 / 2, 2 / 3]))

@@ -11,11 +11,11 @@ import torch
 from anchor_lightning.anchors import AnchorOptions
 from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
-from anchor_lightning.detectors.yolov2.cfg import read_anchors
-from anchor_lightning.detectors.yolov2.weights import write_weights
+from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
+from anchor_lightning.detectors.yolov2.darknet_weights import write_weights
 from anchor_lightning.task import DetectionTask
-from tests.made_data import make_voc
-from tests.opencv_reference import needs_importer, same_boxes_in_opencv
+from tests.helpers.made_data import make_voc
+from tests.helpers.opencv_reference import needs_importer, same_boxes_in_opencv
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

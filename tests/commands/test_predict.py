@@ -18,7 +18,7 @@ from anchor_lightning.commands.export import load_task
 from anchor_lightning.commands.predict import picture_names
 from anchor_lightning.data.images import read_image, reduced
 from anchor_lightning.task import DetectionTask
-from tests.made_data import draw, make_voc
+from tests.helpers.made_data import draw, make_voc
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -90,7 +90,7 @@ def test_a_folder_is_found_as_the_validation_finds_it(tmp_path: Path) -> None:
 
     words = ["--source", str(root / "VOC2007/JPEGImages/2007_1*.jpg"), "--score_threshold", "0.02"]
     ours, images = predict(*words, "--batch_size", "2")
-    names = {record.truth.image_id: record.path.name for record in records}
+    names = {record.ground_truth.image_id: record.path.name for record in records}
     assert [image["file_name"] for image in images["images"]] == sorted(names.values())
     assert [image["id"] for image in images["images"]] == [1, 2, 3, 4]
     ids = {image["file_name"]: image["id"] for image in images["images"]}

@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from anchor_lightning.cli import main
+from anchor_lightning.commands.configs import CONFIG_FOLDER
 from anchor_lightning.commands.sweep import DONE, grid
-from anchor_lightning.named_configs import CONFIG_FOLDER
-from tests.tiny_training import QUIET, SMALL_BATCHES
+from tests.helpers.tiny_training import QUIET, SMALL_BATCHES
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anchor_lightning.data.base import DetectionDataModule, DetectionDataset, ImageRecord, Split
+from anchor_lightning.data.module import DetectionDataModule, DetectionDataset, ImageRecord, Split
 from anchor_lightning.structures import GroundTruth
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -24,7 +24,7 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-def truth(image_id: int, boxes: Sequence[Sequence[float]], ignore: Sequence[bool] | None = None) -> GroundTruth:
+def ground_truth(image_id: int, boxes: Sequence[Sequence[float]], ignore: Sequence[bool] | None = None) -> GroundTruth:
     """Boxes of class 0."""
     array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     wh = array[:, 2:] - array[:, :2]
@@ -35,7 +35,7 @@ def truth(image_id: int, boxes: Sequence[Sequence[float]], ignore: Sequence[bool
 def record(image_id: int, boxes: Sequence[Sequence[float]], size: tuple[int, int], name: str = "") -> ImageRecord:
     """A record whose file does not exist."""
     path = Path(name or f"/nowhere/{image_id}.jpg")
-    return ImageRecord(path, path.stem, *size, truth(image_id, boxes))
+    return ImageRecord(path, path.stem, *size, ground_truth(image_id, boxes))
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:

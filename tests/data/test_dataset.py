@@ -20,7 +20,7 @@ from anchor_lightning.data.dataset import (
 from anchor_lightning.data.sampler import NO_IMAGE, SampleKey, TrainBatchSampler
 from anchor_lightning.data.transforms import NEUTRAL_COLOUR
 from anchor_lightning.structures import DetectionBatch
-from tests.data.conftest import MemoryModule, record, truth, write_image
+from tests.data.conftest import MemoryModule, ground_truth, record, write_image
 
 SIZE = (64, 96)
 
@@ -122,7 +122,7 @@ def test_persistent_workers_follow_the_epoch() -> None:
 
 def test_ignorable_boxes_are_targets_only_in_training_with_keep_difficult(tmp_path: Path) -> None:
     plain = image_records(tmp_path, 1)[0]
-    records = [replace(plain, truth=truth(1, [[5, 5, 40, 30], [10, 10, 20, 20]], ignore=[False, True]))]
+    records = [replace(plain, ground_truth=ground_truth(1, [[5, 5, 40, 30], [10, 10, 20, 20]], ignore=[False, True]))]
     for training, keep, count in ((True, False, 1), (True, True, 2), (False, True, 1), (False, False, 1)):
         dataset = DetectionDataset(records, training=training, keep_difficult=keep)
         assert len(dataset[SampleKey(0, 0, SIZE)].labels) == count

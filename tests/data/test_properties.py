@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anchor_lightning.data import BrainwashDataModule, COCODataModule, VOCDataModule, YOLODataModule
-from anchor_lightning.data.base import DetectionDataModule
-from anchor_lightning.data.brainwash import parse_idl
-from anchor_lightning.data.yolo import read_label_file
+from anchor_lightning.data.formats.brainwash import parse_idl
+from anchor_lightning.data.formats.yolo import read_label_file
+from anchor_lightning.data.module import DetectionDataModule
 from tests.data.conftest import write_image
 
 HEIGHT, WIDTH = 40, 60
@@ -90,8 +90,14 @@ def test_what_is_read_lies_in_the_image(
         except ValueError as error:
             assert folder in str(error)
             return
-    read = record.truth.boxes_xyxy
-    assert len(read) == len(record.truth.labels) == len(record.truth.ignore) == len(record.truth.area) <= len(boxes)
+    read = record.ground_truth.boxes_xyxy
+    assert (
+        len(read)
+        == len(record.ground_truth.labels)
+        == len(record.ground_truth.ignore)
+        == len(record.ground_truth.area)
+        <= len(boxes)
+    )
     assert np.isfinite(read).all() and (read[:, 2:] > read[:, :2]).all()
     assert (read >= 0).all() and (read <= (WIDTH, HEIGHT, WIDTH, HEIGHT)).all()
 
@@ -111,7 +117,7 @@ def test_good_boxes_come_back(
     expected = np.array(corners, dtype=float).reshape(-1, 4)
     if make is voc:  # 1-based, inclusive
         expected[:, :2] -= 1
-    np.testing.assert_allclose(record.truth.boxes_xyxy, expected, atol=1e-9)
+    np.testing.assert_allclose(record.ground_truth.boxes_xyxy, expected, atol=1e-9)
 
 
 @quick

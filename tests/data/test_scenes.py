@@ -41,7 +41,7 @@ def test_boxes_are_tight_around_the_drawn_pixels() -> None:
 def test_centres_have_cells_of_their_own_and_nothing_is_mostly_covered() -> None:
     num_overlaps = 0
     for index in range(400):
-        boxes = draw_scene(0, "train", index).truth(1).boxes_xyxy.astype(int)
+        boxes = draw_scene(0, "train", index).ground_truth(1).boxes_xyxy.astype(int)
         cells = {tuple(cell) for cell in (boxes[:, :2] + boxes[:, 2:]) // 2 // CELL}
         assert len(cells) == len(boxes)
         for i, (x0, y0, x1, y1) in enumerate(boxes):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from anchor_lightning.anchors.init import IDENTICAL_GRID_UNITS, NAMED_GRID_UNITS, STRIDE
-from anchor_lightning.boxes import shape_iou
-from anchor_lightning.data.base import SampleKey
+from anchor_lightning.anchors.initialization import IDENTICAL_GRID_UNITS, NAMED_GRID_UNITS, STRIDE
+from anchor_lightning.anchors.iou import shape_iou
+from anchor_lightning.data.module import SampleKey
 from anchor_lightning.data.scenes import CANVAS, draw_scene, paint
 from anchor_lightning.data.synthetic import SyntheticDataModule
 
@@ -46,7 +46,7 @@ def test_every_mode_and_class_has_its_share(module: SyntheticDataModule) -> None
     nearest = (shapes.log()[:, None] - module.mode_shapes().log()).square().sum(-1).argmin(1)
     share = torch.bincount(nearest, minlength=5) / len(shapes)
     assert share.min() > 0.14 and share.max() < 0.26
-    labels = np.concatenate([truth.labels for truth in module.ground_truth("train")])
+    labels = np.concatenate([ground_truth.labels for ground_truth in module.ground_truth("train")])
     assert np.bincount(labels, minlength=4).min() > 0.2 * len(labels)
 
 
@@ -80,15 +80,17 @@ def test_splits_share_no_image(module: SyntheticDataModule) -> None:
 
 def test_boxes_lie_in_the_image_with_labels_and_ids_from_one(module: SyntheticDataModule) -> None:
     for split in ("train", "val", "test"):
-        truths = module.ground_truth(split)
-        assert [truth.image_id for truth in truths] == list(range(1, len(truths) + 1))
-        for truth in truths:
-            assert 1 <= len(truth.labels) <= 5
-            assert (truth.boxes_xyxy >= 0).all() and (truth.boxes_xyxy <= CANVAS).all()
-            assert ((truth.labels >= 0) & (truth.labels < module.num_classes)).all()
-            np.testing.assert_allclose(truth.area, np.prod(truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2], axis=1))
-            assert not truth.ignore.any()
-    assert np.mean([len(truth.labels) for truth in module.ground_truth("train")]) > 3
+        ground_truths = module.ground_truth(split)
+        assert [ground_truth.image_id for ground_truth in ground_truths] == list(range(1, len(ground_truths) + 1))
+        for ground_truth in ground_truths:
+            assert 1 <= len(ground_truth.labels) <= 5
+            assert (ground_truth.boxes_xyxy >= 0).all() and (ground_truth.boxes_xyxy <= CANVAS).all()
+            assert ((ground_truth.labels >= 0) & (ground_truth.labels < module.num_classes)).all()
+            np.testing.assert_allclose(
+                ground_truth.area, np.prod(ground_truth.boxes_xyxy[:, 2:] - ground_truth.boxes_xyxy[:, :2], axis=1)
+            )
+            assert not ground_truth.ignore.any()
+    assert np.mean([len(ground_truth.labels) for ground_truth in module.ground_truth("train")]) > 3
 
 
 def test_samples_show_the_scene_that_the_truth_describes(module: SyntheticDataModule) -> None:

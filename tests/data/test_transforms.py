@@ -175,14 +175,16 @@ def c_draw(generator: random.Random, ow: int, oh: int) -> CDraw:
     return CDraw(pleft, pright, ptop, pbot, flip, generator.uniform(-0.1, 0.1), rand_scale(1.5), rand_scale(1.5))
 
 
-def c_truths(draw: CDraw, ow: int, oh: int, truths: list[tuple[float, ...]]) -> list[tuple[int, tuple[float, ...]]]:
-    """correct_boxes and fill_truth_detection: which truths survive, and their centres and sides as shares of the input.
+def c_truths(
+    draw: CDraw, ow: int, oh: int, ground_truths: list[tuple[float, ...]]
+) -> list[tuple[int, tuple[float, ...]]]:
+    """correct_boxes and fill_truth_detection: which boxes survive, and their centres and sides as shares of the input.
 
     Args:
         draw: The parameters.
         ow: Width of the stored image.
         oh: Height of the stored image.
-        truths: Centres and sides as shares of the stored image.
+        ground_truths: Centres and sides as shares of the stored image.
     """
 
     def constrain(value: float) -> float:
@@ -191,7 +193,7 @@ def c_truths(draw: CDraw, ow: int, oh: int, truths: list[tuple[float, ...]]) -> 
     sx, sy = (ow - draw.pleft - draw.pright) / ow, (oh - draw.ptop - draw.pbot) / oh
     dx, dy = draw.pleft / ow / sx, draw.ptop / oh / sy
     kept = []
-    for number, (x, y, w, h) in enumerate(truths):
+    for number, (x, y, w, h) in enumerate(ground_truths):
         left, right = (x - w / 2) * (1 / sx) - dx, (x + w / 2) * (1 / sx) - dx
         top, bottom = (y - h / 2) * (1 / sy) - dy, (y + h / 2) * (1 / sy) - dy
         if draw.flip:
@@ -296,21 +298,21 @@ def test_boxes_survive_and_lie_as_in_the_c_code() -> None:
     num_boxes = num_kept = num_clipped = num_slivers = 0
     for _ in range(400):
         draw = c_draw(generator, WIDTH, HEIGHT)
-        truths = []
+        ground_truths = []
         for _ in range(20):
             w, h = (math.exp(generator.uniform(math.log(0.0005), 0)) for _ in range(2))
-            truths.append((generator.uniform(w / 2, 1 - w / 2), generator.uniform(h / 2, 1 - h / 2), w, h))
-        xywh = np.array(truths)
+            ground_truths.append((generator.uniform(w / 2, 1 - w / 2), generator.uniform(h / 2, 1 - h / 2), w, h))
+        xywh = np.array(ground_truths)
         corners = np.concatenate([xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, :2] + xywh[:, 2:] / 2], axis=1)
         scale = np.tile((WIDTH, HEIGHT), 2)
         boxes, kept = warp_boxes(corners * scale, (HEIGHT, WIDTH), as_window(draw, WIDTH, HEIGHT), (416, 608))
-        expected = c_truths(draw, WIDTH, HEIGHT, truths)
+        expected = c_truths(draw, WIDTH, HEIGHT, ground_truths)
         assert np.flatnonzero(kept).tolist() == [number for number, _ in expected]
         sides = boxes[:, 2:] - boxes[:, :2]
         ours = np.concatenate([boxes[:, :2] + sides / 2, sides], axis=1)
         theirs = np.array([box for _, box in expected]).reshape(-1, 4) * np.tile((608, 416), 2)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)  # float32 pixels up to 608
-        num_boxes, num_kept = num_boxes + len(truths), num_kept + len(boxes)
+        num_boxes, num_kept = num_boxes + len(ground_truths), num_kept + len(boxes)
         num_clipped += int(((boxes <= 0) | (boxes >= np.tile((608, 416), 2))).any(axis=1).sum())
         num_slivers += int((xywh[~kept, 2:] < 0.001).any(axis=1).sum())
     assert num_slivers > 100 and num_clipped > 500 and num_kept < num_boxes - num_slivers - 500

@@ -13,9 +13,8 @@ import torch
 
 from anchor_lightning.metrics import DetectionEvaluator, coco_average_precision, voc_average_precision
 from anchor_lightning.structures import Detections, GroundTruth
-
-from .processes import SHARDS, on_two_ranks
-from .scenes import found, nothing, random_scene, truth
+from tests.helpers.metric_processes import SHARDS, on_two_ranks
+from tests.helpers.metric_scenes import found, ground_truth, nothing, random_scene
 
 BOX = [10.0, 10.0, 50.0, 50.0]
 NAMES = ["cat", "dog", "cow"]
@@ -27,13 +26,13 @@ SUMMARY_KEYS = [
 
 
 def scene() -> tuple[list[GroundTruth], dict[int, Detections]]:
-    truths, detections = random_scene(11, num_images=9, num_classes=3)
-    return truths, {record.image_id: detections.get(record.image_id, nothing()) for record in truths}
+    ground_truths, detections = random_scene(11, num_images=9, num_classes=3)
+    return ground_truths, {record.image_id: detections.get(record.image_id, nothing()) for record in ground_truths}
 
 
 def evaluate(image_ids: Sequence[int]) -> dict[str, float]:
-    truths, detections = scene()
-    evaluator = DetectionEvaluator(truths, NAMES)
+    ground_truths, detections = scene()
+    evaluator = DetectionEvaluator(ground_truths, NAMES)
     for image_id in image_ids:
         evaluator.update([image_id], [detections[image_id]])
     return evaluator.compute(per_class=True)
@@ -45,9 +44,13 @@ def assert_same(result: dict[str, float], expected: dict[str, float]) -> None:
 
 
 def test_perfect_detections_score_one() -> None:
-    truths = [truth(1, [BOX, [100, 100, 300, 300]], [0, 1]), truth(2, [[5, 5, 15, 15]], [0]), truth(3, [], [])]
-    evaluator = DetectionEvaluator(truths, ["cat", "dog"])
-    for record in truths:
+    ground_truths = [
+        ground_truth(1, [BOX, [100, 100, 300, 300]], [0, 1]),
+        ground_truth(2, [[5, 5, 15, 15]], [0]),
+        ground_truth(3, [], []),
+    ]
+    evaluator = DetectionEvaluator(ground_truths, ["cat", "dog"])
+    for record in ground_truths:
         boxes, labels = record.boxes_xyxy.tolist(), record.labels.tolist()
         evaluator.update([record.image_id], [found(boxes, [0.9] * len(labels), labels)])
     result = evaluator.compute(per_class=True)
@@ -59,8 +62,8 @@ def test_perfect_detections_score_one() -> None:
 
 def test_one_wrong_class_by_hand() -> None:
     # Image 1 holds a cat, image 2 a dog that is called a cat with the higher score. Cats: wrong, right, so precision
-    # 1/2 at recall 1, at every level: 1/2. Dogs: 0. Cows have no truth. Mean 1/4, whatever the protocol.
-    evaluator = DetectionEvaluator([truth(1, [BOX], [0]), truth(2, [BOX], [1])], NAMES)
+    # 1/2 at recall 1, at every level: 1/2. Dogs: 0. Cows have no ground truth. Mean 1/4, whatever the protocol.
+    evaluator = DetectionEvaluator([ground_truth(1, [BOX], [0]), ground_truth(2, [BOX], [1])], NAMES)
     evaluator.update(torch.tensor([1, 2]), [found([BOX], [0.6], [0]), found([BOX], [0.9], [0])])
     result = evaluator.compute(per_class=True)
     for key in ("map", "map_50", "map_75", "map_medium", "map_50_medium", "map_voc07", "map_voc"):
@@ -73,8 +76,11 @@ def test_one_wrong_class_by_hand() -> None:
 
 
 def test_numbers_are_those_of_the_two_protocols() -> None:
-    truths, detections = scene()
-    coco, voc = coco_average_precision(truths, detections, 3), voc_average_precision(truths, detections, 3)
+    ground_truths, detections = scene()
+    coco, voc = (
+        coco_average_precision(ground_truths, detections, 3),
+        voc_average_precision(ground_truths, detections, 3),
+    )
     expected = {**coco.summary, "map_voc07": voc.mean_11_point, "map_voc": voc.mean_area}
     for kind, values in (("ap", coco.ap), ("ap_voc07", voc.ap_11_point), ("ap_voc", voc.ap_area)):
         expected |= {f"{kind}/{name}": float(value) for name, value in zip(NAMES, values, strict=True)}
@@ -83,13 +89,13 @@ def test_numbers_are_those_of_the_two_protocols() -> None:
 
 
 def test_per_class_keys_only_when_asked() -> None:
-    evaluator = DetectionEvaluator([truth(1, [BOX], [0])], NAMES)
+    evaluator = DetectionEvaluator([ground_truth(1, [BOX], [0])], NAMES)
     evaluator.update([1], [found([BOX], [0.5], [0])])
     assert list(evaluator.compute()) == SUMMARY_KEYS
 
 
 def test_images_never_updated_are_left_out_and_images_without_detections_count() -> None:
-    evaluator = DetectionEvaluator([truth(i, [BOX], [0]) for i in (1, 2, 3)], ["cat"])
+    evaluator = DetectionEvaluator([ground_truth(i, [BOX], [0]) for i in (1, 2, 3)], ["cat"])
     evaluator.update([1], [found([BOX], [0.5], [0])])
     assert evaluator.compute()["map_voc"] == 1
     evaluator.update([3], [nothing()])
@@ -97,13 +103,13 @@ def test_images_never_updated_are_left_out_and_images_without_detections_count()
 
 
 def test_nothing_updated_is_nan_under_the_same_keys() -> None:
-    evaluator = DetectionEvaluator([truth(1, [BOX], [0])], ["cat"])
+    evaluator = DetectionEvaluator([ground_truth(1, [BOX], [0])], ["cat"])
     assert list(evaluator.compute()) == SUMMARY_KEYS
     assert all(math.isnan(value) for value in evaluator.compute(per_class=True).values())
 
 
 def test_an_image_counts_once_and_keeps_its_first_detections() -> None:
-    evaluator = DetectionEvaluator([truth(1, [BOX], [0])], ["cat"])
+    evaluator = DetectionEvaluator([ground_truth(1, [BOX], [0])], ["cat"])
     evaluator.update([1, 1], [found([BOX], [0.5], [0]), nothing()])
     evaluator.update([1], [nothing()])
     assert evaluator.compute()["map_voc"] == 1
@@ -111,7 +117,7 @@ def test_an_image_counts_once_and_keeps_its_first_detections() -> None:
 
 
 def test_reset_forgets() -> None:
-    evaluator = DetectionEvaluator([truth(1, [BOX], [0])], ["cat"])
+    evaluator = DetectionEvaluator([ground_truth(1, [BOX], [0])], ["cat"])
     evaluator.update([1], [nothing()])
     assert evaluator.compute()["map_voc"] == 0
     evaluator.reset()
@@ -119,7 +125,7 @@ def test_reset_forgets() -> None:
 
 
 def test_detections_are_copied() -> None:
-    evaluator = DetectionEvaluator([truth(1, [BOX], [0])], ["cat"])
+    evaluator = DetectionEvaluator([ground_truth(1, [BOX], [0])], ["cat"])
     here = found([BOX], [0.5], [0])
     evaluator.update([1], [here])
     here.boxes_xyxy.fill_(math.nan)
@@ -129,7 +135,7 @@ def test_detections_are_copied() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("field", ["boxes_xyxy", "scores"])
 def test_detections_that_are_not_finite_are_rejected_by_image(field: str, bad: float) -> None:
-    evaluator = DetectionEvaluator([truth(i, [BOX], [0]) for i in (41, 42)], ["cat"])
+    evaluator = DetectionEvaluator([ground_truth(i, [BOX], [0]) for i in (41, 42)], ["cat"])
     broken = found([BOX, BOX], [0.5, 0.4], [0, 0])
     getattr(broken, field)[1] = bad
     with pytest.raises(ValueError, match=rf"image 42: {field}"):
@@ -138,7 +144,7 @@ def test_detections_that_are_not_finite_are_rejected_by_image(field: str, bad: f
 
 
 def test_bad_updates_are_refused() -> None:
-    evaluator = DetectionEvaluator([truth(1, [BOX], [0])], ["cat", "dog"])
+    evaluator = DetectionEvaluator([ground_truth(1, [BOX], [0])], ["cat", "dog"])
     with pytest.raises(ValueError, match=r"unknown image ids \[7, 9\]"):
         evaluator.update([1, 9, 7], [nothing()] * 3)
     with pytest.raises(ValueError, match="2 image ids, but the detections of 1"):
@@ -151,22 +157,22 @@ def test_bad_updates_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("truths", "message"),
+    ("ground truth boxes", "message"),
     [
-        ([truth(0, [BOX], [0])], "id 0: ids must start at 1"),
-        ([truth(3, [BOX], [0]), truth(3, [], [])], "id 3 occurs twice"),
-        ([truth(3, [BOX], [2])], r"image 3: a label lies outside \[0, 2\)"),
-        ([truth(3, [BOX], [-1])], r"image 3: a label lies outside \[0, 2\)"),
-        ([truth(3, [BOX], [0, 1], [False])], "image 3: 2 labels"),
-        ([truth(3, [[0, 0, math.nan, 5]], [0])], "image 3: boxes_xyxy or area"),
+        ([ground_truth(0, [BOX], [0])], "id 0: ids must start at 1"),
+        ([ground_truth(3, [BOX], [0]), ground_truth(3, [], [])], "id 3 occurs twice"),
+        ([ground_truth(3, [BOX], [2])], r"image 3: a label lies outside \[0, 2\)"),
+        ([ground_truth(3, [BOX], [-1])], r"image 3: a label lies outside \[0, 2\)"),
+        ([ground_truth(3, [BOX], [0, 1], [False])], "image 3: 2 labels"),
+        ([ground_truth(3, [[0, 0, math.nan, 5]], [0])], "image 3: boxes_xyxy or area"),
     ],
 )
-def test_bad_truths_are_refused(truths: list[GroundTruth], message: str) -> None:
+def test_bad_truths_are_refused(ground_truths: list[GroundTruth], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DetectionEvaluator(truths, ["cat", "dog"])
+        DetectionEvaluator(ground_truths, ["cat", "dog"])
     for metric in (voc_average_precision, coco_average_precision):
         with pytest.raises(ValueError, match=message):
-            metric(truths, {}, 2)
+            metric(ground_truths, {}, 2)
 
 
 @pytest.mark.parametrize("names", [[], ["cat", "cat"]])
@@ -183,16 +189,16 @@ def test_an_unknown_backend_is_refused_before_anything_is_evaluated() -> None:
 @pytest.mark.parametrize("metric", [voc_average_precision, coco_average_precision])
 def test_the_plain_functions_refuse_the_same_detections(metric: object) -> None:
     with pytest.raises(ValueError, match="unknown image ids"):
-        metric([truth(1, [BOX], [0])], {2: nothing()}, 1)  # type: ignore[operator]
+        metric([ground_truth(1, [BOX], [0])], {2: nothing()}, 1)  # type: ignore[operator]
     with pytest.raises(ValueError, match="image 1: scores"):
-        metric([truth(1, [BOX], [0])], {1: found([BOX], [math.nan], [0])}, 1)  # type: ignore[operator]
+        metric([ground_truth(1, [BOX], [0])], {1: found([BOX], [math.nan], [0])}, 1)  # type: ignore[operator]
 
 
 def _rank(rank: int) -> dict[str, Any]:
     """One of two processes: every case of SHARDS, then a computation that fails on rank 0."""
     results: dict[str, Any] = {name: evaluate(shards[rank]) for name, shards in SHARDS.items()}
-    evaluator = DetectionEvaluator([truth(1, [BOX], [0])], ["cat"])
-    evaluator.truths = [truth(1, [BOX], [5])]  # broken behind its back, so that computing fails
+    evaluator = DetectionEvaluator([ground_truth(1, [BOX], [0])], ["cat"])
+    evaluator.ground_truths = [ground_truth(1, [BOX], [5])]  # broken behind its back, so that computing fails
     evaluator.update([1], [nothing()])
     try:
         evaluator.compute()

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from anchor_lightning.metrics import ProposalRecall
 from anchor_lightning.structures import GroundTruth
-
-from .processes import SHARDS, on_two_ranks
-from .pycocotools_reference import evaluate_directly
-from .scenes import found, random_scene, truth
+from tests.helpers.metric_processes import SHARDS, on_two_ranks
+from tests.helpers.metric_scenes import found, ground_truth, random_scene
+from tests.helpers.pycocotools_reference import evaluate_directly
 
 Proposals = tuple[Tensor, Tensor]
 BOX = [10.0, 10.0, 50.0, 50.0]
@@ -35,20 +34,22 @@ def proposed(boxes: Sequence[Sequence[float]], scores: Sequence[float]) -> Propo
 
 def scene(seed: int, **options: int) -> tuple[list[GroundTruth], dict[int, Proposals]]:
     """A random scene of `scenes.py` without the detections' classes; images without an entry propose nothing."""
-    truths, detections = random_scene(seed, **options)
-    proposals = {record.image_id: proposed([], []) for record in truths}
-    return truths, proposals | {i: (found.boxes_xyxy, found.scores) for i, found in detections.items()}
+    ground_truths, detections = random_scene(seed, **options)
+    proposals = {record.image_id: proposed([], []) for record in ground_truths}
+    return ground_truths, proposals | {i: (found.boxes_xyxy, found.scores) for i, found in detections.items()}
 
 
 def crowded_scene(seed: int, num_images: int, num_proposals: int) -> tuple[list[GroundTruth], dict[int, Proposals]]:
     """Boxes of all sizes; a fifth of the proposals lies near them, at any score, the rest anywhere."""
     rng = np.random.default_rng(seed)
-    truths, proposals = [], {}
+    ground_truths, proposals = [], {}
     for image_id in range(1, num_images + 1):
         count = int(rng.poisson(7)) + 1
         left_top, wh = rng.uniform(0, 400, (count, 2)), np.exp(rng.normal(4, 0.9, (count, 2)))
         boxes = np.concatenate([left_top, left_top + wh], 1)
-        truths.append(truth(image_id, boxes.tolist(), rng.integers(0, 80, count).tolist(), rng.random(count) < 0.1))
+        ground_truths.append(
+            ground_truth(image_id, boxes.tolist(), rng.integers(0, 80, count).tolist(), rng.random(count) < 0.1)
+        )
         found = np.concatenate(
             [rng.uniform(0, 500, (num_proposals, 2)), np.exp(rng.normal(4, 1, (num_proposals, 2)))], 1
         )
@@ -57,26 +58,26 @@ def crowded_scene(seed: int, num_images: int, num_proposals: int) -> tuple[list[
         found[: len(near)] = boxes[near] + rng.normal(0, 0.1, (len(near), 4)) * np.tile(wh[near], (1, 2))
         found[:, 2:] = np.maximum(found[:, 2:], found[:, :2])
         proposals[image_id] = proposed(found.tolist(), rng.normal(0, 3, num_proposals).tolist())
-    return truths, proposals
+    return ground_truths, proposals
 
 
 def recall(
-    truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals], top: Sequence[int] = (50, 100, 300, 1000)
+    ground_truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals], top: Sequence[int] = (50, 100, 300, 1000)
 ) -> dict[str, float]:
-    metric = ProposalRecall(truths, top)
+    metric = ProposalRecall(ground_truths, top)
     metric.update(list(proposals), list(proposals.values()))
     return metric.compute()
 
 
 def pycocotools_recall(
-    truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals], top: Sequence[int]
+    ground_truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals], top: Sequence[int]
 ) -> dict[str, float]:
-    """COCO's own evaluation of all images at once, with every truth in its class and classes off."""
-    num_classes = 1 + max((int(label) for record in truths for label in record.labels), default=0)
+    """COCO's own evaluation of all images at once, with every ground truth in its class and classes off."""
+    num_classes = 1 + max((int(label) for record in ground_truths for label in record.labels), default=0)
     detections = {
         i: found(boxes.tolist(), scores.tolist(), [0] * len(scores)) for i, (boxes, scores) in proposals.items()
     }
-    evaluation = evaluate_directly(truths, detections, num_classes, proposal_limits=top)
+    evaluation = evaluate_directly(ground_truths, detections, num_classes, proposal_limits=top)
     of_all_sizes = evaluation.eval["recall"][:, 0, 0]  # thresholds, limits
     if (of_all_sizes == -1).all():
         return {}
@@ -85,9 +86,9 @@ def pycocotools_recall(
 
 
 def assert_is_pycocotools(
-    truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals], top: Sequence[int] = (50, 100, 300, 1000)
+    ground_truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals], top: Sequence[int] = (50, 100, 300, 1000)
 ) -> dict[str, float]:
-    result, expected = recall(truths, proposals, top), pycocotools_recall(truths, proposals, top)
+    result, expected = recall(ground_truths, proposals, top), pycocotools_recall(ground_truths, proposals, top)
     assert list(result) == list(expected)
     assert result == pytest.approx(expected, abs=1e-12)
     return result
@@ -104,8 +105,8 @@ def assert_is_pycocotools(
 def test_equals_pycocotools_on_random_scenes_with_crowds_and_ties(
     seed: int, num_images: int, num_classes: int, scale: int, backwards: bool
 ) -> None:
-    truths, proposals = scene(seed, num_images=num_images, num_classes=num_classes, scale=scale)
-    assert_is_pycocotools(truths[::-1] if backwards else truths, proposals, top=(1, 2, 5, 10))
+    ground_truths, proposals = scene(seed, num_images=num_images, num_classes=num_classes, scale=scale)
+    assert_is_pycocotools(ground_truths[::-1] if backwards else ground_truths, proposals, top=(1, 2, 5, 10))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -121,68 +122,76 @@ def test_equals_pycocotools_with_hundreds_of_ties(seed: int) -> None:
 
 
 def test_perfect_proposals_score_one_at_every_limit() -> None:
-    truths = [truth(1, [BOX, ELSEWHERE], [0, 1]), truth(2, [FAR], [7])]
-    result = recall(truths, {1: proposed([BOX, ELSEWHERE], [0.1, 0.2]), 2: proposed([FAR], [-3.0])})
+    ground_truths = [ground_truth(1, [BOX, ELSEWHERE], [0, 1]), ground_truth(2, [FAR], [7])]
+    result = recall(ground_truths, {1: proposed([BOX, ELSEWHERE], [0.1, 0.2]), 2: proposed([FAR], [-3.0])})
     assert list(result) == [f"{kind}_{limit}" for kind in ("ar", "recall_iou50") for limit in (50, 100, 300, 1000)]
     assert set(result.values()) == {1.0}
 
 
 def test_an_overlap_on_a_threshold_reaches_it() -> None:
     # IoU 60 / 100 = 0.6 reaches 0.5, 0.55 and 0.6: three of ten thresholds.
-    result = recall([truth(1, [[0, 0, 10, 10]], [0])], {1: proposed([[0, 0, 6, 10]], [0.5])}, top=[50])
+    result = recall([ground_truth(1, [[0, 0, 10, 10]], [0])], {1: proposed([[0, 0, 6, 10]], [0.5])}, top=[50])
     assert result == pytest.approx({"ar_50": 0.3, "recall_iou50_50": 1.0}, abs=1e-12)
 
 
 def test_only_the_best_proposals_of_each_image_count_by_hand() -> None:
-    # By score: elsewhere, nothing, the box. One of three truths is found by the best one, and by two; two by three.
-    truths = [truth(1, [BOX, ELSEWHERE], [0, 0]), truth(2, [FAR], [0])]
+    # By score: elsewhere, nothing, the box. One of three ground truth boxes is found by the best one, and by two; two
+    # by three.
+    ground_truths = [ground_truth(1, [BOX, ELSEWHERE], [0, 0]), ground_truth(2, [FAR], [0])]
     proposals = {1: proposed([BOX, ELSEWHERE, FAR], [0.1, 0.9, 0.5]), 2: proposed([], [])}
-    result = recall(truths, proposals, top=[3, 1, 2])
+    result = recall(ground_truths, proposals, top=[3, 1, 2])
     assert list(result) == ["ar_1", "ar_2", "ar_3", "recall_iou50_1", "recall_iou50_2", "recall_iou50_3"]
     assert list(result.values()) == pytest.approx([1 / 3, 1 / 3, 2 / 3] * 2, abs=1e-12)
 
 
 def test_a_truth_is_found_once_and_a_second_proposal_goes_to_the_next_best() -> None:
-    # Both proposals overlap the first truth most (IoU 1). The second has 0.6 with the other truth: 3 of 10 thresholds.
-    truths = [truth(1, [[0, 0, 40, 40], [0, 10, 40, 50]], [0, 1])]
-    result = recall(truths, {1: proposed([[0, 0, 40, 40]] * 2, [0.9, 0.8])}, top=[1, 2])
+    # Both proposals overlap the first ground truth most (IoU 1). The second has 0.6 with the other ground truth: 3 of
+    # 10 thresholds.
+    ground_truths = [ground_truth(1, [[0, 0, 40, 40], [0, 10, 40, 50]], [0, 1])]
+    result = recall(ground_truths, {1: proposed([[0, 0, 40, 40]] * 2, [0.9, 0.8])}, top=[1, 2])
     expected = {"ar_1": 0.5, "ar_2": (1 + 0.3) / 2, "recall_iou50_1": 0.5, "recall_iou50_2": 1.0}
     assert result == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(("labels", "expected"), [([0, 1], (3 * 2 + 7) / 20), ([1, 0], 10 / 20)])
 def test_of_truths_overlapped_alike_the_last_class_is_taken(labels: list[int], expected: float) -> None:
-    # The best proposal has IoU 0.6 with both truths, the second is the first truth: found only where that is left free.
-    truths = [truth(1, [[0, 0, 40, 40], [0, 20, 40, 60]], labels)]
+    # The best proposal has IoU 0.6 with both ground truth boxes, the second is the first ground truth: found only where
+    # that is left free.
+    ground_truths = [ground_truth(1, [[0, 0, 40, 40], [0, 20, 40, 60]], labels)]
     proposals = {1: proposed([[0, 10, 40, 50], [0, 0, 40, 40]], [0.9, 0.8])}
-    assert assert_is_pycocotools(truths, proposals)["ar_50"] == pytest.approx(expected, abs=1e-12)
+    assert assert_is_pycocotools(ground_truths, proposals)["ar_50"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_classes_and_sizes_do_not_matter() -> None:
     huge = [0.0, 0.0, 2e5, 2e5]  # beyond COCO's 1e5^2
-    truths = [truth(1, [BOX, ELSEWHERE, huge], [5, 79, 0])]
-    assert recall(truths, {1: proposed([BOX, huge], [0.5, 0.4])}, top=[50])["ar_50"] == pytest.approx(2 / 3, abs=1e-12)
+    ground_truths = [ground_truth(1, [BOX, ELSEWHERE, huge], [5, 79, 0])]
+    assert recall(ground_truths, {1: proposed([BOX, huge], [0.5, 0.4])}, top=[50])["ar_50"] == pytest.approx(
+        2 / 3, abs=1e-12
+    )
 
 
 def test_crowds_need_not_be_found_and_take_no_proposal_away() -> None:
-    truths = [truth(1, [BOX, ELSEWHERE, BOX], [0, 0, 1], ignore=[True, False, False]), truth(2, [BOX], [0], [True])]
+    ground_truths = [
+        ground_truth(1, [BOX, ELSEWHERE, BOX], [0, 0, 1], ignore=[True, False, False]),
+        ground_truth(2, [BOX], [0], [True]),
+    ]
     proposals = {1: proposed([BOX], [0.9]), 2: proposed([], [])}
-    assert assert_is_pycocotools(truths, proposals)["ar_50"] == pytest.approx(0.5, abs=1e-12)
+    assert assert_is_pycocotools(ground_truths, proposals)["ar_50"] == pytest.approx(0.5, abs=1e-12)
 
 
 def test_equal_scores_keep_their_order() -> None:
     for boxes, expected in (([BOX, FAR], 1.0), ([FAR, BOX], 0.0)):
-        assert recall([truth(1, [BOX], [0])], {1: proposed(boxes, [0.5, 0.5])}, top=[1])["ar_1"] == expected
+        assert recall([ground_truth(1, [BOX], [0])], {1: proposed(boxes, [0.5, 0.5])}, top=[1])["ar_1"] == expected
 
 
 def test_without_truth_there_are_no_numbers_and_without_proposals_zeros() -> None:
-    for truths in ([], [truth(1, [], [])], [truth(1, [BOX], [0], ignore=[True])]):
-        assert recall(truths, {record.image_id: proposed([BOX], [0.5]) for record in truths}) == {}
-    assert set(recall([truth(1, [BOX], [0])], {1: proposed([], [])}).values()) == {0.0}
+    for ground_truths in ([], [ground_truth(1, [], [])], [ground_truth(1, [BOX], [0], ignore=[True])]):
+        assert recall(ground_truths, {record.image_id: proposed([BOX], [0.5]) for record in ground_truths}) == {}
+    assert set(recall([ground_truth(1, [BOX], [0])], {1: proposed([], [])}).values()) == {0.0}
 
 
 def test_images_never_updated_are_left_out_and_reset_forgets() -> None:
-    metric = ProposalRecall([truth(i, [BOX], [0]) for i in (1, 2, 3)], [50])
+    metric = ProposalRecall([ground_truth(i, [BOX], [0]) for i in (1, 2, 3)], [50])
     assert metric.compute() == {}
     metric.update(torch.tensor([1]), [proposed([BOX], [0.5])])
     assert metric.compute()["ar_50"] == 1
@@ -193,7 +202,7 @@ def test_images_never_updated_are_left_out_and_reset_forgets() -> None:
 
 
 def test_an_image_counts_once_and_keeps_its_first_proposals() -> None:
-    metric = ProposalRecall([truth(1, [BOX], [0])], [50])
+    metric = ProposalRecall([ground_truth(1, [BOX], [0])], [50])
     metric.update([1, 1], [proposed([BOX], [0.5]), proposed([], [])])
     metric.update([1], [proposed([], [])])
     assert metric.compute()["ar_50"] == 1
@@ -202,13 +211,13 @@ def test_an_image_counts_once_and_keeps_its_first_proposals() -> None:
 def test_proposals_in_half_precision_and_with_gradients_are_read() -> None:
     boxes, scores = proposed([BOX, FAR], [0.25, 0.5])
     half = (boxes.bfloat16().requires_grad_(), scores.half())
-    assert recall([truth(1, [BOX], [0])], {1: half}, top=[1, 2])["ar_2"] == 1
+    assert recall([ground_truth(1, [BOX], [0])], {1: half}, top=[1, 2])["ar_2"] == 1
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("field", [0, 1])
 def test_proposals_that_are_not_finite_are_rejected_by_image(field: int, bad: float) -> None:
-    metric = ProposalRecall([truth(i, [BOX], [0]) for i in (41, 42)])
+    metric = ProposalRecall([ground_truth(i, [BOX], [0]) for i in (41, 42)])
     broken = proposed([BOX, BOX], [0.5, 0.4])
     broken[field][1] = bad
     with pytest.raises(ValueError, match=rf"image 42: {('boxes_xyxy', 'scores')[field]} holds NaN or infinity"):
@@ -217,7 +226,7 @@ def test_proposals_that_are_not_finite_are_rejected_by_image(field: int, bad: fl
 
 
 def test_bad_updates_are_refused() -> None:
-    metric = ProposalRecall([truth(1, [BOX], [0])])
+    metric = ProposalRecall([ground_truth(1, [BOX], [0])])
     with pytest.raises(ValueError, match=r"unknown image ids \[7, 9\]"):
         metric.update([1, 9, 7], [proposed([], [])] * 3)
     with pytest.raises(ValueError, match="2 image ids, but the proposals of 1"):
@@ -236,13 +245,13 @@ def test_bad_limits_are_refused(top: list[int]) -> None:
 
 
 def test_bad_truths_are_refused() -> None:
-    for truths, message in (
-        ([truth(0, [BOX], [0])], "id 0: ids must start at 1"),
-        ([truth(3, [BOX], [0]), truth(3, [], [])], "id 3 occurs twice"),
-        ([truth(3, [[0, 0, math.nan, 5]], [0])], "image 3: boxes_xyxy or area"),
+    for ground_truths, message in (
+        ([ground_truth(0, [BOX], [0])], "id 0: ids must start at 1"),
+        ([ground_truth(3, [BOX], [0]), ground_truth(3, [], [])], "id 3 occurs twice"),
+        ([ground_truth(3, [[0, 0, math.nan, 5]], [0])], "image 3: boxes_xyxy or area"),
     ):
         with pytest.raises(ValueError, match=message):
-            ProposalRecall(truths)
+            ProposalRecall(ground_truths)
 
 
 def test_nothing_is_printed_logged_or_warned_of(
@@ -251,14 +260,17 @@ def test_nothing_is_printed_logged_or_warned_of(
     caplog.set_level(logging.DEBUG)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        recall([truth(1, [BOX], [0]), truth(2, [], [])], {1: proposed([BOX] * 60, [0.5] * 60), 2: proposed([], [])})
+        recall(
+            [ground_truth(1, [BOX], [0]), ground_truth(2, [], [])],
+            {1: proposed([BOX] * 60, [0.5] * 60), 2: proposed([], [])},
+        )
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
 
 
 def evaluate(image_ids: Sequence[int]) -> dict[str, float]:
-    truths, proposals = scene(11, num_images=9)
-    metric = ProposalRecall(truths, [2, 10])
+    ground_truths, proposals = scene(11, num_images=9)
+    metric = ProposalRecall(ground_truths, [2, 10])
     for image_id in image_ids:
         metric.update([image_id], [proposals[image_id]])
     return metric.compute()
@@ -267,7 +279,7 @@ def evaluate(image_ids: Sequence[int]) -> dict[str, float]:
 def _rank(rank: int) -> dict[str, Any]:
     """One of two processes: every case of SHARDS, then copies of an image that differ."""
     results = {name: evaluate(shards[rank]) for name, shards in SHARDS.items()}
-    metric = ProposalRecall([truth(1, [BOX], [0])], [50])
+    metric = ProposalRecall([ground_truth(1, [BOX], [0])], [50])
     metric.update([1], [proposed([BOX] if rank == 0 else [], [0.5] if rank == 0 else [])])
     return results | {"the lowest rank's copy": metric.compute()}
 

@@ -5,16 +5,18 @@ levels or over the area. Where it departs from the development kit we follow the
 
 - It asks for an overlap above the threshold; the kit (`ovmax >= VOCopts.minoverlap`) counts one on it. It is given the
   next double below.
-- It counts difficult truths among those that must be found; the kit (`npos + sum(~difficult)`) does not. Its recall is
-  turned back into the number found and divided by the kit's count.
-- It mixes up which truth is difficult where an image has difficult and other truths of one class (`np.repeat` where
-  `np.tile` is meant). In an image all truths of a class are difficult, or none is.
-- Scores that tie come in any order, and of two truths that a detection overlaps alike it may take either; the kit
-  takes the first. It is given distinct scores in the order that we promise, and truths that are never alike.
+- It counts difficult ground truth boxes among those that must be found; the kit (`npos + sum(~difficult)`) does not.
+  Its recall is turned back into the number found and divided by the kit's count.
+- It mixes up which ground truth is difficult where an image has difficult and other ground truth boxes of one class
+  (`np.repeat` where `np.tile` is meant). In an image all ground truth boxes of a class are difficult, or none is.
+- Scores that tie come in any order, and of two ground truth boxes that a detection overlaps alike it may take either;
+  the kit takes the first. It is given distinct scores in the order that we promise, and ground truth boxes that are
+  never
+  alike.
 - The recall levels are the caller's; with those of its manual, `np.arange(0, 1.1, 0.1)`, a recall of exactly 6/10 or
   7/10 would miss its level. It is given MATLAB's.
-- A class without truth gets 0 instead of being left out, and the end result is rounded to float32. Classes with truth
-  are compared, from its own precision and recall with its own interpolation, in float64.
+- A class without ground truth gets 0 instead of being left out, and the end result is rounded to float32. Classes with
+  ground truth are compared, from its own precision and recall with its own interpolation, in float64.
 """
 
 from __future__ import annotations
@@ -28,8 +30,7 @@ from mean_average_precision.utils import compute_average_precision, compute_aver
 
 from anchor_lightning.metrics import voc_average_precision
 from anchor_lightning.structures import Detections, GroundTruth
-
-from .scenes import Scene, found, random_scene, truth
+from tests.helpers.metric_scenes import Scene, found, ground_truth, random_scene
 
 MATLAB_LEVELS = np.array([0, 0.1, 0.2, 3 * 0.1, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1])
 TO_INCLUSIVE = np.array([1, 1, 0, 0])
@@ -39,17 +40,20 @@ PIXEL = [5.0, 5.0, 6.0, 6.0]
 
 
 def published(
-    truths: list[GroundTruth], detections: dict[int, Detections], num_classes: int, threshold: float
+    ground_truths: list[GroundTruth], detections: dict[int, Detections], num_classes: int, threshold: float
 ) -> dict[int, tuple[float, float]]:
-    """11-point and area average precision of each class with truth, by the package."""
+    """11-point and area average precision of each class with ground truth, by the package."""
     scores = [
-        float(s) for record in truths if record.image_id in detections for s in detections[record.image_id].scores
+        float(s)
+        for record in ground_truths
+        if record.image_id in detections
+        for s in detections[record.image_id].scores
     ]
     ranks = np.empty(len(scores))
     ranks[sorted(range(len(scores)), key=lambda i: -scores[i])] = np.arange(len(scores), 0, -1)
     metric = MetricBuilder.build_evaluation_metric("map_2d", async_mode=False, num_classes=num_classes)
     start = 0
-    for record in truths:
+    for record in ground_truths:
         boxes, labels = np.zeros((0, 4)), np.zeros(0)
         if record.image_id in detections:
             here = detections[record.image_id]
@@ -62,7 +66,7 @@ def published(
     by_class = metric.value(iou_thresholds=above, recall_thresholds=MATLAB_LEVELS, mpolicy="greedy")[above]
     result = {}
     for label in range(num_classes):
-        of_class = [~record.ignore[record.labels == label] for record in truths]
+        of_class = [~record.ignore[record.labels == label] for record in ground_truths]
         counted, given = sum(int(c.sum()) for c in of_class), sum(len(c) for c in of_class)
         if not counted:
             continue
@@ -88,13 +92,14 @@ def assert_is_published(scene: Scene, num_classes: int, threshold: float = 0.5) 
 
 def comparable_scene(seed: int, num_images: int, num_classes: int, **options: int) -> Scene:
     """A random scene as the package can read it, see above."""
-    truths, detections = random_scene(seed, num_images, num_classes, **options)
+    ground_truths, detections = random_scene(seed, num_images, num_classes, **options)
     rng = np.random.default_rng(seed)
-    for record in truths:
-        # The same for all corners of a box: no two truths overlap a detection alike, and one pixel stays one pixel.
+    for record in ground_truths:
+        # The same for all corners of a box: no two ground truth boxes overlap a detection alike, and one pixel stays
+        # one pixel.
         record.boxes_xyxy[:] += np.tile(rng.uniform(-0.2, 0.2, (len(record.labels), 2)), 2)
         record.ignore[:] = (rng.random(num_classes) < 0.3)[record.labels]
-    return truths, detections
+    return ground_truths, detections
 
 
 @settings(max_examples=60, deadline=None)
@@ -117,55 +122,59 @@ def test_equals_the_package_on_crowded_scenes(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("truths", "detections"),
+    ("ground truth boxes", "detections"),
     [
         pytest.param(
-            [truth(1, [BOX, ELSEWHERE], [0, 0])],
+            [ground_truth(1, [BOX, ELSEWHERE], [0, 0])],
             {1: found([BOX, BOX, ELSEWHERE], [0.9, 0.8, 0.7], [0, 0, 0])},
             id="a duplicate between two hits",
         ),
         pytest.param(
-            [truth(1, [[0, 0, 40, 40], [0, 10, 40, 50]], [0, 0])],
+            [ground_truth(1, [[0, 0, 40, 40], [0, 10, 40, 50]], [0, 0])],
             {1: found([[0, 0, 40, 40], [0, 0, 40, 40]], [0.9, 0.8], [0, 0])},
-            id="a duplicate with a second best truth",
+            id="a duplicate with a second best ground truth",
         ),
         pytest.param(
-            [truth(1, [BOX], [0], ignore=[True]), truth(2, [BOX], [0])],
+            [ground_truth(1, [BOX], [0], ignore=[True]), ground_truth(2, [BOX], [0])],
             {1: found([BOX, BOX], [0.9, 0.8], [0, 0]), 2: found([BOX], [0.7], [0])},
-            id="a difficult truth hit twice",
+            id="a difficult ground truth hit twice",
         ),
         pytest.param(
-            [truth(1, [BOX], [0], ignore=[True]), truth(2, [BOX], [0])],
+            [ground_truth(1, [BOX], [0], ignore=[True]), ground_truth(2, [BOX], [0])],
             {1: found([BOX], [0.9], [0])},
-            id="only a difficult truth hit",
+            id="only a difficult ground truth hit",
         ),
         pytest.param(
-            [truth(1, [[0, 0, 10, 1]], [0]), truth(2, [[0, 0, 10, 1]], [0])],
+            [ground_truth(1, [[0, 0, 10, 1]], [0]), ground_truth(2, [[0, 0, 10, 1]], [0])],
             {1: found([[0, 0, 5, 1]], [0.5], [0]), 2: found([[0, 0, 4, 1]], [0.4], [0])},
             id="an overlap on the threshold and one below",
         ),
         pytest.param(
-            [truth(1, [PIXEL], [0]), truth(2, [PIXEL], [0])],
+            [ground_truth(1, [PIXEL], [0]), ground_truth(2, [PIXEL], [0])],
             {1: found([PIXEL], [0.5], [0]), 2: found([[6, 5, 7, 6]], [0.6], [0])},
             id="one pixel, and its neighbour",
         ),
         pytest.param(
-            [truth(7, [BOX], [0]), truth(3, [BOX], [1])],
+            [ground_truth(7, [BOX], [0]), ground_truth(3, [BOX], [1])],
             {7: found([ELSEWHERE, BOX], [0.5, 0.5], [0, 0]), 3: found([BOX, BOX], [0.5, 0.5], [0, 1])},
             id="equal scores",
         ),
-        pytest.param([truth(i, [BOX], [0]) for i in range(1, 11)], {1: found([BOX], [0.5], [0])}, id="one of ten"),
         pytest.param(
-            [truth(i, [BOX], [0]) for i in range(1, 11)],
+            [ground_truth(i, [BOX], [0]) for i in range(1, 11)], {1: found([BOX], [0.5], [0])}, id="one of ten"
+        ),
+        pytest.param(
+            [ground_truth(i, [BOX], [0]) for i in range(1, 11)],
             {i: found([BOX], [0.5], [0]) for i in range(1, 7)},
             id="six of ten",
         ),
         pytest.param(
-            [truth(1, [BOX, ELSEWHERE], [0, 1]), truth(2, [], [])],
+            [ground_truth(1, [BOX, ELSEWHERE], [0, 1]), ground_truth(2, [], [])],
             {1: found([BOX, BOX], [0.9, 0.8], [0, 2]), 2: found([BOX], [0.95], [0])},
-            id="no detections, no truth, an image without truth",
+            id="no detections, no ground truth, an image without ground truth",
         ),
     ],
 )
-def test_equals_the_package_where_it_is_hard(truths: list[GroundTruth], detections: dict[int, Detections]) -> None:
-    assert assert_is_published((truths, detections), 3) > 0
+def test_equals_the_package_where_it_is_hard(
+    ground_truths: list[GroundTruth], detections: dict[int, Detections]
+) -> None:
+    assert assert_is_published((ground_truths, detections), 3) > 0

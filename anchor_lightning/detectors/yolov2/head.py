@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from anchor_lightning.detectors.yolov2.darknet import BN_EPSILON, ConvBlock, scaled
+from anchor_lightning.detectors.backbones import BN_EPSILON, ConvBlock, scaled
 
 NUM_BOX_CHANNELS: Final = 5
 """Δx, Δy, Δw, Δh, objectness; the class logits follow."""

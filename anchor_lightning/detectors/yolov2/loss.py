@@ -17,7 +17,7 @@ from anchor_lightning.structures import Assignment, DetectionBatch, Predictions
 OBJECT_SCALE: Final = 5.0
 NO_OBJECT_SCALE: Final = 1.0
 IGNORE_IOU: Final = 0.6
-"""An anchor whose box meets any truth of the image this well is not taught that there is nothing."""
+"""An anchor whose box meets any ground truth of the image this well is not taught that there is nothing."""
 PRIOR_SCALE: Final = 0.01
 
 
@@ -76,7 +76,7 @@ def region_loss(
         taken = torch.zeros(num_images, num_anchors, grid_h * grid_w, dtype=delta.dtype, device=delta.device)
         taken.scatter_add_(2, assignment.cell[:, None].expand(-1, num_anchors, -1), delta.transpose(1, 2))
         free = (1 - taken).clamp_min(0).unflatten(2, (grid_h, grid_w))  # (B, A, H, W)
-        overlaps = overlaps_a_truth(decode(box_channels, log_wh, stride), boxes, batch.mask)
+        overlaps = overlaps_ground_truth(decode(box_channels, log_wh, stride), boxes, batch.mask)
         no_object = torch.where(overlaps, 0, free)
     objectness = box_channels[:, :, 4].sigmoid()
     loss_objectness = 0.5 * (
@@ -119,15 +119,16 @@ def own_iou(own_xy: Tensor, own_wh: Tensor, log_wh: Tensor, target_xy: Tensor, w
     return intersection / (wh.prod(-1) + wh_boxes.prod(-1) - intersection)
 
 
-def overlaps_a_truth(boxes_cxcywh: Tensor, truths_xyxy: Tensor, mask: Tensor) -> Tensor:
+def overlaps_ground_truth(boxes_cxcywh: Tensor, ground_truth_xyxy: Tensor, mask: Tensor) -> Tensor:
     """Which predicted boxes have an IoU above 0.6 with any true box of their image.
 
-    IoU > t is intersection > t / (1 + t) (area + area of truth): no division, and the predicted box's area is compared
-    once after the maximum over truths. These passes over (B, M, N) are the dearest part of the loss.
+    IoU > t is intersection > t / (1 + t) (area + area of ground truth): no division, and the predicted box's area is
+    compared once after the maximum over ground truth boxes. These passes over (B, M, N) are the dearest part of the
+    loss.
 
     Args:
         boxes_cxcywh: (B, A, 4, H, W) predicted boxes.
-        truths_xyxy: (B, M, 4).
+        ground_truth_xyxy: (B, M, 4).
         mask: (B, M) bool.
 
     Returns:
@@ -135,13 +136,13 @@ def overlaps_a_truth(boxes_cxcywh: Tensor, truths_xyxy: Tensor, mask: Tensor) ->
     """
     shape = boxes_cxcywh[:, :, 0].shape
     centre_x, centre_y, width, height = (part.flatten(1)[:, None] for part in boxes_cxcywh.unbind(2))  # (B, 1, N)
-    left, top, right, bottom = (side[..., None] for side in truths_xyxy.unbind(-1))  # (B, M, 1)
+    left, top, right, bottom = (side[..., None] for side in ground_truth_xyxy.unbind(-1))  # (B, M, 1)
     share = IGNORE_IOU / (1 + IGNORE_IOU)
-    truth_area = torch.where(mask[..., None], (right - left) * (bottom - top), torch.inf)
+    ground_truth_area = torch.where(mask[..., None], (right - left) * (bottom - top), torch.inf)
     overlap, start = torch.minimum(centre_x + width / 2, right), torch.maximum(centre_x - width / 2, left)
     overlap.sub_(start).clamp_min_(0)
     overlap_y = torch.minimum(centre_y + height / 2, bottom)
     overlap_y.sub_(torch.maximum(centre_y - height / 2, top, out=start))  # fresh memory costs more than the arithmetic
     # One clamp is enough: with overlap >= 0, a negative overlap_y makes a product that exceeds nothing.
-    overlap.mul_(overlap_y).sub_(share * truth_area)
+    overlap.mul_(overlap_y).sub_(share * ground_truth_area)
     return (overlap.amax(1) > (share * width * height).squeeze(1)).reshape(shape)

@@ -14,8 +14,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from anchor_lightning.detectors.yolov2.network import YOLOv2
 from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS, NMS_IOU, boxes_and_scores
-from anchor_lightning.detectors.yolov2.yolov2 import YOLOv2
 
 OPSET: Final = 18
 PACKAGES: Final = ("onnx", "onnxscript")

@@ -1,0 +1,1 @@
+"""Readers of annotation formats: Pascal VOC, COCO, YOLO and Brainwash."""

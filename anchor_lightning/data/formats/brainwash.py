@@ -1,0 +1,117 @@
+"""Brainwash: heads in video frames, with annotations in `.idl` files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+
+from anchor_lightning.data.formats.cleaning import BoxCleaner
+from anchor_lightning.data.images import image_size_of
+from anchor_lightning.data.module import DetectionDataModule, ImageRecord, Split
+from anchor_lightning.structures import GroundTruth
+
+LINE = re.compile(r'"(?P<name>[^"]+)"\s*(?::(?P<boxes>.*))?', re.DOTALL)
+# No two parts may take the same letters: a damaged line of a few thousand digits would take minutes.
+NUMBER = r"\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[-+]?nan|[-+]?inf)\s*"
+BOX = re.compile(rf"\({NUMBER},{NUMBER},{NUMBER},{NUMBER}\)", re.IGNORECASE)
+
+
+class BrainwashDataModule(DetectionDataModule):
+    """Brainwash head detection, for those who hold a copy: its publisher withdrew it.
+
+    `root` holds `brainwash_{train,val,test}.idl` and the images that they name. Training crops `image_size` at native
+    scale, evaluation stretches the whole image to `val_image_size`, which by default is the size of the frames.
+
+    Args:
+        image_size: Side, or height and width, of the training crops in pixels.
+        val_image_size: The same for the whole images of evaluation.
+        kwargs: See `DetectionDataModule`. A split is `train`, `val`, `test` or the name of an `.idl` file under `root`.
+
+    Raises:
+        ValueError: If a file is missing or a line is malformed; names file and line.
+    """
+
+    native_crop = True
+
+    def __init__(
+        self,
+        image_size: int | list[int] = 320,
+        val_image_size: int | list[int] | None = [480, 640],  # noqa: B006 jsonargparse documents the value
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_size=image_size, val_image_size=val_image_size, **kwargs)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The one class."""
+        return ["head"]
+
+    def _default_splits(self) -> dict[Split, str]:
+        return {"train": "train", "val": "val", "test": "test"}
+
+    def _root(self) -> Path:
+        if self.root is None:
+            raise ValueError("data.root is not given. Set it to the folder that holds the brainwash_*.idl files.")
+        return self.root
+
+    def _file(self, name: str) -> Path:
+        return self._root() / (name if name.endswith(".idl") else f"brainwash_{name}.idl")
+
+    def _has_split(self, name: str) -> bool:
+        return self._file(name).is_file()
+
+    def _read_split(self, name: str) -> list[ImageRecord]:
+        file = self._file(name)
+        if not file.is_file():
+            raise ValueError(
+                f"{file}: no such annotations. data.root must hold brainwash_train.idl, brainwash_val.idl and "
+                "brainwash_test.idl, or data.*_split must name other .idl files under it."
+            )
+        cleaner, records = BoxCleaner(), []
+        for i, (image, boxes) in enumerate(parse_idl(file)):
+            path = self._root() / image
+            try:
+                height, width = image_size_of(path)
+            except ValueError as error:
+                if not self.skip_bad_images:
+                    raise
+                rank_zero_warn(f"Left out an image that cannot be read: {error}")
+                continue
+            boxes, _ = cleaner.clean(boxes, height, width, f"{file}, {image}")
+            wh = boxes[:, 2:] - boxes[:, :2]
+            count = len(boxes)
+            ground_truth = GroundTruth(
+                i + 1, boxes, np.zeros(count, dtype=np.int64), np.zeros(count, dtype=bool), wh[:, 0] * wh[:, 1]
+            )
+            records.append(ImageRecord(path, path.stem, height, width, ground_truth))
+        cleaner.report(str(file))
+        return records
+
+
+def parse_idl(file: Path) -> list[tuple[str, np.ndarray]]:
+    """The lines of an `.idl` file: image name and (N, 4) float64 boxes as written, N = 0 for an image without heads.
+
+    Raises:
+        ValueError: If a line is not `"image": (x1, y1, x2, y2), …;`; names file and line. An image listed twice too.
+    """
+    parsed: dict[str, np.ndarray] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        ended = line.strip()
+        match = LINE.fullmatch(ended[:-1] if ended.endswith((";", ".")) else ended)
+        text = (match["boxes"] or "") if match else ""
+        boxes = np.array([[float(v) for v in m.groups()] for m in BOX.finditer(text)]).reshape(-1, 4)
+        if match is None or BOX.sub("", text).replace(",", "").strip():
+            raise ValueError(
+                f'{file}, line {number}: expected "image": (x1, y1, x2, y2), …; but found {line.strip()[:80]!r}. '
+                "Correct the line."
+            )
+        if match["name"] in parsed:
+            raise ValueError(f"{file}, line {number}: {match['name']!r} is listed before. Take one of the lines out.")
+        parsed[match["name"]] = boxes
+    return list(parsed.items())

@@ -1,0 +1,275 @@
+"""COCO 2017, and any other data set whose annotations are COCO's JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anchor_lightning.data.formats.cleaning import BoxCleaner
+from anchor_lightning.data.formats.text import distinct_names, exists
+from anchor_lightning.data.images import image_size_of
+from anchor_lightning.data.module import DetectionDataModule, ImageRecord, Split
+from anchor_lightning.structures import GroundTruth
+
+MAX_ID = 2**63 - 1
+"""Ids are kept as 64-bit numbers."""
+MAX_SIDE = 1_000_000
+"""Pixels; where an annotation says more, the image is asked."""
+SPLIT_NAMES: tuple[Split, ...] = ("train", "val", "test")
+
+
+class COCODataModule(DetectionDataModule):
+    """COCO 2017 detection, or any set with COCO-JSON annotations.
+
+    A split NAME is read from `annotations/instances_NAME2017.json` with the images in `NAME2017`, unless other places
+    are given. By default the roles train and val take the splits of their name, and test takes `val`, as COCO's own
+    test annotations are not public, unless `test_annotations` is given. A file without the list `annotations`, as
+    COCO's `image_info_test-dev2017.json` is, serves for prediction only.
+
+    Args:
+        train_annotations: Annotation file of the split `train`; relative to `root`.
+        val_annotations: Annotation file of the split `val`.
+        test_annotations: Annotation file of the split `test`.
+        train_images: Folder of the images of the split `train`; relative to `root`.
+        val_images: Folder of the images of the split `val`.
+        test_images: Folder of the images of the split `test`.
+        kwargs: See `DetectionDataModule`.
+
+    Raises:
+        ValueError: If a file is missing or malformed, or the splits disagree on the categories; names it.
+    """
+
+    def __init__(
+        self,
+        train_annotations: str | None = None,
+        val_annotations: str | None = None,
+        test_annotations: str | None = None,
+        train_images: str | None = None,
+        val_images: str | None = None,
+        test_images: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._annotations = {"train": train_annotations, "val": val_annotations, "test": test_annotations}
+        self._images = {"train": train_images, "val": val_images, "test": test_images}
+        self._categories: dict[int, str] | None = None
+        self._images_only: set[str] = set()
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the categories, in the order of their ids."""
+        return list(self._read_categories().values())
+
+    @property
+    def category_ids(self) -> list[int]:
+        """(C,) the annotation files' id of each label: ids may have holes, labels have none."""
+        return list(self._read_categories())
+
+    def ground_truth(self, split: Split) -> list[GroundTruth]:
+        """All annotated boxes of a split, crowds included, in the order of `records`.
+
+        Raises:
+            ValueError: As `records`, and if the split's file holds no annotations.
+        """
+        ground_truths, name = super().ground_truth(split), self.split_name(split)
+        if name in self._images_only:
+            raise ValueError(
+                f"{self._annotation_file(name)} holds no 'annotations': predict can use it, but there is nothing to "
+                f"{'train on' if split == 'train' else 'measure against'}; give an annotated file as "
+                f"data.{name}_annotations."
+            )
+        return ground_truths
+
+    def _read_categories(self) -> dict[int, str]:
+        """Names by id in ascending order, from the first split that is there."""
+        if self._categories is None:
+            there = [name for name in self._used_splits() if self._has_split(name)]
+            if not there:
+                looked = ", ".join(str(self._annotation_file(name)) for name in self._used_splits())
+                raise ValueError(
+                    f"No annotations found; looked for {looked}. Correct data.root, or give data.train_annotations and "
+                    "data.val_annotations."
+                )
+            file = self._annotation_file(there[0])
+            self._categories = _categories(file, load_coco_json(file))
+        return self._categories
+
+    # Where things are.
+
+    def _root(self) -> Path:
+        if self.root is None:
+            raise ValueError("data.root is not given. Set it to the folder that holds annotations/ and the images.")
+        return self.root
+
+    def _default_splits(self) -> dict[Split, str]:
+        return {"train": "train", "val": "val", "test": "test" if self._annotations["test"] else "val"}
+
+    def _used_splits(self) -> list[str]:
+        return list(dict.fromkeys(self.split_name(role) for role in SPLIT_NAMES))
+
+    def _annotation_file(self, name: str) -> Path:
+        return self._root() / (self._annotations.get(name) or f"annotations/instances_{name}2017.json")
+
+    def _image_folder(self, name: str) -> Path:
+        return self._root() / (self._images.get(name) or f"{name}2017")
+
+    def _has_split(self, name: str) -> bool:
+        return self._annotation_file(name).is_file()
+
+    # What they say.
+
+    def _read_split(self, name: str) -> list[ImageRecord]:
+        file, folder = self._annotation_file(name), self._image_folder(name)
+        content = load_coco_json(file)
+        categories = _categories(file, content)
+        if categories != self._read_categories():
+            raise ValueError(
+                f"{file}: its categories are not those of the other splits ({len(categories)} against "
+                f"{len(self._read_categories())}, or other names). Give every split the same list of categories."
+            )
+        if not folder.is_dir():
+            raise ValueError(
+                f"{folder}: no such folder of images for {file}. Correct data.root or give data.{name}_images."
+            )
+        if "annotations" not in content:
+            self._images_only.add(name)
+        cleaner, labels = BoxCleaner(), {category: label for label, category in enumerate(categories)}
+        annotations = _annotations_by_image(file, content)
+        present = {entry.name for entry in folder.iterdir()}
+        records = []
+        for position, image in enumerate(content["images"]):
+            image_id, file_name = _image_entry(file, position, image)
+            path = folder / file_name
+            if path.name not in present and not exists(path) and not self.skip_bad_images:
+                raise ValueError(f"{path}: no such image, but {file} lists it. Add it, or correct data.{name}_images.")
+            height, width = self._image_size(image, path)
+            ground_truth = _annotated(file, image_id, annotations.pop(image_id, []), labels, (height, width), cleaner)
+            records.append(ImageRecord(path, file_name, height, width, ground_truth))
+        if len({record.ground_truth.image_id for record in records}) != len(records):
+            raise ValueError(f"{file}: two entries of 'images' have the same id. Give each image an id of its own.")
+        if annotations:
+            raise ValueError(
+                f"{file}: annotations refer to image_id {next(iter(annotations))!r}, which 'images' does not have. Add "
+                "the image or take its annotations out."
+            )
+        cleaner.report(str(file))
+        return records
+
+    def _image_size(self, image: dict[str, Any], path: Path) -> tuple[int, int]:
+        height, width = image.get("height"), image.get("width")
+        if isinstance(height, int) and isinstance(width, int) and 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE:
+            return height, width
+        return image_size_of(path)
+
+
+def load_coco_json(file: Path) -> dict[str, Any]:
+    """The content of an annotation file, with the lists `images` and `categories` present.
+
+    Raises:
+        ValueError: If the file is missing, is no JSON, lacks `images` or `categories`, or has `annotations` that are no
+            list. It may lack them: files that only tell of images do.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(
+            f"{file}: no such annotations. Correct data.root or name the file as data.train_annotations, "
+            "data.val_annotations or data.test_annotations."
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: is no JSON ({error}). Restore the file.") from None
+    fields = ("images", "annotations", "categories")
+    found = {"annotations": [], **content} if isinstance(content, dict) else {}
+    missing = [f for f in fields if not isinstance(found.get(f), list)]
+    if missing:
+        raise ValueError(
+            f"{file}: lacks the list {missing[0]!r}. It must be COCO's detection format: {', '.join(fields)}."
+        )
+    return dict(content)
+
+
+def _categories(file: Path, content: dict[str, Any]) -> dict[int, str]:
+    try:
+        categories = {int(c["id"]): str(c["name"]) for c in content["categories"]}
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError(f"{file}: an entry of 'categories' lacks a whole number 'id' or a 'name'. Add it.") from None
+    if len(categories) < max(1, len(content["categories"])):
+        raise ValueError(f"{file}: 'categories' is empty or has an id twice. Give each category an id of its own.")
+    distinct_names(list(categories.values()), f"{file}: 'categories'")
+    return dict(sorted(categories.items()))
+
+
+def _image_entry(file: Path, position: int, image: object) -> tuple[int, str]:
+    try:
+        image_id, name = image["id"], image["file_name"]  # type: ignore[index]
+    except (KeyError, TypeError):
+        raise ValueError(f"{file}: images[{position}] lacks 'id' or 'file_name'. Add it.") from None
+    if not isinstance(image_id, int) or not 1 <= image_id <= MAX_ID or not isinstance(name, str) or not name:
+        raise ValueError(
+            f"{file}: images[{position}] has id {image_id!r} and file_name {name!r}; ids must be whole numbers from 1 "
+            "on, file names text. Correct them."
+        )
+    return image_id, name
+
+
+def _annotations_by_image(file: Path, content: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for position, annotation in enumerate(content.get("annotations", [])):
+        try:
+            by_image[annotation["image_id"]].append(annotation)
+            sides = annotation["bbox"]
+            if isinstance(sides, str) or len([float(side) for side in sides]) != 4:
+                raise ValueError
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise ValueError(
+                f"{file}: annotations[{position}] lacks 'image_id', or a 'bbox' of four numbers [x, y, width, height]. "
+                "Correct it."
+            ) from None
+    return by_image
+
+
+def _annotated(
+    file: Path,
+    image_id: int,
+    annotations: list[dict[str, Any]],
+    labels: dict[int, int],
+    size: tuple[int, int],
+    cleaner: BoxCleaner,
+) -> GroundTruth:
+    for annotation in annotations:
+        category = annotation.get("category_id")
+        if not isinstance(category, int | float) or category not in labels:
+            raise ValueError(
+                f"{file}: annotation {annotation.get('id')} of image {image_id} has the unknown category_id "
+                f"{category!r}. Add it to 'categories' or correct it."
+            )
+    xywh = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+    boxes, kept = cleaner.clean(
+        np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1), *size, f"image {image_id}"
+    )
+    area = np.array([_area(file, image_id, a) for a in annotations], dtype=np.float64)
+    return GroundTruth(
+        image_id=image_id,
+        boxes_xyxy=boxes,
+        labels=np.array([labels[a["category_id"]] for a in annotations], dtype=np.int64)[kept],
+        ignore=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool)[kept],
+        area=area[kept],
+    )
+
+
+def _area(file: Path, image_id: int, annotation: dict[str, Any]) -> float:
+    """The annotated area, in pixels; that of the box where there is none."""
+    area = annotation.get("area") or float(annotation["bbox"][2]) * float(annotation["bbox"][3])
+    try:
+        return float(area)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"{file}: annotation {annotation.get('id')} of image {image_id} has the area {str(area)[:40]!r}, which is "
+            "no number. Correct it or take it out."
+        ) from None

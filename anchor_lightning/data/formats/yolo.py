@@ -1,0 +1,289 @@
+"""Data sets with YOLO's labels: a text file an image, as ultralytics' and darknet's tools read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from lightning.pytorch.utilities import rank_zero_warn
+
+from anchor_lightning.data.formats.cleaning import BoxCleaner
+from anchor_lightning.data.formats.text import distinct_names, exists, read_text
+from anchor_lightning.data.images import IMAGE_SUFFIXES, image_size_of
+from anchor_lightning.data.module import SPLITS, DetectionDataModule, ImageRecord, Split
+from anchor_lightning.structures import GroundTruth
+
+BOX_NUMBERS = 5
+MAX_CLASSES = 100_000
+TOLERANCE = 0.01
+"""Rounding may carry a coordinate so far beyond [0, 1]; the box is clipped to the image."""
+
+
+class YOLODataModule(DetectionDataModule):
+    """A set whose labels are lines `class x y w h`: centre and size as shares of the image's width and height.
+
+    The places of the splits come from a `data.yaml` (`path`, `train`, `val`, `test`, `names`); each is a folder of
+    images, a list of folders, or a text file with one image path a line. Without one, a split NAME is `images/NAME`,
+    `NAME/images`, or, for `train` alone, all of `images`. The labels of `…/images/a/b.jpg` are `…/labels/a/b.txt`; an
+    image whose file is empty or missing has no objects. A line with more numbers is an outline `class x y x y …`, of
+    which the enclosing box is taken. By default test takes `test` if there is one, else `val`.
+
+    Args:
+        data_yaml: The file; relative to `root` if that is given. The default is `data.yaml` in `root`, if it exists.
+        class_names: Names of the classes in the order of their numbers. The default is `names` of the `data.yaml`, then
+            the lines of `classes.txt` in `root` or its `labels`, then `class 0` up to the highest number found.
+        kwargs: See `DetectionDataModule`; `root` replaces the `path` of the `data.yaml`.
+
+    Raises:
+        ValueError: If a file or folder is missing or malformed; names it, with the line, and what to do.
+    """
+
+    def __init__(self, data_yaml: str | None = None, class_names: list[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.root is None and data_yaml is None:
+            raise ValueError("data.root is not given. Set it to the folder of images/ and labels/, or data.data_yaml.")
+        self.data_yaml = self._find_file(data_yaml)
+        self._content = {} if self.data_yaml is None else load_data_yaml(self.data_yaml)
+        self._class_names = (
+            self._names_given() if class_names is None else distinct_names(class_names, "data.class_names")
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of their numbers."""
+        if self._class_names is None:
+            there = [name for name in dict.fromkeys(map(self.split_name, SPLITS)) if self._has_split(name)]
+            numbers = [
+                number
+                for name in there
+                for path in self._images(name)
+                for number, _ in read_label_file(label_path_of(path))
+            ]
+            if not numbers:
+                raise ValueError(f"{self._where()}: no labels found to take the classes from. Give data.class_names.")
+            self._class_names = [f"class {number}" for number in range(max(numbers) + 1)]
+        return self._class_names
+
+    # Where things are.
+
+    def _find_file(self, data_yaml: str | None) -> Path | None:
+        if data_yaml is None:
+            assert self.root is not None
+            default = self.root / "data.yaml"
+            return default if default.is_file() else None
+        file = Path(data_yaml)
+        return self.root / file if self.root is not None and not file.is_file() else file
+
+    def _where(self) -> str:
+        return str(self.data_yaml or self.root)
+
+    def _bases(self) -> list[Path]:
+        """Folders that the entries of the file may be relative to, the likeliest first."""
+        if self.data_yaml is None or self.root is not None:
+            assert self.root is not None
+            return [self.root]
+        beside = self.data_yaml.parent
+        given = self._content.get("path")
+        return [beside / str(given), Path(str(given)), beside] if given else [beside]
+
+    def _names_given(self) -> list[str] | None:
+        names = self._content.get("names")
+        if names is not None:
+            return distinct_names(parse_names(self._where(), names), f"{self._where()}: 'names'")
+        folders = [folder for base in self._bases() for folder in (base, base / "labels")]
+        for file in (folder / "classes.txt" for folder in folders):
+            if exists(file):
+                lines = [line.strip() for line in read_text(file).splitlines()]
+                return distinct_names([line for line in lines if line], str(file))
+        return None
+
+    def _default_splits(self) -> dict[Split, str]:
+        return {"train": "train", "val": "val", "test": "test" if self._has_split("test") else "val"}
+
+    def _has_split(self, name: str) -> bool:
+        try:
+            return bool(self._places(name))
+        except ValueError:  # many a data.yaml names a test set that is not at hand
+            return False
+
+    def _places(self, name: str) -> list[Path]:
+        """The folders and lists of a split that exist; empty if the set does not have it."""
+        if self.data_yaml is None:
+            (base,) = self._bases()
+            inside = [base / "images" / name, base / name / "images"]
+            if name == "train":
+                inside.append(base / "images")
+            return [next(place for place in inside if place.is_dir())] if any(p.is_dir() for p in inside) else []
+        entry = self._content.get(name)
+        entries = entry if isinstance(entry, list) else [] if entry is None else [entry]
+        if any(isinstance(place, list | dict) for place in entries):
+            raise ValueError(f"{self._where()}: {name}: must be a path or a list of paths. Correct the entry.")
+        return [self._resolve(str(place), name) for place in entries]
+
+    def _resolve(self, place: str, name: str) -> Path:
+        # Exports of labelling services write `../train/images` into a file that lies beside `train`.
+        tried = [base / text for base in self._bases() for text in dict.fromkeys((place, place.removeprefix("../")))]
+        for path in tried:
+            if exists(path):
+                return path
+        raise ValueError(
+            f"{self._where()}: {name}: there is no {' or '.join(map(str, dict.fromkeys(tried)))}. Correct the entry or "
+            "'path', or give the set's folder as data.root."
+        )
+
+    def _images(self, name: str) -> list[Path]:
+        places = self._places(name)
+        if not places:
+            known = ", ".join(sorted(str(key) for key in self._content if key not in ("path", "names", "nc"))) or "none"
+            looked = f"it has {known}" if self.data_yaml else f"looked for images/{name} and {name}/images"
+            raise ValueError(f"{self._where()}: there is no split {name!r} ({looked}). Correct data.root or the split.")
+        return [path for place in places for path in _images_in(place, self._bases()[0])]
+
+    # What they say.
+
+    def _read_split(self, name: str) -> list[ImageRecord]:
+        cleaner = BoxCleaner()
+        records: list[ImageRecord] = []
+        bad: list[str] = []
+        for path in self._images(name):
+            labels = read_label_file(label_path_of(path), self.num_classes)
+            try:
+                height, width = image_size_of(path)
+            except ValueError as error:
+                if not self.skip_bad_images:
+                    raise
+                bad.append(str(error))
+                continue
+            shares = np.array([box for _, box in labels]).reshape(-1, 4)
+            boxes, kept = cleaner.clean(shares * (width, height, width, height), height, width, str(path))
+            wh = boxes[:, 2:] - boxes[:, :2]
+            ground_truth = GroundTruth(
+                image_id=len(records) + 1,
+                boxes_xyxy=boxes,
+                labels=np.array([number for number, _ in labels], dtype=np.int64)[kept],
+                ignore=np.zeros(len(boxes), dtype=bool),
+                area=wh[:, 0] * wh[:, 1],
+            )
+            records.append(ImageRecord(path, path.name, height, width, ground_truth))
+        if bad:
+            rank_zero_warn(f"Left out {len(bad)} images of {self._where()} ({name}); the first: {bad[0]}")
+        cleaner.report(f"{self._where()} ({name})")
+        return records
+
+
+def load_data_yaml(file: Path) -> dict[str, Any]:
+    """The content of a `data.yaml`, as plain values: nothing in it is executed.
+
+    Raises:
+        ValueError: It is missing, is no YAML, or names no split.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read ({error}). Correct data.data_yaml.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist, say
+        raise ValueError(f"{file}: is no YAML ({' '.join(str(error).split())}). Correct it.") from None
+    if not isinstance(content, dict) or not {"train", "val"} & content.keys():
+        raise ValueError(
+            f"{file}: has neither 'train' nor 'val'. It must be a YOLO data.yaml: path, train, val, names."
+        )
+    return content
+
+
+def parse_names(file: str, names: object) -> list[str]:
+    """The class names of a `data.yaml`: a list, or a dict from the numbers 0, 1, … to names.
+
+    Raises:
+        ValueError: They are neither, or a number is missing.
+    """
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
+        names = [names[number] for number in range(len(names))]
+    if isinstance(names, list) and names and not any(isinstance(name, list | dict) for name in names):
+        return [str(name) for name in names]
+    raise ValueError(
+        f"{file}: 'names' must be a list of names, or a dict with the keys 0, 1, 2, … without gaps. Correct it."
+    )
+
+
+def label_path_of(path: Path) -> Path:
+    """The label file of an image: its last folder `images` replaced by `labels`; beside the image if there is none."""
+    parts = list(path.parts)
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def read_label_file(file: Path, num_classes: int | None = None) -> list[tuple[int, list[float]]]:
+    """Class number and corners (left, top, right, bottom, as shares of the image) of every object.
+
+    Args:
+        file: One object a line; a file that does not exist has none.
+        num_classes: Numbers from this on are refused; None takes any.
+
+    Raises:
+        ValueError: A line is malformed; names file and line.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:  # not UTF-8, or a name with a zero byte
+        raise ValueError(f"{file}: cannot be read as text ({error}). Restore or remove the file.") from None
+    return [
+        _parse_line(f"{file}:{number}", line.split(), num_classes)
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip()
+    ]
+
+
+def _parse_line(where: str, words: list[str], num_classes: int | None) -> tuple[int, list[float]]:
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        raise ValueError(f"{where}: {' '.join(words)[:60]!r} are not all numbers. Correct the line.") from None
+    # An outline has three points or more; an even count is a box with a confidence, say.
+    if len(numbers) != BOX_NUMBERS and (len(numbers) < BOX_NUMBERS + 2 or len(numbers) % 2 == 0):
+        raise ValueError(
+            f"{where}: {len(numbers)} numbers; a line is `class x y w h`, or `class` and the points of an outline, x y "
+            "each. Correct the line."
+        )
+    label, coordinates = numbers[0], np.array(numbers[1:])
+    if not 0 <= label < MAX_CLASSES or label != int(label):
+        raise ValueError(
+            f"{where}: the class {words[0]} is no whole number from 0 to {MAX_CLASSES - 1:,}. Correct the line."
+        )
+    if num_classes is not None and label >= num_classes:
+        raise ValueError(
+            f"{where}: the class {int(label)} is out of range, there are {num_classes} (0 to {num_classes - 1}). "
+            "Correct the line, or the names in data.yaml or data.class_names."
+        )
+    if not ((coordinates >= -TOLERANCE) & (coordinates <= 1 + TOLERANCE)).all():
+        raise ValueError(
+            f"{where}: the coordinates must be shares of the image's width and height, from 0 to 1, not pixels. "
+            "Correct the line."
+        )
+    if len(numbers) == BOX_NUMBERS:
+        centre, half = coordinates[:2], coordinates[2:] / 2
+        return int(label), [*(centre - half).tolist(), *(centre + half).tolist()]
+    points = coordinates.reshape(-1, 2)
+    return int(label), [*points.min(0).tolist(), *points.max(0).tolist()]
+
+
+def _images_in(place: Path, base: Path) -> Iterable[Path]:
+    """The images of a folder, of folders inside it too, or of a text file with one path a line."""
+    if place.is_dir():
+        return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if place.suffix.lower() != ".txt":
+        raise ValueError(f"{place}: is neither a folder of images nor a .txt with image paths. Correct the split.")
+    lines = read_text(place).splitlines()
+    # Paths are relative to the list; some tools write them relative to the set's folder.
+    return [
+        next((p for p in (place.parent / line, base / line) if exists(p)), place.parent / line)
+        for line in map(str.strip, lines)
+        if line
+    ]

@@ -1,0 +1,299 @@
+"""What all data modules share: common options, loaders, checks of the splits, and the step onto the device."""
+
+from __future__ import annotations
+
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from copy import copy
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from anchor_lightning.data.box_shapes import annotated_box_shapes, augmented_box_shapes
+from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, Sample, collate
+from anchor_lightning.data.image_size import parse_image_size
+from anchor_lightning.data.limits import check_limits
+from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
+from anchor_lightning.data.transforms import distort_colour
+from anchor_lightning.structures import DetectionBatch, GroundTruth
+
+__all__ = [
+    "DetectionDataModule",
+    "DetectionDataset",
+    "DetectionLoader",
+    "ImageRecord",
+    "Sample",
+    "SampleKey",
+    "Split",
+    "collate",
+]
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class DetectionDataModule(LightningDataModule, ABC):
+    """The base of the data modules; a concrete one supplies `class_names`, `_default_splits` and `_read_split`.
+
+    Args:
+        root: Folder of the data set.
+        batch_size: Images of the global batch, divided among the processes.
+        image_size: Side, or height and width, of the network input in training; in pixels, multiples of 32.
+        val_image_size: The same for validation, test and prediction; `image_size` if not given.
+        num_workers: Worker processes of a loader. The samples do not depend on it.
+        train_split: Name of the training split; the default depends on the data set.
+        val_split: Name of the validation split.
+        test_split: Name of the test split, which prediction uses too.
+        augment: Draw geometry and colour in training.
+        keep_difficult: Train on boxes marked difficult (VOC) or crowd (COCO). Evaluation ignores them in any case.
+        skip_bad_images: Go on, with a warning, when an image cannot be read: training takes the next one in its place,
+            evaluation leaves it out.
+        seed: Of order and augmentation; that of `seed_everything` if not given, 0 if there is none either.
+
+    Raises:
+        ValueError: If an image size is no positive multiple of 32, or a number is out of range.
+    """
+
+    native_crop = False
+    """Whether training crops at native scale instead of jitter and resizing."""
+
+    def __init__(
+        self,
+        root: str | None = None,
+        batch_size: int = 64,
+        image_size: int | list[int] = 416,
+        val_image_size: int | list[int] | None = None,
+        num_workers: int = 2,
+        train_split: str | None = None,
+        val_split: str | None = None,
+        test_split: str | None = None,
+        augment: bool = True,
+        keep_difficult: bool = False,
+        skip_bad_images: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        # A rank without images takes part in evaluation with an empty batch, see EvalBatchSampler.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.root = None if root is None else Path(root)
+        self.image_size = parse_image_size(image_size, "data.image_size")
+        self.val_image_size = (
+            self.image_size if val_image_size is None else parse_image_size(val_image_size, "data.val_image_size")
+        )
+        per_rank_batch_size(batch_size, 1)
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers must be 0 or more, got {num_workers}.")
+        if seed is not None and seed < 0:
+            raise ValueError(f"data.seed must be 0 or more, got {seed}.")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.augment = augment
+        self.keep_difficult = keep_difficult
+        self.skip_bad_images = skip_bad_images
+        self._given_seed = seed
+        self._given_splits: dict[Split, str | None] = {"train": train_split, "val": val_split, "test": test_split}
+        self._records: dict[str, Sequence[ImageRecord]] = {}
+        self._datasets: dict[str, DetectionDataset] = {}
+
+    # What a concrete data module supplies.
+
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of their labels; available before `setup`."""
+
+    @abstractmethod
+    def _default_splits(self) -> dict[Split, str]:
+        """Name of the split that each role takes when none is given."""
+
+    @abstractmethod
+    def _read_split(self, name: str) -> list[ImageRecord]:
+        """Parse and check one split; its box warnings are given here, once."""
+
+    def _has_split(self, name: str) -> bool:
+        """Whether `_read_split(name)` would find its files."""
+        return False
+
+    def _make_dataset(self, records: Sequence[ImageRecord], training: bool) -> DetectionDataset:
+        """The dataset over the records; for modules whose images do not come from files."""
+        return DetectionDataset(
+            records,
+            seed=self.data_seed,
+            augment=training and self.augment,
+            native_crop=self.native_crop,
+            keep_difficult=self.keep_difficult,
+            skip_bad_images=self.skip_bad_images,
+            training=training,
+        )
+
+    # What users of a data module read.
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def data_seed(self) -> int:
+        """The seed in use: `data.seed`, else that of Lightning's `seed_everything`, else 0."""
+        return int(os.environ.get("PL_GLOBAL_SEED", "0")) if self._given_seed is None else self._given_seed
+
+    def split_name(self, split: Split) -> str:
+        """The name of the data set's own split that plays a role."""
+        given = self._given_splits[split]
+        return self._default_splits()[split] if given is None else given
+
+    def records(self, split: Split) -> Sequence[ImageRecord]:
+        """The images of a split, parsed on first use.
+
+        Raises:
+            ValueError: If annotations are malformed or missing, or the split has no image.
+        """
+        name = self.split_name(split)
+        if name not in self._records:
+            records = self._read_split(name)
+            if not records:
+                raise ValueError(
+                    f"The split {name!r} of {self.root} has no images. Give another one as data.{split}_split, or "
+                    "check the list it is made from."
+                )
+            self._records[name] = records
+        return self._records[name]
+
+    def image_names(self, split: Split, image_ids: Sequence[int]) -> list[str]:
+        """The names of images by their ids, for messages."""
+        names = {record.ground_truth.image_id: record.name for record in self.records(split)}
+        return [names[image_id] for image_id in image_ids]
+
+    def ground_truth(self, split: Split) -> list[GroundTruth]:
+        """All annotated boxes of a split, the ignorable ones included, in the order of `records`.
+
+        Raises:
+            ValueError: As `records`, and if the split has images only.
+        """
+        return [record.ground_truth for record in self.records(split)]
+
+    def train_box_shapes(self, augmented: bool = False) -> Tensor:
+        """(N, 2) float32 width and height of the boxes that training uses, in pixels of the network input.
+
+        The stretch to `image_size` counts; with native crops they are the stored image's pixels.
+
+        Args:
+            augmented: As training shows them, cropped and expanded, in one draw an image that is always the same; else
+                as they are annotated.
+        """
+        measure = augmented_box_shapes if augmented else annotated_box_shapes
+        return measure(
+            self.records("train"), self.image_size, native_crop=self.native_crop, keep_difficult=self.keep_difficult
+        )
+
+    def bad_images(self) -> list[Path]:
+        """The images that this process and its workers could not read so far and skipped (`skip_bad_images`)."""
+        return sorted({dataset.path(i) for dataset in self._datasets.values() for i in dataset.bad_images})
+
+    # What the trainer calls.
+
+    def setup(self, stage: str) -> None:
+        """Parse and check the splits that a stage needs: fit, validate, test or predict.
+
+        Raises:
+            ValueError: If a split is malformed, empty, lacks the annotations that every stage but predict needs, or
+                shares images with the training split, or the global batch is larger than the training split.
+        """
+        area = max(math.prod(self.image_size), math.prod(self.val_image_size))
+        ranks = 1 if self.trainer is None else self.trainer.world_size
+        check_limits(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
+        if stage == "fit":
+            self.ground_truth("train")
+            if self.trainer is not None:
+                self._train_sampler()  # refuses a batch size that cannot be
+            if self.trainer is None or self.trainer.limit_val_batches:
+                self.ground_truth("val")
+                self._check_overlap("val")
+            if self._has_split(self.split_name("test")):
+                self._check_overlap("test")
+        elif stage == "predict":
+            self.records("test")
+        else:
+            self.ground_truth("val" if stage == "validate" else "test")
+
+    def _check_overlap(self, split: Split) -> None:
+        shared = {r.path for r in self.records("train")} & {r.path for r in self.records(split)}
+        if shared:
+            raise ValueError(
+                f"{len(shared)} images are both in the training split {self.split_name('train')!r} and in the {split} "
+                f"split {self.split_name(split)!r} of {self.root}, {min(shared).name} for one. Give splits without "
+                f"common images as data.train_split and data.{split}_split."
+            )
+
+    def train_dataloader(self) -> DetectionLoader:
+        """The training batches of this rank, in the seed's order, from the trainer's `global_step` on."""
+        return self._loader("train", self._train_sampler(), training=True)
+
+    def _train_sampler(self) -> TrainBatchSampler:
+        trainer = self.trainer
+        return TrainBatchSampler(
+            len(self.records("train")),
+            self.batch_size,
+            self.image_size,
+            seed=self.data_seed,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+            accumulation=1 if trainer is None else trainer.accumulate_grad_batches,
+            limit=1.0 if trainer is None else trainer.limit_train_batches,
+            global_step=lambda: 0 if trainer is None else trainer.global_step,
+        )
+
+    def val_dataloader(self) -> DetectionLoader:
+        """The validation batches of this rank, each image once and in order."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DetectionLoader:
+        """The test batches of this rank, each image once and in order."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> DetectionLoader:
+        """The batches to predict on: the test split."""
+        return self._eval_loader("test")
+
+    def _eval_loader(self, split: Split) -> DetectionLoader:
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        batch_size = per_rank_batch_size(self.batch_size, world_size)
+        num_images = len(self.records(split))
+        sampler = EvalBatchSampler(num_images, batch_size, self.val_image_size, rank=rank, world_size=world_size)
+        return self._loader(split, sampler, training=False)
+
+    def _loader(self, split: Split, batch_sampler: Sampler[list[SampleKey]], training: bool) -> DetectionLoader:
+        dataset = self._make_dataset(self.records(split), training)
+        self._datasets["train" if training else self.split_name(split)] = dataset
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DetectionLoader(
+            dataset,
+            batch_sampler=batch_sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=on_cuda,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def on_after_batch_transfer(self, batch: DetectionBatch, dataloader_idx: int) -> DetectionBatch:
+        """The batch with images as float32 in [0, 1], their colours distorted while training."""
+        images = batch.images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        if self.augment and self.trainer is not None and self.trainer.training:
+            images = distort_colour(images, batch.colour)
+        result = copy(batch)
+        result.images = images
+        return result
+
+    def teardown(self, stage: str) -> None:
+        """Say how many images were skipped."""
+        bad = self.bad_images()
+        if bad:
+            rank_zero_warn(f"Skipped {len(bad)} images that cannot be read, {bad[0]} for one (data.skip_bad_images).")

@@ -1,0 +1,1 @@
+"""torchvision's Faster R-CNN, RetinaNet and SSD with anchors that learn."""

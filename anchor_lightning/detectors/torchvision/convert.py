@@ -1,0 +1,258 @@
+"""Makes the anchors of torchvision's detectors learn, and gives the stock detector back with what they learned.
+
+The anchors that a detector computes with are constants, as in the stock model, so nothing that reads them can move the
+shapes: neither matching, nor decoding, nor the second stage. The first-stage regression loss alone is handed anchors,
+or targets, that carry a gradient to the shapes and have the same values to the bit.
+
+Shape letters: A shapes over all levels, N anchors of an image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.ssd import SSD
+
+from anchor_lightning.anchors import kmeans_shapes
+from anchor_lightning.detectors.torchvision.generators import (
+    LearnableAnchorGenerator,
+    LearnableAnchors,
+    LearnableDefaultBoxes,
+    LevelShapes,
+)
+
+CLUSTERING: Final = "loss_anchor_clustering"
+"""The entry that the loss dict gains: λ times Eq. 11-12's clustering term."""
+Init = Literal["model", "uniform", "identical", "kmeans"] | Sequence[Sequence[float]] | Tensor
+
+
+class LearningRPN(RegionProposalNetwork):
+    """The first stage of Faster R-CNN, with a gradient from its box loss to the shapes."""
+
+    _clustering: Tensor | None
+
+    def compute_loss(
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """The two losses of the stock class."""
+        generator = cast(LearnableAnchorGenerator, self.anchor_generator)
+        weights = self.box_coder.weights
+        targets = generator.targets_with_gradient(regression_targets, weights)
+        positive = [torch.where(label == 1)[0] for label in labels]
+        log_sizes = torch.cat([t[p, 2:] for t, p in zip(targets, positive, strict=True)])
+        self._clustering = generator.clustering(log_sizes / torch.tensor(weights[2:], device=log_sizes.device))
+        losses: tuple[Tensor, Tensor] = super().compute_loss(objectness, pred_bbox_deltas, labels, targets)
+        return losses
+
+    def forward(
+        self, images: ImageList, features: dict[str, Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Proposals and losses of the stock class, with the clustering term."""
+        boxes, losses = super().forward(images, features, targets)
+        if self.training:
+            losses[CLUSTERING], self._clustering = self._clustering, None
+        return boxes, losses
+
+
+class LearningLoss:
+    """Before a stock class in the order of inheritance: its `compute_loss` with a gradient from the box loss."""
+
+    anchor_generator: LearnableAnchors
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """The losses of the stock class, with the clustering term."""
+        anchors = self.anchor_generator.with_gradient(anchors)
+        losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)  # type: ignore[misc]
+        ratios = []
+        for target, anchors_of_image, matched in zip(targets, anchors, matched_idxs, strict=True):
+            positive = torch.where(matched >= 0)[0]
+            box, anchor = target["boxes"][matched[positive]], anchors_of_image[positive]
+            ratios.append(((box[:, 2:] - box[:, :2]) / (anchor[:, 2:] - anchor[:, :2])).log())
+        losses[CLUSTERING] = self.anchor_generator.clustering(torch.cat(ratios))
+        return losses
+
+
+class LearningRetinaNetHead(LearningLoss, RetinaNetHead):
+    """RetinaNet's heads, with a gradient from the box loss to the shapes."""
+
+
+class LearningSSD(LearningLoss, SSD):
+    """SSD, with a gradient from the box loss to the shapes."""
+
+
+LEARNING: Final[dict[type, type]] = {
+    RegionProposalNetwork: LearningRPN,
+    RetinaNetHead: LearningRetinaNetHead,
+    SSD: LearningSSD,
+}
+"""Stock class -> the class that takes its place while the shapes learn; they differ in methods only."""
+STOCK: Final = {learning: stock for stock, learning in LEARNING.items()}
+
+
+def make_anchors_learnable(
+    model: nn.Module,
+    init: Init = "model",
+    *,
+    boxes_wh: Tensor | None = None,
+    learn: bool = True,
+    clustering_start: float = 1.0,
+    clustering_steps: int = 1500,
+) -> LevelShapes:
+    """Makes the anchors of a torchvision detector parameters of it, in place.
+
+    The loss dict of the training forward gains `loss_anchor_clustering`, which is to be summed with the others. Order
+    and number of the shapes and the levels stay; so does what the detector computes, to the bit, until they move. Soft
+    assignment and the batch norm without shift are not used, as in the paper's Table 7: these detectors' matchers take
+    every placed anchor above an IoU, so that there is no choice among the shapes of a place to soften.
+
+    Args:
+        model: Faster R-CNN (or Mask, Keypoint R-CNN) with or without FPN, RetinaNet, or SSD of torchvision.
+        init: `model`: exactly the shapes that it has. `identical`: the shapes of a level are one square of their mean
+            area. `uniform`: an even log w - log h lattice over the range of each level. `kmeans`: of `boxes_wh`, the
+            smallest on the first level. Or a list of A [w, h], level after level, in pixels of the network input.
+        boxes_wh: (N, 2) widths and heights of training boxes in pixels of the network input, for `kmeans`.
+        learn: False keeps the shapes where they start (a baseline with another start).
+        clustering_start: λ of Eq. 11 at the first step.
+        clustering_steps: Training forward passes until λ is 0.
+
+    Returns:
+        The owner of the shapes. Give its `log_wh` a parameter group without weight decay.
+
+    Raises:
+        TypeError: It is no such detector, or has a generator that is not a stock one.
+        ValueError: It learns already, or `init` or `boxes_wh` do not fit.
+    """
+    host = _host(model)
+    stock = host.anchor_generator
+    if isinstance(stock, LearnableAnchors):
+        raise ValueError("The anchors of this model are learnable already.")
+    learner = host.head if isinstance(host, RetinaNet) else host
+    if type(stock) not in (AnchorGenerator, DefaultBoxGenerator) or type(learner) not in LEARNING:
+        raise TypeError(
+            f"{type(learner).__name__} with {type(stock).__name__}: anchors can be made learnable where both are "
+            f"torchvision's own classes ({', '.join(kind.__name__ for kind in LEARNING)}; AnchorGenerator, "
+            "DefaultBoxGenerator)"
+        )
+    device = next(model.parameters()).device
+    generator: LearnableAnchorGenerator | LearnableDefaultBoxes
+    if isinstance(stock, DefaultBoxGenerator):
+        height, width = host.transform.fixed_size[1], host.transform.fixed_size[0]
+        generator = LearnableDefaultBoxes(stock, (width, height), learn)
+    else:
+        generator = LearnableAnchorGenerator(stock, learn)
+    shapes = generator.shapes
+    if not (isinstance(init, str) and init == "model"):
+        shapes.set_initial(starting_shapes(init, shapes.wh, shapes.num_per_level, boxes_wh))
+    shapes.clustering_start, shapes.clustering_steps = clustering_start, clustering_steps
+    host.anchor_generator = generator.to(device).train(model.training)
+    learner.__class__ = LEARNING[type(learner)]
+    if learner is not host:
+        # Not as a sub-module: the state dict would name the shapes twice.
+        object.__setattr__(learner, "anchor_generator", generator)
+    return shapes
+
+
+def freeze_anchors(model: nn.Module) -> nn.Module:
+    """Gives a detector its stock classes back, with the shapes that were learned, in place.
+
+    It predicts the same boxes to the bit, at the speed of the stock model, and pickles and loads without this package.
+    (In float32: from features in bfloat16 or float16 the stock generators round their anchors, and keep them rounded.)
+    A stock detector's state dict holds no anchors: keep the model whole, or its generator's `cell_anchors` (SSD:
+    `_wh_pairs`) beside the state dict.
+
+    Args:
+        model: As `make_anchors_learnable` left it.
+
+    Returns:
+        The same object.
+
+    Raises:
+        TypeError: It is no torchvision detector with anchors.
+        ValueError: Its anchors are not learnable.
+    """
+    host = _host(model)
+    generator = host.anchor_generator
+    if not isinstance(generator, LearnableAnchors):
+        raise ValueError("The anchors of this model are not learnable: there is nothing to freeze.")
+    learner = host.head if isinstance(host, RetinaNet) else host
+    host.anchor_generator = generator.stock().train(model.training)
+    if learner is not host:
+        object.__delattr__(learner, "anchor_generator")
+    learner.__class__ = STOCK[type(learner)]
+    return model
+
+
+def anchor_shapes(model: nn.Module) -> LevelShapes | None:
+    """The owner of a detector's shapes; None if they are not learnable."""
+    generator = _host(model).anchor_generator
+    return generator.shapes if isinstance(generator, LearnableAnchors) else None
+
+
+def is_detector(module: nn.Module) -> bool:
+    """Whether a module is a torchvision detector whose anchors can be made learnable."""
+    if isinstance(module, GeneralizedRCNN):
+        return isinstance(getattr(module, "rpn", None), RegionProposalNetwork)
+    return isinstance(module, (RetinaNet, SSD))
+
+
+def starting_shapes(init: Init, wh: Tensor, num_per_level: Sequence[int], boxes_wh: Tensor | None) -> Tensor:
+    """The (A, 2) shapes that an `init` of `make_anchors_learnable` stands for.
+
+    Args:
+        init: As there, but for `model`.
+        wh: (A, 2) shapes of the stock model.
+        num_per_level: Shapes of each level.
+        boxes_wh: As there.
+
+    Raises:
+        ValueError: As there.
+    """
+    if not isinstance(init, str):
+        return torch.as_tensor(init, dtype=torch.float32)
+    if init == "kmeans":
+        if boxes_wh is None:
+            raise ValueError("init kmeans needs boxes_wh: (N, 2) training boxes in pixels of the network input")
+        return kmeans_shapes(boxes_wh, len(wh))
+    if init not in ("identical", "uniform"):
+        raise ValueError(f"init: unknown '{init}'; known are model, uniform, identical, kmeans, or a list of [w, h]")
+    levels = wh.log().split(list(num_per_level))
+    if init == "identical":
+        return torch.cat([level.mean().expand(len(level), 2) for level in levels]).exp()
+    return torch.cat([_lattice(level) for level in levels]).exp()
+
+
+def _lattice(log_wh: Tensor) -> Tensor:
+    """As many points as (A, 2) shapes, row by row on the smallest square lattice over the range of their sides."""
+    columns = math.ceil(math.sqrt(len(log_wh)))
+    low, high = log_wh.min().item(), log_wh.max().item()
+    sides = torch.linspace(low, high, columns) if columns > 1 else torch.tensor([(low + high) / 2])
+    return torch.cartesian_prod(sides, sides)[: len(log_wh)]
+
+
+def _host(model: nn.Module) -> Any:
+    """The module that holds the anchor generator: the RPN, or the one-stage detector itself."""
+    if not is_detector(model):
+        raise TypeError(
+            f"{type(model).__name__} is no torchvision detector with anchors: give a Faster, Mask or Keypoint R-CNN, a "
+            "RetinaNet or an SSD"
+        )
+    return model.rpn if isinstance(model, GeneralizedRCNN) else model

@@ -1,0 +1,123 @@
+"""darknet's `.cfg` files: the anchors of any, and the text of a YOLOv2 for `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from anchor_lightning.detectors.backbones import STAGES, scaled
+from anchor_lightning.detectors.yolov2.network import YOLOv2
+
+Section = tuple[str, dict[str, str]]
+
+# Layers count from 0: the 18 convolutions and 5 poolings of the backbone are 0 to 22, the last at stride 16 is 16.
+_ROUTE_TO_STRIDE_16: Final = -9
+_NOTES: Final = (
+    "# anchors are in grid units: times 32 they are pixels of the network input",
+    "# thresh is the lowest score that OpenCV keeps; C darknet reads it in training only, where it should be .6",
+)
+
+
+def read_anchors(path: Path | str) -> Tensor:
+    """The anchors of a darknet configuration, in pixels of the network input.
+
+    A `[region]` layer (YOLOv2) holds them in grid units of 32 pixels, a `[yolo]` layer (YOLOv3 and later) in pixels.
+
+    Returns:
+        (A, 2) float32 widths and heights; of several `[yolo]` layers those of the first, which all share one list.
+
+    Raises:
+        ValueError: The file is missing or has no anchors that can be read; names it and the line.
+    """
+    for kind, options in _sections(Path(path)):
+        if kind in ("region", "yolo") and "anchors" in options:
+            try:
+                numbers = [float(word) for word in options["anchors"].split(",") if word.strip()]
+            except ValueError:
+                raise ValueError(f"{path}: anchors of [{kind}] are no numbers: {options['anchors'][:80]}") from None
+            if not numbers or len(numbers) % 2:
+                raise ValueError(
+                    f"{path}: anchors of [{kind}] are {len(numbers)} numbers, not pairs of width and height"
+                )
+            if options.get("num", str(len(numbers) // 2)) != str(len(numbers) // 2):
+                raise ValueError(f"{path}: num={options['num']} of [{kind}], but {len(numbers) // 2} pairs of anchors")
+            wh = torch.tensor(numbers, dtype=torch.float64).reshape(-1, 2)
+            if not ((wh > 0) & wh.isfinite()).all():
+                raise ValueError(f"{path}: anchors of [{kind}] must be positive: {options['anchors'][:80]}")
+            return (wh * (YOLOv2.stride if kind == "region" else 1)).float()
+    raise ValueError(f"{path}: no [region] or [yolo] layer with anchors; give the .cfg of a YOLO")
+
+
+def cfg_text(
+    wh: Tensor,
+    num_classes: int,
+    image_size: tuple[int, int],
+    width: float = 1.0,
+    score_threshold: float = 0.005,
+    comment: str = "YOLOv2",
+) -> str:
+    """The configuration of a YOLOv2 with given anchors, for C darknet and OpenCV.
+
+    Args:
+        wh: (A, 2) pixels of the network input; written in grid units.
+        num_classes: C.
+        image_size: Height and width of the network input in pixels.
+        width: Channel multiplier.
+        score_threshold: Scores up to this are dropped by OpenCV, which reads it from the region layer's `thresh`; the C
+            code takes the same entry for the overlap that spares a box from the no-object loss (0.6), in training only.
+        comment: First line.
+    """
+    height_px, width_px = image_size
+    # %.9g: every float32 comes back as it was.
+    anchors = ", ".join(f"{side:.9g}" for side in (wh.double() / YOLOv2.stride).flatten().tolist())
+    net: dict[str, object] = {"batch": 1, "subdivisions": 1, "width": width_px, "height": height_px, "channels": 3}
+    net |= {"momentum": 0.9, "decay": 0.0005, "angle": 0, "saturation": 1.5, "exposure": 1.5, "hue": 0.1}
+    net |= {"learning_rate": 0.001, "burn_in": 1000, "max_batches": 80200, "policy": "steps"}
+    net |= {"steps": "40000,60000", "scales": ".1,.1"}
+    region: dict[str, object] = {"anchors": anchors, "bias_match": 1, "classes": num_classes, "coords": 4}
+    region |= {"num": len(wh), "softmax": 1, "jitter": 0.3, "rescore": 1}
+    region |= {"object_scale": 5, "noobject_scale": 1, "class_scale": 1, "coord_scale": 1}
+    region |= {"absolute": 1, "thresh": f"{score_threshold:g}", "random": 0}
+    sections: list[tuple[str, dict[str, object]]] = [("net", net)]
+    for index, rows in enumerate(STAGES):
+        if index:
+            sections.append(("maxpool", {"size": 2, "stride": 2}))
+        sections += [_convolution(scaled(filters, width), size) for filters, size in rows]
+    full = scaled(1024, width)
+    sections += [_convolution(full, 3), _convolution(full, 3), ("route", {"layers": _ROUTE_TO_STRIDE_16})]
+    sections += [_convolution(scaled(64, width), 1), ("reorg", {"stride": 2}), ("route", {"layers": "-1,-4"})]
+    sections.append(_convolution(full, 3))
+    last = {"size": 1, "stride": 1, "pad": 1, "filters": len(wh) * (5 + num_classes), "activation": "linear"}
+    sections += [("convolutional", last), ("region", region)]
+    lines = [f"# {comment}", *_NOTES, ""]
+    for kind, options in sections:
+        lines += [f"[{kind}]", *(f"{name}={value}" for name, value in options.items()), ""]
+    return "\n".join(lines)
+
+
+def _convolution(filters: int, size: int) -> tuple[str, dict[str, object]]:
+    options = {"batch_normalize": 1, "filters": filters, "size": size, "stride": 1, "pad": 1, "activation": "leaky"}
+    return "convolutional", options
+
+
+def _sections(path: Path) -> list[Section]:
+    """Every `[section]` with its `name=value` lines; comments and what is neither are left out, as by the C code."""
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+        raise ValueError(f"{path}: cannot be read (it is no plain file). Give the path of a darknet .cfg.")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}). Give the path of a darknet .cfg.") from None
+    sections: list[Section] = []
+    for line in text.splitlines():
+        # As the C code, which strips all blanks
+        line = "".join(line.split())
+        if line.startswith("["):
+            sections.append((line.strip("[]"), {}))
+        elif sections and "=" in line and not line.startswith(("#", ";")):
+            name, _, value = line.partition("=")
+            sections[-1][1][name] = value
+    return sections

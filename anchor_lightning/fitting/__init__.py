@@ -1,0 +1,1 @@
+"""Anchor shapes from boxes alone, without training a detector."""

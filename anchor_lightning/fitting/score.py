@@ -1,0 +1,110 @@
+"""How well anchor shapes fit boxes, in the measures that the tools around use; pure functions of tensors.
+
+Shape letters: N boxes, A anchor shapes, G groups of boxes (classes or sizes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from anchor_lightning.anchors.iou import shape_iou
+
+CHUNK: Final = 65_536
+RATIO_THRESHOLD: Final = 4.0
+"""YOLOv5's `anchor_t`."""
+SIZE_NAMES: Final = ("small", "medium", "large")
+SIZE_SIDES: Final = (32.0, 96.0)
+"""COCO's limits between small, medium and large: squares of these sides. COCO counts pixels of the stored image, the
+anchors' users those of the network input: that is what is counted here."""
+
+
+@dataclass(frozen=True)
+class AnchorScore:
+    """The score of one set of shapes on one set of boxes; shares and means are in [0, 1], NaN without boxes.
+
+    Attributes:
+        mean_best_iou: Mean over the boxes of the IoU with their best shape.
+        recall_iou: Share of the boxes whose best IoU reaches `iou_threshold`.
+        recall_ratio: Share of the boxes with a shape whose sides are all within `ratio_threshold` times the box's.
+        usage: (A,) share of the boxes whose best shape by IoU each is; the first on a tie.
+        best_iou: (N,) IoU of every box with its best shape.
+        best_anchor: (N,) int64 index of that shape.
+        within_ratio: (N,) bool, whether the box is one that `recall_ratio` counts.
+    """
+
+    mean_best_iou: float
+    recall_iou: float
+    recall_ratio: float
+    usage: Tensor
+    best_iou: Tensor
+    best_anchor: Tensor
+    within_ratio: Tensor
+
+
+def score_shapes(
+    box_wh: Tensor, wh: Tensor, iou_threshold: float = 0.5, ratio_threshold: float = RATIO_THRESHOLD
+) -> AnchorScore:
+    """Scores shapes on boxes.
+
+    Args:
+        box_wh: (N, 2) widths and heights > 0 in pixels of the network input.
+        wh: (A, 2) shapes in the same pixels.
+        iou_threshold: In (0, 1]; a box counts as recalled from this IoU on.
+        ratio_threshold: > 1; YOLOv5 assigns a shape to a box when max(w/a_w, a_w/w, h/a_h, a_h/h) is below it.
+
+    Raises:
+        ValueError: A threshold is out of its range.
+    """
+    if not 0 < iou_threshold <= 1 or not ratio_threshold > 1:
+        raise ValueError(
+            f"The IoU threshold must be above 0 and at most 1, the ratio threshold above 1; got {iou_threshold} and "
+            f"{ratio_threshold}"
+        )
+    shapes = wh.double()
+    best_iou, best_anchor = torch.empty(len(box_wh), dtype=torch.float64), torch.empty(len(box_wh), dtype=torch.int64)
+    ratio = torch.empty(len(box_wh), dtype=torch.float64)
+    for start in range(0, len(box_wh), CHUNK):
+        part = slice(start, start + CHUNK)
+        boxes = box_wh[part].double()[:, None]  # (n, 1, 2) against (A, 2)
+        best_iou[part], best_anchor[part] = shape_iou(boxes, shapes).max(1)
+        quotient = boxes / shapes
+        ratio[part] = quotient.maximum(1 / quotient).amax(2).amin(1)
+    return AnchorScore(
+        mean_best_iou=float(best_iou.mean()),
+        recall_iou=float((best_iou >= iou_threshold).double().mean()),
+        recall_ratio=float((ratio < ratio_threshold).double().mean()),
+        usage=best_anchor.bincount(minlength=len(wh)).double() / max(1, len(box_wh)),
+        best_iou=best_iou,
+        best_anchor=best_anchor,
+        within_ratio=ratio < ratio_threshold,
+    )
+
+
+def size_groups(box_wh: Tensor) -> Tensor:
+    """(N,) 0 for small, 1 for medium, 2 for large boxes: areas below 32², below 96², and the others.
+
+    Args:
+        box_wh: (N, 2) in pixels of the network input.
+    """
+    limits = torch.tensor([side * side for side in SIZE_SIDES], dtype=torch.float64)
+    return torch.bucketize(box_wh.double().prod(1), limits, right=True)
+
+
+def group_means(values: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """The mean of the values in every group, and how many there are.
+
+    Args:
+        values: (N,).
+        groups: (N,) index of each value's group, in [0, G).
+        num_groups: G.
+
+    Returns:
+        (G,) float64 means, NaN for a group without values; (G,) int64 counts.
+    """
+    count = groups.bincount(minlength=num_groups)
+    total = torch.zeros(num_groups, dtype=torch.float64).index_add_(0, groups, values.double())
+    return total / count, count

@@ -1,0 +1,1 @@
+"""What keeps a run safe: checkpoints, resuming, signals, launchers and loggers."""

@@ -1,0 +1,102 @@
+"""Which checkpoint a training goes on from: the newest one, or the newest one of the same configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.utilities import rank_zero_info
+
+from anchor_lightning.training.checkpoint_files import (
+    NEWEST,
+    OURS,
+    find_checkpoint,
+    newest_checkpoints,
+    read_checkpoint,
+    requeue_checkpoints,
+)
+
+DECISIVE: Final = ("seed_everything", "model", "data", "soft_assignment", "clustering", "trainer")
+"""Parts of a configuration that make a training what it is; the rest says where."""
+OF_TRAINER: Final = (
+    *("accumulate_grad_batches", "precision", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches"),
+)
+"""Options of the trainer that do; the others say where and how long."""
+INDIFFERENT: Final = ("data.num_workers", "data.val_image_size", "data.val_split", "data.test_split")
+"""Options in these parts that training does not depend on."""
+
+
+def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path], config: str) -> Path | None:
+    """The checkpoint that `fit` goes on from; None to start afresh, which is said.
+
+    Args:
+        given: `--ckpt_path`: a file, `last`, or None.
+        resume: `--resume`: the newest run of the same configuration; where there is none, what was given.
+        folders: Where the run folders lie; the first is `trainer.default_root_dir`.
+        config: This run's whole configuration, as YAML.
+
+    Raises:
+        ValueError: A file that was named does not exist, all checkpoints of a run are damaged, or Lightning would go on
+            from another run's checkpoint by itself.
+    """
+    differing = ""
+    for path in newest_checkpoints(folders, strict=not resume) if resume or given == NEWEST else ():
+        if not resume:
+            return path
+        if not (difference := _difference(path, config)):
+            rank_zero_info(f"--resume: the run goes on from {path}.")
+            return path
+        differing = differing or f" The newest, {path}, is of another run: {difference}. --ckpt_path takes it anyway."
+    if given is not None and given != NEWEST:
+        return find_checkpoint(given)
+    # Lightning takes the newest by itself, whatever run it is of.
+    if SLURMEnvironment.detect() and (requeued := requeue_checkpoints(folders[0])):
+        if difference := _difference(requeued[0], config):
+            raise ValueError(
+                f"In a job of SLURM's, Lightning goes on from {requeued[0]}, which is of another run: {difference}. "
+                "Move it away, or give another trainer.default_root_dir."
+            )
+        return requeued[0]
+    if resume or given:
+        asked = "--resume" if resume else "--ckpt_path last"
+        rank_zero_info(
+            f"{asked}: no checkpoint to go on from under {folders[0]}; the training starts afresh.{differing}"
+        )
+    return None
+
+
+def _difference(path: Path, config: str) -> str:
+    """The first decisive option in which a checkpoint's run differs, with both values; empty if there is none."""
+    try:
+        theirs = read_checkpoint(path)[OURS].get("config")
+    except ValueError as error:
+        return str(error)
+    return next(differences(theirs, config), "") if theirs else "it does not say with which configuration"
+
+
+def differences(theirs: str, ours: str) -> Iterator[str]:
+    """The decisive options that two configurations, as YAML, do not set alike, with both values."""
+    there, here = (
+        flatten({part: config.get(part) for part in DECISIVE}) for config in map(yaml.safe_load, (theirs, ours))
+    )
+    for name in sorted(there.keys() | here.keys()):
+        decisive = name.removeprefix("trainer.") in OF_TRAINER or not name.startswith("trainer.")
+        if decisive and name not in INDIFFERENT and there.get(name, "unset") != here.get(name, "unset"):
+            yield f"{name} is {there.get(name, 'unset')} there and {here.get(name, 'unset')} here"
+
+
+def flatten(config: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted names; `init_args` is left out of these.
+
+    A mapping whose keys are no names, such as the learning rates by step, is a leaf.
+    """
+    if not isinstance(config, Mapping) or not config or not all(isinstance(key, str) for key in config):
+        return {name: config}
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        inner = name if key == "init_args" else f"{name}.{key}".lstrip(".")
+        flat |= flatten(value, inner)
+    return flat

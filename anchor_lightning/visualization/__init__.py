@@ -1,0 +1,1 @@
+"""Figures of anchor shapes and pictures of detections."""

@@ -1,0 +1,93 @@
+"""The way of the anchor shapes over the density of the boxes, as an animated GIF.
+
+Shape letters: N boxes, A anchor shapes, S recorded steps.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from anchor_lightning.visualization.anchor_plots import COLOURS, INK, PAPER, anchor_figure
+from anchor_lightning.visualization.detections import write_whole
+
+MAX_FRAMES: Final = 60
+FRAME_MS, LAST_FRAME_MS = 100, 2000
+NUM_COLOURS = 256
+
+
+def save_animation(
+    path: str | os.PathLike[str], steps: ArrayLike, wh: ArrayLike, box_wh: ArrayLike, *, max_frames: int = MAX_FRAMES
+) -> Path:
+    """Write the shapes' way as a GIF: the initial shapes stay, the learned ones move and leave a trail.
+
+    The density is drawn once and only the markers move over it, so that 60 frames take seconds.
+
+    Args:
+        path: Where to; the file appears whole or not at all.
+        steps: (S,) optimizer steps, S >= 1, ascending.
+        wh: (S, A, 2) widths and heights in pixels of the network input, > 0.
+        box_wh: (N, 2) boxes in the same pixels.
+        max_frames: At most so many of the S steps are shown, the first and the last among them.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: `wh` is not (S, A, 2) with the S of `steps`, S is 0, a shape is not positive and finite, or
+            `max_frames` is less than 2.
+        OSError: The file cannot be written.
+    """
+    step = np.asarray(steps, dtype=np.int64)
+    wh = np.asarray(wh, dtype=np.float64)
+    if step.ndim != 1 or len(step) == 0 or wh.ndim != 3 or wh.shape[0] != len(step) or wh.shape[2] != 2:
+        raise ValueError(f"expected steps (S,) and wh (S, A, 2) with S > 0, got {step.shape} and {wh.shape}")
+    if max_frames < 2:
+        raise ValueError(f"max_frames must be 2 or more, got {max_frames}")
+    shown = np.unique(np.linspace(0, len(step) - 1, min(max_frames, len(step))).round().astype(np.int64))
+    frames = _frames(step, wh, box_wh, shown)
+    # One palette for all frames: colours must not flicker. The last frame has the longest trails.
+    palette = frames[-1].quantize(NUM_COLOURS)
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
+    frames[0].save(
+        buffer, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, disposal=1
+    )
+    return write_whole(Path(path), buffer.getvalue())
+
+
+def _frames(step: np.ndarray, wh: np.ndarray, box_wh: ArrayLike, shown: np.ndarray) -> list[Image.Image]:
+    """The plane with the shapes at each of the shown indices, every frame a few markers on the same ground."""
+    figure = anchor_figure(box_wh, {"initial": wh[0]}, within=wh.reshape(-1, 2), title="Anchors while they are learned")
+    figure.set_dpi(100)
+    plane = figure.axes[0]
+    trails = [plane.plot([], [], color=INK, linewidth=0.9, alpha=0.7, animated=True)[0] for _ in range(wh.shape[1])]
+    # As `anchor_figure` marks learned shapes.
+    (markers,) = plane.plot([], [], "D", label="learned", color=COLOURS[1], markeredgecolor=PAPER, animated=True)
+    markers.set(markersize=8, clip_on=False)
+    text = plane.text(0.02, 0.975, "", transform=plane.transAxes, va="top", color=INK, animated=True)
+    figure.legends[0].remove()  # it does not know the learned shapes
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=INK)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    ground = canvas.copy_from_bbox(figure.bbox)
+    frames = []
+    for index in shown:
+        canvas.restore_region(ground)
+        for anchor, trail in enumerate(trails):
+            trail.set_data(*wh[: index + 1, anchor].T)
+            plane.draw_artist(trail)
+        markers.set_data(*wh[index].T)
+        text.set_text(f"step {step[index]:,}")
+        plane.draw_artist(markers)
+        plane.draw_artist(text)
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy()))
+    return frames

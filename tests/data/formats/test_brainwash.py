@@ -1,0 +1,116 @@
+"""Brainwash's annotations and its native crops, on made frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anchor_lightning.data.formats.brainwash import BrainwashDataModule, parse_idl
+from tests.data.conftest import write_image
+
+LINES = """"frames/1.png": (10.0, 20.0, 40.0, 60.5), (100, 50, 80.0, 90);
+"frames/2.png";
+"frames/3.png": (-20, 5, 30, 1e2).
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("train", "val"):
+        (tmp_path / f"brainwash_{name}.idl").write_text(LINES.replace("frames", name))
+        for i in (1, 2, 3):
+            write_image(tmp_path / name / f"{i}.png", 120, 160, seed=i)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:Boxes of")
+def test_frames_and_heads(root: Path) -> None:
+    module = BrainwashDataModule(root=str(root))
+    module.setup("fit")
+    first, second, third = (r.ground_truth for r in module.records("train"))
+    np.testing.assert_array_equal(first.boxes_xyxy, [[10, 20, 40, 60.5], [80, 50, 100, 90]])
+    assert second.boxes_xyxy.shape == (0, 4)
+    np.testing.assert_array_equal(third.boxes_xyxy, [[0, 5, 30, 100]])
+    assert [t.image_id for t in (first, second, third)] == [1, 2, 3]
+    assert module.class_names == ["head"]
+    assert (module.image_size, module.val_image_size) == ((320, 320), (480, 640))
+
+
+def test_repairs_are_reported_once(root: Path) -> None:
+    with pytest.warns(UserWarning, match=r"brainwash_train\.idl: 1 corners swapped, 1 clipped") as warned:
+        BrainwashDataModule(root=str(root)).records("train")
+    assert len(warned) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Boxes of")
+def test_crops_are_native_and_evaluation_is_whole(root: Path) -> None:
+    module = BrainwashDataModule(root=str(root), batch_size=3, image_size=96, val_image_size=[128, 160], num_workers=0)
+    torch.testing.assert_close(module.train_box_shapes()[0], torch.tensor([30.0, 40.5]))
+    shapes = set()
+    for batch in module.train_dataloader():
+        assert batch.images.shape == (3, 3, 96, 96)
+        boxes = batch.boxes_xyxy[batch.mask]
+        inside = ((boxes > 0) & (boxes < 96)).all(1)
+        shapes |= {tuple(wh) for wh in (boxes[inside, 2:] - boxes[inside, :2]).round(decimals=3).tolist()}
+    assert shapes <= {(30, 40.5), (20, 40), (30, 95)}
+    batch = next(iter(module.val_dataloader()))
+    assert batch.images.shape == (3, 3, 128, 160)
+    torch.testing.assert_close(batch.boxes_xyxy[0, 0], torch.tensor([10, 20 * 128 / 120, 40, 60.5 * 128 / 120]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "frames/1.png: (1, 2, 3, 4);",
+        '"a.png": (1, 2, 3);',
+        '"a.png": (1, 2, 3, x);',
+        '"a.png" (1, 2, 3, 4);',
+        "{}",
+        '"a',
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "brainwash_train.idl"
+    file.write_text(f'"ok.png";\n{line}\n')
+    with pytest.raises(ValueError, match=r"brainwash_train\.idl, line 2: expected"):
+        parse_idl(file)
+
+
+@pytest.mark.parametrize("end", [";", ".", "", " ;"])
+def test_line_ends(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "one.idl"
+    file.write_text(f'"a.png": (1, 2, 3, 4), (nan, 2, 3, 4){end}\n\n"b.png"{end}')
+    (a, boxes), (b, none) = parse_idl(file)
+    assert (a, b) == ("a.png", "b.png")
+    assert boxes.shape == (2, 4)
+    assert none.shape == (0, 4)
+
+
+def test_an_image_listed_twice_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "one.idl"
+    file.write_text('"a.png";\n"a.png";\n')
+    with pytest.raises(ValueError, match=r"line 2: 'a\.png' is listed before"):
+        parse_idl(file)
+
+
+@pytest.mark.filterwarnings("ignore:Boxes of")
+def test_missing_things_are_named(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"brainwash_test\.idl: no such annotations"):
+        BrainwashDataModule(root=str(root)).setup("test")
+    with pytest.raises(ValueError, match=r"data\.root is not given"):
+        BrainwashDataModule().setup("fit")
+    (root / "train" / "2.png").unlink()
+    with pytest.raises(ValueError, match=r"2\.png: no such image"):
+        BrainwashDataModule(root=str(root)).setup("fit")
+    with pytest.warns(UserWarning, match=r"Left out .*2\.png"):
+        records = BrainwashDataModule(root=str(root), skip_bad_images=True).records("train")
+    assert [r.ground_truth.image_id for r in records] == [1, 3]
+
+
+@pytest.mark.filterwarnings("ignore:Boxes of")
+def test_other_file_names_can_be_given(root: Path) -> None:
+    module = BrainwashDataModule(root=str(root), train_split="brainwash_val.idl")
+    assert module.records("train")[0].path == root / "val" / "1.png"

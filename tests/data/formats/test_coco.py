@@ -1,0 +1,214 @@
+"""COCO-JSON sets, well-formed, malformed and real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anchor_lightning.data.formats.coco import COCODataModule
+from tests.data.conftest import write_image
+
+CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
+
+
+def content(first_id: int = 1) -> dict[str, Any]:
+    """Two images, the second without boxes; a box of each category, one a crowd."""
+    images = [{"id": first_id + i, "file_name": f"{first_id + i}.jpg", "height": 40, "width": 60} for i in range(2)]
+    annotations = [
+        {"id": 1, "image_id": first_id, "category_id": 7, "bbox": [10, 5, 20, 10], "area": 120.5, "iscrowd": 0},
+        {"id": 2, "image_id": first_id, "category_id": 3, "bbox": [0.5, 0, 30, 40], "iscrowd": 1},
+    ]
+    return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+
+
+def write(root: Path, name: str, data: dict[str, Any], file: str = "", folder: str = "") -> None:
+    path = root / (file or f"annotations/instances_{name}2017.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+    for image in data.get("images", []):
+        if isinstance(image, dict) and "file_name" in image:
+            write_image(root / (folder or f"{name}2017") / image["file_name"])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write(tmp_path, "train", content())
+    write(tmp_path, "val", content(11))
+    return tmp_path
+
+
+def test_a_set_in_the_layout_of_2017(root: Path) -> None:
+    module = COCODataModule(root=str(root))
+    module.setup("fit")
+    first, second = module.records("train")
+    assert module.class_names == ["cat", "dog"]
+    assert module.category_ids == [3, 7]
+    np.testing.assert_array_equal(first.ground_truth.boxes_xyxy, [[10, 5, 30, 15], [0.5, 0, 30.5, 40]])
+    assert first.ground_truth.labels.tolist() == [1, 0]
+    assert first.ground_truth.ignore.tolist() == [False, True]
+    assert first.ground_truth.area.tolist() == [120.5, 1200]
+    assert (first.name, first.ground_truth.image_id, first.height, first.width) == ("1.jpg", 1, 40, 60)
+    assert second.ground_truth.boxes_xyxy.shape == (0, 4)
+    assert module.records("test") is module.records("val")
+
+
+def test_a_set_with_files_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, "train", content(), "a.json", "pictures")
+    write(tmp_path, "val", content(5), "b.json", "pictures")
+    write(tmp_path, "test", content(9), "c.json", "pictures")
+    folders = {f"{name}_images": "pictures" for name in ("train", "val", "test")}
+    module = COCODataModule(
+        root=str(tmp_path), train_annotations="a.json", val_annotations="b.json", test_annotations="c.json", **folders
+    )
+    module.setup("fit")
+    module.setup("test")
+    assert [module.records(split)[0].ground_truth.image_id for split in ("train", "val", "test")] == [1, 5, 9]
+
+
+def test_a_set_with_validation_only_can_be_validated(tmp_path: Path) -> None:
+    write(tmp_path, "val", content())
+    module = COCODataModule(root=str(tmp_path))
+    assert module.num_classes == 2
+    module.setup("validate")
+    module.setup("test")
+    with pytest.raises(ValueError, match=r"instances_train2017\.json: no such annotations"):
+        module.setup("fit")
+
+
+def test_a_file_without_annotations_is_for_prediction_only(tmp_path: Path) -> None:
+    data = content()
+    del data["annotations"]
+    write(tmp_path, "test", data, "annotations/image_info_test-dev2017.json", "test2017")
+    options: dict[str, Any] = {"root": str(tmp_path), "test_annotations": "annotations/image_info_test-dev2017.json"}
+    module = COCODataModule(**options, test_images="test2017", num_workers=0, image_size=32)
+    assert (module.class_names, module.category_ids) == (["cat", "dog"], [3, 7])
+    module.setup("predict")
+    assert [i for batch in module.predict_dataloader() for i in batch.image_ids.tolist()] == [1, 2]
+    message = r"image_info_test-dev2017\.json holds no 'annotations': .* nothing to measure against; .*_annotations\.$"
+    for loaded in (module, COCODataModule(**options)):
+        with pytest.raises(ValueError, match=message):
+            loaded.setup("test")
+
+
+@pytest.mark.parametrize(("role", "purpose"), [("train", "train on"), ("val", "measure against")])
+def test_training_needs_annotations(root: Path, role: str, purpose: str) -> None:
+    data = content(1 if role == "train" else 11)
+    del data["annotations"]
+    write(root, role, data)
+    message = (
+        rf"instances_{role}2017\.json holds no 'annotations': .* nothing to {purpose}; .* data\.{role}_annotations"
+    )
+    with pytest.raises(ValueError, match=message):
+        COCODataModule(root=str(root)).setup("fit")
+
+
+def test_training_goes_on_beside_a_test_split_without_annotations(root: Path) -> None:
+    data = content(21)
+    del data["annotations"]
+    write(root, "test", data, "test.json", "test2017")
+    COCODataModule(root=str(root), test_annotations="test.json").setup("fit")
+
+
+def test_images_without_boxes_are_kept(root: Path) -> None:
+    module = COCODataModule(root=str(root), batch_size=2, num_workers=0, image_size=32)
+    batch = next(iter(module.train_dataloader()))
+    assert sorted(batch.image_ids.tolist()) == [1, 2]
+    assert batch.mask.sum(1).min() == 0
+
+
+def test_broken_boxes_are_repaired_or_dropped_and_reported(root: Path) -> None:
+    data = content()
+    for bbox in ([10, 10, 5, 0], [50, 30, 40, 40], [30, 15, -20, -10], [float("nan"), 0, 1, 1]):
+        data["annotations"].append({"image_id": 2, "category_id": 7, "bbox": bbox})
+    write(root, "train", data)
+    with pytest.warns(UserWarning, match=r"1 dropped, not a number.*1 corners.*1 dropped, no area.*1 clipped"):
+        ground_truth = COCODataModule(root=str(root)).records("train")[1].ground_truth
+    np.testing.assert_array_equal(ground_truth.boxes_xyxy, [[50, 30, 60, 40], [10, 5, 30, 15]])
+    assert ground_truth.area.tolist() == [1600, 200]
+
+
+def broken(**changes: Any) -> dict[str, Any]:
+    return content() | changes
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "lacks the list 'images'"),
+        (broken(annotations=None), "lacks the list 'annotations'"),
+        (broken(images=[{"id": 1}]), r"images\[0\] lacks"),
+        (broken(images=[{"id": 0, "file_name": "0.jpg"}]), r"images\[0\] has id 0"),
+        (broken(images=[3]), r"images\[0\] lacks"),
+        (broken(images=content()["images"][:1] * 2), "the same id"),
+        (broken(images=content()["images"][1:]), "refer to image_id 1"),
+        (broken(annotations=[{"image_id": 1, "category_id": 3}]), r"annotations\[0\] lacks"),
+        (broken(annotations=[{"image_id": 1, "category_id": 3, "bbox": [1, 2]}]), r"annotations\[0\] lacks"),
+        (broken(annotations=[{"image_id": 1, "category_id": 3, "bbox": "abcd"}]), r"annotations\[0\] lacks"),
+        (
+            broken(annotations=[{"id": 8, "image_id": 1, "category_id": 4, "bbox": [0, 0, 1, 1]}]),
+            "annotation 8 of image 1",
+        ),
+        (broken(categories=[]), "'categories' is empty"),
+        (broken(categories=[{"id": 1}]), "an entry of 'categories' lacks"),
+        (broken(categories=CATEGORIES[:1] * 2), "an id twice"),
+    ],
+)
+def test_malformed_files_name_file_and_field(root: Path, data: dict[str, Any], message: str) -> None:
+    write(root, "train", data)
+    with pytest.raises(ValueError, match=rf"instances_train2017\.json: .*{message}"):
+        COCODataModule(root=str(root)).setup("fit")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[1]", b"<html>", b"\xff\xfe"])
+def test_what_is_no_json_names_itself(root: Path, text: bytes) -> None:
+    (root / "annotations" / "instances_train2017.json").write_bytes(text)
+    with pytest.raises(ValueError, match=r"instances_train2017\.json: (is no JSON|lacks the list)"):
+        COCODataModule(root=str(root)).setup("fit")
+
+
+def test_missing_things_are_named(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(ValueError, match=r"looked for .*instances_train2017\.json, .*instances_val2017\.json"):
+        _ = COCODataModule(root=str(tmp_path_factory.mktemp("empty"))).class_names
+    with pytest.raises(ValueError, match=r"data\.root is not given"):
+        _ = COCODataModule().class_names
+    (root / "train2017" / "2.jpg").unlink()
+    with pytest.raises(ValueError, match=r"2\.jpg: no such image"):
+        COCODataModule(root=str(root)).setup("fit")
+    with pytest.raises(ValueError, match=r"nowhere: no such folder of images.*data\.train_images"):
+        COCODataModule(root=str(root), train_images="nowhere").setup("fit")
+
+
+def test_splits_agree_on_categories(root: Path) -> None:
+    write(root, "val", content(11) | {"categories": [*CATEGORIES, {"id": 9, "name": "bird"}]})
+    with pytest.raises(ValueError, match=r"instances_val2017\.json: its categories"):
+        COCODataModule(root=str(root)).setup("fit")
+
+
+def test_sizes_that_are_missing_come_from_the_image(root: Path) -> None:
+    data = content()
+    del data["images"][0]["height"]
+    write(root, "train", data)
+    record = COCODataModule(root=str(root)).records("train")[0]
+    assert (record.height, record.width) == (40, 60)
+
+
+def test_common_images_are_an_error(root: Path) -> None:
+    with pytest.raises(ValueError, match="2 images are both"):
+        COCODataModule(
+            root=str(root), val_annotations="annotations/instances_train2017.json", val_images="train2017"
+        ).setup("fit")
+
+
+def test_the_real_subset(shared_data: Path) -> None:
+    module = COCODataModule(root=str(shared_data / "coco"))
+    module.setup("fit")
+    assert (len(module.records("train")), len(module.records("val"))) == (2150, 543)
+    assert sum(len(t.labels) for t in module.ground_truth("train")) == 20688
+    assert sum(len(t.labels) for t in module.ground_truth("val")) == 5187
+    assert module.num_classes == 80
+    assert module.category_ids[-1] == 90
+    assert module.train_box_shapes().shape == (20688, 2)

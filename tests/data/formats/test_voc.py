@@ -1,0 +1,366 @@
+"""VOC devkits and sets in their layout, well-formed, malformed and real."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anchor_lightning.data import voc
+from anchor_lightning.data.formats.voc import VOC_CLASSES, VOCDataModule, parse_voc_xml
+from anchor_lightning.data.formats.voc_counts import PUBLISHED, SplitCounts
+from anchor_lightning.data.module import Split
+from tests.data.conftest import write_image
+
+DOG = "<object><name>dog</name><bndbox><xmin>11</xmin><ymin>6</ymin><xmax>30</xmax><ymax>25</ymax></bndbox></object>"
+
+
+def box(xmin: object, ymin: object, xmax: object, ymax: object, name: str = "dog", more: str = "") -> str:
+    return (
+        f"<object><name>{name}</name>{more}<bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax>"
+        f"<ymax>{ymax}</ymax></bndbox></object>"
+    )
+
+
+def add(folder: Path, stem: str, objects: str = DOG, suffix: str = "jpg", size: str = "") -> Path:
+    """An annotation and its 60 x 40 image."""
+    write_image(folder / "JPEGImages" / f"{stem}.{suffix}")
+    file = folder / "Annotations" / f"{stem}.xml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"<annotation>{size}{objects}</annotation>")
+    return file
+
+
+def add_list(folder: Path, name: str, stems: Sequence[str]) -> Path:
+    file = folder / "ImageSets" / "Main" / f"{name}.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{stem}\n" for stem in stems))
+    return file
+
+
+@pytest.fixture
+def own_set(tmp_path: Path) -> Path:
+    """a, b to train, c to validate."""
+    for stem in "abc":
+        add(tmp_path, stem)
+    add_list(tmp_path, "train", "ab")
+    add_list(tmp_path, "val", "c")
+    return tmp_path
+
+
+@pytest.fixture
+def devkit(tmp_path: Path) -> Path:
+    for year, lists in ((2007, {"trainval": ["000001"], "test": ["000002"]}), (2012, {"trainval": ["2012_000001"]})):
+        for name, stems in lists.items():
+            for stem in stems:
+                add(tmp_path / "VOCdevkit" / f"VOC{year}", stem)
+            add_list(tmp_path / "VOCdevkit" / f"VOC{year}", name, stems)
+    return tmp_path / "VOCdevkit"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_devkits_splits(devkit: Path, inside: bool) -> None:
+    module = VOCDataModule(root=str(devkit if inside else devkit.parent))
+    module.setup("fit")
+    assert [r.name for r in module.records("train")] == ["000001", "2012_000001"]
+    assert [r.name for r in module.records("val")] == ["000002"]
+    assert module.records("test") is module.records("val")
+    assert module.class_names == list(VOC_CLASSES)
+    assert module.num_classes == 20
+    ids = [r.ground_truth.image_id for split in ("train", "val") for r in module.records(split)]
+    assert sorted(ids) == [1, 2, 3]
+
+
+def test_one_year_and_a_named_list(devkit: Path) -> None:
+    module = VOCDataModule(root=str(devkit), years=[2012], train_split="trainval", val_split="2007/test")
+    assert [r.name for r in module.records("train")] == ["2012_000001"]
+    assert [r.name for r in module.records("val")] == ["000002"]
+    assert module.records("train")[0].ground_truth.image_id != module.records("val")[0].ground_truth.image_id
+    with pytest.raises(ValueError, match=r"train\.txt: no such list.*there are: trainval"):
+        VOCDataModule(root=str(devkit), years=[2012]).setup("fit")
+
+
+def test_corners_become_continuous_and_zero_based(own_set: Path) -> None:
+    record = VOCDataModule(root=str(own_set)).records("train")[0]
+    np.testing.assert_array_equal(record.ground_truth.boxes_xyxy, [[10, 5, 30, 25]])
+    assert record.ground_truth.area.tolist() == [400]
+    assert (record.height, record.width) == (40, 60)
+
+
+def test_objects_as_they_come(own_set: Path) -> None:
+    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+    add(
+        own_set,
+        "a",
+        box(1.5, 2.5, 60, 40, "cat", "<difficult>1</difficult>")
+        + box(3, 3, 9, 9, "dog", part + "<difficult>0</difficult>"),
+    )
+    ground_truth = VOCDataModule(root=str(own_set)).records("train")[0].ground_truth
+    np.testing.assert_array_equal(ground_truth.boxes_xyxy, [[0.5, 1.5, 60, 40], [2, 2, 9, 9]])
+    assert ground_truth.labels.tolist() == [0, 1]
+    assert ground_truth.ignore.tolist() == [True, False]
+
+
+def test_an_image_without_objects(own_set: Path) -> None:
+    add(own_set, "a", "")
+    ground_truth = VOCDataModule(root=str(own_set)).records("train")[0].ground_truth
+    assert ground_truth.boxes_xyxy.shape == (0, 4)
+    assert ground_truth.labels.shape == ground_truth.ignore.shape == ground_truth.area.shape == (0,)
+
+
+def test_broken_boxes_are_repaired_or_dropped_and_reported_once(own_set: Path) -> None:
+    swapped, outside, empty, absent = box(30, 25, 11, 6), box(41, 11, 90, 99), box(5, 5, 5, 9), box("nan", 1, 2, 3)
+    add(own_set, "a", swapped + outside + empty + absent + box(100, 100, 200, 200) + DOG)
+    with pytest.warns(UserWarning, match="Boxes of") as warned:
+        ground_truth = VOCDataModule(root=str(own_set)).records("train")[0].ground_truth
+    np.testing.assert_array_equal(ground_truth.boxes_xyxy, [[10, 5, 30, 25], [40, 10, 60, 40], [10, 5, 30, 25]])
+    (message,) = [str(w.message) for w in warned]
+    for part in ("1 dropped, not a number", "1 corners swapped", "2 dropped, no area", "1 clipped", "a.xml"):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    "size", ["", "<size><width>0</width><height>0</height></size>", "<size><width>7</width></size>"]
+)
+def test_the_image_knows_its_size_better_than_the_annotation(own_set: Path, size: str) -> None:
+    add(own_set, "a", size=size)
+    record = VOCDataModule(root=str(own_set)).records("train")[0]
+    assert (record.height, record.width) == (40, 60)
+
+
+def test_images_of_other_suffixes_are_found(own_set: Path) -> None:
+    (own_set / "JPEGImages" / "a.jpg").unlink()
+    add(own_set, "a", suffix="png")
+    assert VOCDataModule(root=str(own_set)).records("train")[0].path.name == "a.png"
+
+
+def test_class_names_are_those_found_or_given(own_set: Path) -> None:
+    add(own_set, "c", box(1, 1, 9, 9, "bird"))
+    assert VOCDataModule(root=str(own_set)).class_names == ["bird", "dog"]
+    given_names = VOCDataModule(root=str(own_set), class_names=["dog", "bird"])
+    assert given_names.records("val")[0].ground_truth.labels.tolist() == [1]
+    with pytest.raises(ValueError, match=r"c\.xml: unknown class 'bird' in <object><name>.*data\.class_names"):
+        VOCDataModule(root=str(own_set), class_names=["dog"]).records("val")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no XML"),
+        (b"<annotation><object></annotation>", "is no XML"),
+        (b"{}", "is no XML"),
+        (b"\xff\xfe\x00", "is no XML"),
+        (b"<html></html>", "root element is <html>"),
+        (b"<!DOCTYPE a [<!ENTITY b 'c'>]><annotation>&b;</annotation>", "document type or entities"),
+        ("<!DOCTYPE a []><annotation/>".encode("utf-16"), "document type or entities"),
+    ],
+)
+def test_a_malformed_annotation_names_itself(own_set: Path, content: bytes, message: str) -> None:
+    (own_set / "Annotations" / "a.xml").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.xml: .*{message}"):
+        VOCDataModule(root=str(own_set), class_names=["dog"]).setup("fit")
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(content: bytes) -> None:
+    file = Path("unused.xml")
+
+    class Fake(type(file)):  # type: ignore[misc]
+        def read_bytes(self) -> bytes:
+            return content
+
+    with pytest.raises(ValueError, match=r"unused\.xml"):
+        parse_voc_xml(Fake(file))
+
+
+def test_a_coordinate_that_is_no_number_names_its_field(own_set: Path) -> None:
+    add(own_set, "a", box(1, "two", 3, 4))
+    with pytest.raises(ValueError, match=r"a\.xml: <bndbox><ymin> of an object 'dog' is 'two'"):
+        VOCDataModule(root=str(own_set)).setup("fit")
+
+
+def test_missing_things_are_named(own_set: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("empty")
+    with pytest.raises(ValueError, match=r"VOC2007 lacks Annotations.*data\.root.*data\.download"):
+        VOCDataModule(root=str(elsewhere)).setup("fit")
+    with pytest.raises(ValueError, match=r"data\.root is not given"):
+        VOCDataModule().setup("fit")
+    with pytest.raises(ValueError, match=r"nope\.txt: no such list.*train, val"):
+        VOCDataModule(root=str(own_set), train_split="nope").setup("fit")
+    add_list(own_set, "val", ["c", "ghost"])
+    with pytest.raises(ValueError, match=r"val\.txt: lists 'ghost'"):
+        VOCDataModule(root=str(own_set)).setup("fit")
+    add_list(own_set, "val", [])
+    with pytest.raises(ValueError, match=r"'val' .* has no images"):
+        VOCDataModule(root=str(own_set)).setup("fit")
+    (own_set / "JPEGImages" / "a.jpg").unlink()
+    with pytest.raises(ValueError, match=r"a\.jpg: no such image"):
+        VOCDataModule(root=str(own_set)).setup("fit")
+    with pytest.raises(ValueError, match=r"data\.years is empty"):
+        VOCDataModule(years=[])
+
+
+def test_half_a_set_is_told_so(own_set: Path) -> None:
+    for file in (own_set / "ImageSets" / "Main").iterdir():
+        file.unlink()
+    (own_set / "ImageSets" / "Main").rmdir()
+    with pytest.raises(ValueError, match="has Annotations, JPEGImages itself, but not the rest"):
+        VOCDataModule(root=str(own_set)).setup("fit")
+
+
+def test_overlapping_lists_are_an_error(own_set: Path) -> None:
+    add_list(own_set, "test", "b")
+    with pytest.raises(
+        ValueError, match="1 images are both in the training split 'train' and in the test split 'test'"
+    ):
+        VOCDataModule(root=str(own_set)).setup("fit")
+
+
+def test_a_bad_image_does_not_stop_a_set_that_skips_them(own_set: Path) -> None:
+    add(own_set, "a", size="<size><width>60</width><height>40</height></size>")
+    (own_set / "JPEGImages" / "a.jpg").write_bytes(b"")
+    assert len(VOCDataModule(root=str(own_set), skip_bad_images=True).records("train")) == 2
+    with pytest.raises(ValueError, match=r"a\.jpg"):
+        VOCDataModule(root=str(own_set)).records("train")
+
+
+def test_download_only_when_asked_to_and_only_what_is_missing(devkit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(voc, "fetch_voc", lambda parent, year, test: asked.append((parent, year, test)))
+    (devkit / "VOC2007" / "ImageSets" / "Main" / "test.txt").unlink()
+    VOCDataModule(root=str(devkit)).prepare_data()
+    assert asked == []
+    VOCDataModule(root=str(devkit), download=True).prepare_data()
+    assert asked == [(devkit.parent, 2007, True)]
+
+
+@pytest.fixture
+def full_devkit(devkit: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The made devkit, declared to be the full one: an image and a plain object in each list, one difficult in 2012."""
+    for year, name in (("VOC2007", "trainval"), ("VOC2007", "test")):
+        monkeypatch.setitem(PUBLISHED, (year, name), SplitCounts(1, 1, 0))
+    monkeypatch.setitem(PUBLISHED, ("VOC2012", "trainval"), SplitCounts(1, 1, 1))
+    monkeypatch.setitem(PUBLISHED, ("VOC2012", "train"), SplitCounts(1, 1, None))
+    add(devkit / "VOC2012", "2012_000001", DOG + box(1, 1, 9, 9, more="<difficult>1</difficult>"))
+    add_list(devkit / "VOC2012", "train", ["2012_000001"])
+    return devkit
+
+
+def count_warnings(module: VOCDataModule, *splits: Split) -> list[str]:
+    """What reading the splits warns of, but for repaired boxes."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for split in splits:
+            module.records(split)
+    return [str(w.message) for w in warned if not str(w.message).startswith("Boxes of")]
+
+
+def test_a_full_set_is_not_warned_about(full_devkit: Path) -> None:
+    assert count_warnings(VOCDataModule(root=str(full_devkit)), "train", "val", "test") == []
+    # The published counts of `train` are without the difficult objects.
+    of_train = VOCDataModule(root=str(full_devkit), years=[2012], train_split="train")
+    assert count_warnings(of_train, "train") == []
+
+
+def test_objects_are_counted_before_broken_ones_are_dropped(full_devkit: Path) -> None:
+    add(full_devkit / "VOC2007", "000001", box(5, 5, 5, 9))
+    module = VOCDataModule(root=str(full_devkit))
+    assert count_warnings(module, "train") == []
+    assert len(module.records("train")[0].ground_truth.labels) == 0
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        (DOG, r"have 1 objects \+ 0 difficult, but 1 objects \+ 1 difficult were published"),
+        (DOG * 2 + box(1, 1, 9, 9, more="<difficult>1</difficult>"), r"have 2 objects \+ 1 difficult, but 1 objects"),
+    ],
+)
+def test_other_objects_than_published_are_warned_about(full_devkit: Path, objects: str, said: str) -> None:
+    add(full_devkit / "VOC2012", "2012_000001", objects)
+    (message,) = count_warnings(VOCDataModule(root=str(full_devkit)), "train", "val")
+    assert re.search(r"VOC2012.*trainval\.txt: the 1 images of VOC2012 trainval " + said, message)
+
+
+def test_a_part_of_a_set_is_warned_about_once(
+    full_devkit: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setitem(PUBLISHED, ("VOC2007", "test"), SplitCounts(4_952, 12_032, 2_944))
+    module = VOCDataModule(root=str(full_devkit))
+    module.setup("fit")
+    module.setup("test")
+    (message,) = [str(w.message) for w in recwarn if "benchmark" in str(w.message)]
+    assert "test.txt: 1 of the 4,952 images of the full VOC2007 test" in message
+    assert "not those of the benchmark" in message
+
+
+def test_more_images_than_published_are_warned_about(full_devkit: Path) -> None:
+    add(full_devkit / "VOC2007", "000003")
+    add_list(full_devkit / "VOC2007", "trainval", ["000001", "000003"])
+    (message,) = count_warnings(VOCDataModule(root=str(full_devkit)), "train")
+    assert "trainval.txt: 2 images, but the full VOC2007 trainval has 1." in message
+
+
+def test_lists_and_sets_of_ones_own_are_not_compared(full_devkit: Path) -> None:
+    add_list(full_devkit / "VOC2012", "mine", ["2012_000001"])
+    assert count_warnings(VOCDataModule(root=str(full_devkit), years=[2012], train_split="mine"), "train") == []
+    # A set of the user's own may be called what it likes: here it is 2007's folder with half of its lists' images.
+    add_list(full_devkit / "VOC2007", "train", ["000001"])
+    assert count_warnings(VOCDataModule(root=str(full_devkit / "VOC2007"), val_split="test"), "train", "val") == []
+
+
+def test_published_counts_add_up() -> None:
+    for year in ("VOC2007", "VOC2012"):
+        train, val, both = (PUBLISHED[year, name] for name in ("train", "val", "trainval"))
+        assert (train.images + val.images, train.plain + val.plain) == (both.images, both.plain)
+
+
+def test_published_counts_are_those_of_the_real_boxes(shared_data: Path) -> None:
+    images: dict[str, set[str]] = {}
+    plain, difficult = Counter[str](), Counter[str]()
+    with gzip.open(shared_data / "voc0712_boxes.csv.gz", "rt") as file:
+        for row in csv.DictReader(file):
+            images.setdefault(row["split"], set()).add(row["image_id"])
+            (difficult if row["difficult"] == "1" else plain)[row["split"]] += 1
+    counted = {split: SplitCounts(len(ids), plain[split], difficult[split]) for split, ids in images.items()}
+    known = {f"{year}_{name}".lower(): counts for (year, name), counts in PUBLISHED.items() if counts.difficult}
+    assert counted == known
+    assert {split: counts.plain + (counts.difficult or 0) for split, counts in known.items()} == {
+        "voc2007_trainval": 15_662,
+        "voc2007_test": 14_976,
+        "voc2012_trainval": 31_561,
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Boxes of")
+def test_the_real_subset_of_voc_2012(shared_data: Path) -> None:
+    module = VOCDataModule(root=str(shared_data / "VOCdevkit"), years=[2012])
+    with pytest.warns(UserWarning, match=r"train\.txt: 2,740 of the 5,717 images of the full VOC2012 train"):
+        module.setup("fit")
+    assert (len(module.records("train")), len(module.records("val"))) == (2740, 686)
+    ground_truths = module.ground_truth("train") + module.ground_truth("val")
+    assert sum(len(t.labels) for t in ground_truths) == 7168
+    assert sum(int(t.ignore.sum()) for t in ground_truths) == 777
+    assert len({t.image_id for t in ground_truths}) == 3426
+    assert len({int(label) for t in ground_truths for label in t.labels}) == 19
+    batch = next(iter(VOCDataModule(root=str(shared_data / "VOCdevkit"), years=[2012], num_workers=0).val_dataloader()))
+    assert batch.images.shape == (64, 3, 416, 416)
+
+
+def test_the_real_blood_cells(shared_data: Path) -> None:
+    module = VOCDataModule(root=str(shared_data / "BCCD"))
+    with pytest.warns(UserWarning, match="1 dropped, no area"):
+        sizes = [len(module.records(split)) for split in ("train", "val", "test")]
+    assert sizes == [205, 87, 72]
+    assert module.class_names == ["Platelets", "RBC", "WBC"]
+    boxes = sum(len(t.labels) for split in ("train", "val", "test") for t in module.ground_truth(split))
+    assert boxes == 4888 - 2

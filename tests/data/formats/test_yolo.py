@@ -1,0 +1,190 @@
+"""Sets with YOLO's labels, well-formed and malformed, and a training on one."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anchor_lightning.cli import main
+from anchor_lightning.data.formats.yolo import (
+    YOLODataModule,
+    label_path_of,
+    load_data_yaml,
+    parse_names,
+    read_label_file,
+)
+from tests.data.conftest import write_image
+from tests.helpers.made_data import make_yolo
+
+
+def put(root: Path, name: str, label: str | None, split: str = "train") -> Path:
+    """An image of 60 x 40 pixels, and its label file unless the label is None."""
+    path = write_image(root / "images" / split / f"{name}.png")
+    if label is not None:
+        file = root / "labels" / split / f"{name}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(label)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    put(tmp_path, "a", "1 0.5 0.5 0.5 0.25\n\n0 0.25 0.25 0.5 0.5\n")
+    put(tmp_path, "b", "")
+    put(tmp_path, "c", None)
+    put(tmp_path, "d", "0 0.1 0.2 0.5 0.2 0.3 0.6", split="val")
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [dog, cat]\n")
+    return tmp_path
+
+
+def test_by_hand(root: Path) -> None:
+    module = YOLODataModule(root=str(root))
+    module.setup("fit")
+    a, b, c = module.records("train")
+    assert module.class_names == ["dog", "cat"]
+    # Centre (30, 20) with 30 x 10, and the upper left quarter, of 60 x 40 pixels.
+    np.testing.assert_allclose(a.ground_truth.boxes_xyxy, [[15, 15, 45, 25], [0, 0, 30, 20]])
+    assert a.ground_truth.labels.tolist() == [1, 0] and a.ground_truth.area.tolist() == [300, 600]
+    assert (a.name, a.height, a.width) == ("a.png", 40, 60)
+    assert [r.ground_truth.image_id for r in (a, b, c)] == [1, 2, 3]
+    assert len(b.ground_truth.boxes_xyxy) == len(c.ground_truth.boxes_xyxy) == 0, (
+        "an empty or missing file is an image without objects"
+    )
+    (d,) = module.records("val")
+    np.testing.assert_allclose(d.ground_truth.boxes_xyxy, [[6, 8, 30, 24]])  # the outline's box
+    assert module.records("test") is module.records("val")
+    np.testing.assert_allclose(module.train_box_shapes().numpy(), [[208, 104], [208, 208]])
+
+
+@pytest.mark.parametrize(
+    "train",
+    ["images/train", "[images/train]", "train.txt", "./images/train", "../images/train"],
+)
+def test_a_split_is_a_folder_a_list_of_folders_or_a_list_of_images(root: Path, train: str) -> None:
+    (root / "train.txt").write_text("./images/train/a.png\nimages/train/b.png\n\n" + str(root / "images/train/c.png"))
+    (root / "data.yaml").write_text(f"path: .\ntrain: {train}\nval: images/val\nnames: {{0: dog, 1: cat}}\n")
+    for module in (YOLODataModule(root=str(root)), YOLODataModule(data_yaml=str(root / "data.yaml"))):
+        assert [record.name for record in module.records("train")] == ["a.png", "b.png", "c.png"]
+        assert len(module.train_box_shapes()) == 2
+
+
+def test_several_folders_and_a_path_elsewhere(root: Path, tmp_path: Path) -> None:
+    put(root, "e", "0 0.5 0.5 0.1 0.1", split="more")
+    file = tmp_path / "elsewhere" / "set.yaml"
+    file.parent.mkdir()
+    file.write_text(
+        f"path: {root}\ntrain: [images/train, images/more]\nval: images/val\ntest: no/such\nnames: [a, b]\n"
+    )
+    module = YOLODataModule(data_yaml=str(file))
+    assert [record.name for record in module.records("train")] == ["a.png", "b.png", "c.png", "e.png"]
+    assert module.split_name("test") == "val", "a test set that is not at hand does not hinder"
+
+
+def test_without_a_data_yaml(root: Path) -> None:
+    (root / "data.yaml").unlink()
+    module = YOLODataModule(root=str(root))
+    assert module.class_names == ["class 0", "class 1"] and len(module.records("train")) == 3
+    (root / "labels" / "classes.txt").write_text("dog\ncat\n")
+    assert YOLODataModule(root=str(root)).class_names == ["dog", "cat"]
+    assert YOLODataModule(root=str(root), class_names=["x", "y"]).class_names == ["x", "y"]
+    shutil.move(root / "images" / "train", root / "train" / "images")
+    shutil.move(root / "labels" / "train", root / "train" / "labels")
+    assert len(YOLODataModule(root=str(root)).train_box_shapes()) == 2
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("0 0.5 0.5 0.5", r"a\.txt:1: 4 numbers"),
+        ("0 0.5 0.5 0.5 0.5 0.9", r"a\.txt:1: 6 numbers"),
+        ("0 0.5 0.5 0.2 0.2\n0 0.5 zwei 0.5 0.5", r"a\.txt:2: .*not all numbers"),
+        ("0.5 0.5 0.5 0.2 0.2", r"a\.txt:1: the class 0.5 is no whole number"),
+        ("-1 0.5 0.5 0.2 0.2", r"a\.txt:1: the class -1"),
+        ("nan 0.5 0.5 0.2 0.2", r"a\.txt:1: the class nan"),
+        ("2 0.5 0.5 0.2 0.2", r"a\.txt:1: the class 2 is out of range, there are 2 \(0 to 1\)"),
+        ("0 30 20 30 10", r"a\.txt:1: the coordinates must be shares"),
+        ("0 0.5 nan 0.2 0.2", r"a\.txt:1: the coordinates must be shares"),
+        ("0 0.5 0.5 -0.2 0.2", r"a\.txt:1: the coordinates must be shares"),
+    ],
+)
+def test_malformed_lines_are_named(root: Path, label: str, message: str) -> None:
+    put(root, "a", label)
+    with pytest.raises(ValueError, match=message):
+        YOLODataModule(root=str(root)).records("train")
+
+
+def test_boxes_are_cleaned(root: Path) -> None:
+    put(root, "a", "0 0.05 0.5 0.2 0.5\n0 0.5 0.5 0 0.5\n")
+    with pytest.warns(UserWarning, match="1 dropped, no area.*1 clipped"):
+        boxes = YOLODataModule(root=str(root)).records("train")[0].ground_truth.boxes_xyxy
+    np.testing.assert_allclose(boxes, [[0, 10, 9, 30]])
+
+
+def test_an_image_that_cannot_be_read(root: Path) -> None:
+    (root / "images" / "train" / "b.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"b\.png"):
+        YOLODataModule(root=str(root)).records("train")
+    with pytest.warns(UserWarning, match=r"Left out 1 images.*b\.png"):
+        records = YOLODataModule(root=str(root), skip_bad_images=True).records("train")
+    assert [record.name for record in records] == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("names: [a]", "neither 'train' nor 'val'"),
+        ("- 1", "neither 'train' nor 'val'"),
+        ("{", "is no YAML"),
+        ("!!python/object/apply:os.system ['true']", "is no YAML"),
+        ("train: images/train\nval: images/val\nnames: {1: a}", "keys 0, 1, 2"),
+        ("train: no/such\nnames: [a, b]", "there is no .*no/such"),
+        ("train: images/train/a.png\nnames: [a, b]", "neither a folder of images nor"),
+        ("val: images/val\nnames: [a, b]", "no split 'train' .it has val"),
+    ],
+)
+def test_a_broken_data_yaml(root: Path, content: str, message: str) -> None:
+    (root / "data.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        YOLODataModule(root=str(root)).records("train")
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.root is not given"):
+        YOLODataModule()
+    with pytest.raises(ValueError, match=r"no\.yaml: cannot be read"):
+        YOLODataModule(data_yaml="no.yaml")
+    with pytest.raises(ValueError, match="no split 'train'"):
+        YOLODataModule(root=str(tmp_path), class_names=["a"]).records("train")
+    with pytest.raises(ValueError, match="no labels found"):
+        _ = YOLODataModule(root=str(tmp_path)).class_names
+
+
+def test_the_last_folder_images_counts() -> None:
+    assert label_path_of(Path("/images/set/images/train/a.b.jpg")) == Path("/images/set/labels/train/a.b.txt")
+    assert label_path_of(Path("flat/a.jpg")) == Path("flat/a.txt")
+
+
+def test_parts(tmp_path: Path) -> None:
+    assert parse_names("f", {1: "b", 0: 7}) == ["7", "b"]
+    assert read_label_file(tmp_path / "none.txt") == []
+    assert load_data_yaml(make_yolo(tmp_path) / "data.yaml")["train"] == "images/train"
+
+
+def test_trains_through_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
+    root = make_yolo(tmp_path / "set")
+    words = ["fit", "--config", "small.yaml", "--data", "YOLODataModule", "--data.root", str(root)]
+    words += ["--data.image_size", "64", "--data.batch_size", "2", "--model.width", "0.1", "--trainer.max_steps", "2"]
+    words += ["--trainer.val_check_interval", "2", "--trainer.precision", "32-true"]
+    main([*words, "--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"])
+    run = tmp_path / "runs" / "version_0"
+    with (run / "anchors.csv").open() as file:
+        assert {row["step"] for row in csv.DictReader(file)} == {"0", "2"}
+    with (run / "metrics.csv").open() as file:
+        assert any(row["val/map_50"] for row in csv.DictReader(file))

@@ -1,0 +1,187 @@
+"""What every data module does: options, checks of the splits, anchors' box shapes, and the step onto the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from anchor_lightning.data import box_shapes
+from anchor_lightning.data.image_size import parse_image_size
+from anchor_lightning.data.module import ImageRecord
+from anchor_lightning.data.transforms import GeometryParams, distort_colour
+from tests.data.conftest import MemoryModule, ground_truth, record
+from tests.data.test_sampling_resume import Recorder
+
+
+def attach(module: MemoryModule, **attributes: Any) -> MemoryModule:
+    """Pretend that a trainer runs the module."""
+    defaults = {
+        "global_rank": 0,
+        "world_size": 1,
+        "accumulate_grad_batches": 1,
+        "limit_train_batches": 1.0,
+        "limit_val_batches": 1.0,
+        "global_step": 0,
+        "training": True,
+        "strategy": SimpleNamespace(root_device=torch.device("cpu")),
+    }
+    module.trainer = SimpleNamespace(**(defaults | attributes))  # type: ignore[assignment]
+    return module
+
+
+def test_image_sizes_are_sides_or_pairs() -> None:
+    assert parse_image_size(416, "data.image_size") == (416, 416)
+    module = MemoryModule(image_size=320, val_image_size=[480, 640])
+    assert (module.image_size, module.val_image_size) == ((320, 320), (480, 640))
+    assert MemoryModule(image_size=[96, 32]).val_image_size == (96, 32)
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        (100, "Try 96 or 128"),
+        ([64, 50], "Try 32 or 64"),
+        (0, "Try 32"),
+        (-32, "Try 32"),
+        (20, "Try 32"),
+        ([32], "one int"),
+    ],
+)
+def test_a_wrong_size_names_field_and_remedy(value: int | list[int], remedy: str) -> None:
+    with pytest.raises(ValueError, match=rf"data\.val_image_size .*{remedy}"):
+        MemoryModule(val_image_size=value)
+
+
+def test_other_options_are_checked() -> None:
+    for options, field in (
+        ({"batch_size": 0}, "batch_size"),
+        ({"num_workers": -1}, "num_workers"),
+        ({"seed": -1}, "seed"),
+    ):
+        with pytest.raises(ValueError, match=rf"data\.{field}"):
+            MemoryModule(**options)
+
+
+def test_the_seed_is_lightnings_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    assert MemoryModule().data_seed == 0
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    assert MemoryModule().data_seed == 7
+    assert MemoryModule(seed=3).data_seed == 3
+
+
+def test_splits_are_parsed_once() -> None:
+    module = MemoryModule()
+    assert module.records("val") is module.records("val")
+    assert MemoryModule(val_split="test").ground_truth("val")[0].image_id == 1
+    assert len(MemoryModule(val_split="test").records("val")) == 3
+
+
+def test_an_empty_split_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MemoryModule.counts, "val", 0)
+    with pytest.raises(ValueError, match=r"'val' .* has no images.*data\.val_split"):
+        MemoryModule().setup("fit")
+
+
+def test_splits_with_common_images_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"20 images are both .*'train'.*val split 'train'.*data\.val_split"):
+        MemoryModule(val_split="train").setup("fit")
+    MemoryModule(val_split="train").setup("validate")
+
+
+def test_training_needs_no_validation_split_when_there_is_no_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MemoryModule.counts, "val", 0)
+    attach(MemoryModule(batch_size=4), limit_val_batches=0).setup("fit")
+
+
+class TwoSizes(MemoryModule):
+    """Boxes of known shapes in images of two sizes."""
+
+    def _read_split(self, name: str) -> list[ImageRecord]:
+        first = ImageRecord(
+            Path("a"), "a", 100, 200, ground_truth(1, [[0, 0, 20, 10], [0, 0, 9, 9]], ignore=[False, True])
+        )
+        return [first, record(2, [[10, 10, 60, 40]], (50, 100)), record(3, [], (50, 100))]
+
+
+def test_box_shapes_are_those_that_the_network_sees() -> None:
+    shapes = TwoSizes(image_size=[32, 64]).train_box_shapes()
+    assert shapes.dtype == torch.float32
+    torch.testing.assert_close(shapes, torch.tensor([[6.4, 3.2], [32.0, 19.2]]))
+    assert len(TwoSizes(image_size=[32, 64], keep_difficult=True).train_box_shapes()) == 3
+
+
+def test_augmented_box_shapes_are_those_of_the_warp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window over the right half and the lower half: what is left of the boxes fills twice the pixels."""
+    module = TwoSizes(image_size=[32, 64])
+    assert torch.equal(module.train_box_shapes(augmented=True), module.train_box_shapes(augmented=True))
+    assert not torch.equal(module.train_box_shapes(augmented=True), module.train_box_shapes())
+    monkeypatch.setattr(box_shapes, "draw_jitter", lambda rng: GeometryParams(0.5, 0.5, 0.5, 0.5))
+    # The first image's box ends at 20 of 200 and is cropped away; the second's shows 50-60 of 100 and 25-40 of 50.
+    torch.testing.assert_close(module.train_box_shapes(augmented=True), torch.tensor([[12.8, 19.2]]))
+
+
+def test_box_shapes_of_native_crops_are_the_stored_ones() -> None:
+    module = TwoSizes(image_size=[32, 64])
+    module.native_crop = True
+    torch.testing.assert_close(module.train_box_shapes(), torch.tensor([[20.0, 10.0], [50.0, 30.0]]))
+
+
+def test_ranks_share_the_global_batch() -> None:
+    def ids(rank: int, world_size: int, split: str) -> list[list[int]]:
+        module = attach(
+            MemoryModule(batch_size=4, image_size=32, num_workers=0), global_rank=rank, world_size=world_size
+        )
+        return [batch.image_ids.tolist() for batch in getattr(module, f"{split}_dataloader")()]
+
+    alone, first, second = ids(0, 1, "train"), ids(0, 2, "train"), ids(1, 2, "train")
+    assert [sorted(a + b) for a, b in zip(first, second, strict=True)] == [sorted(batch) for batch in alone]
+    seen = ids(0, 2, "val") + ids(1, 2, "val")
+    assert sorted(i for batch in seen for i in batch) == list(range(1, 8))
+    assert ids(3, 4, "test") == [[]]
+
+
+def test_on_the_device_images_are_floats_and_colours_change_in_training_only() -> None:
+    module = attach(MemoryModule(batch_size=4, image_size=32, num_workers=0))
+    batch = next(iter(module.train_dataloader()))
+    plain = batch.images.float() / 255
+    trained = module.on_after_batch_transfer(batch, 0)
+    torch.testing.assert_close(trained.images, distort_colour(plain, batch.colour))
+    assert trained.images.is_contiguous()
+    assert trained.images.dtype == torch.float32
+    assert batch.images.dtype == torch.uint8
+    for other in (attach(MemoryModule(), training=False), attach(MemoryModule(augment=False))):
+        assert torch.equal(other.on_after_batch_transfer(batch, 0).images, plain)
+
+
+def test_lightning_runs_every_stage(tmp_path: Path) -> None:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    module, data = Recorder(), MemoryModule(batch_size=4, image_size=[32, 64], num_workers=1)
+    trainer.fit(module, data)
+    assert [len(ids) for _, ids, _ in module.seen] == [4, 4, 4]
+    trainer.validate(module, data, verbose=False)
+    predicted = trainer.predict(module, data)
+    assert predicted is not None
+    assert [i for ids in predicted for i in ids] == [1, 2, 3]
+
+
+def test_skipped_images_are_reported_at_the_end(tmp_path: Path) -> None:
+    module = MemoryModule(batch_size=4, image_size=32, num_workers=0)
+    module.train_dataloader()
+    module._datasets["train"]._bad[3] = 1
+    assert module.bad_images() == [Path("/nowhere/train/3.png")]
+    with pytest.warns(UserWarning, match=r"Skipped 1 images.*3\.png"):
+        module.teardown("fit")

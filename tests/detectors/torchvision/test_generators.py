@@ -1,0 +1,295 @@
+"""What moves the shapes of torchvision's detectors, against finite differences and numbers by hand."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from anchor_lightning.anchors.initialization import mean_best_iou
+from anchor_lightning.detectors.torchvision.convert import CLUSTERING, anchor_shapes, make_anchors_learnable
+from anchor_lightning.detectors.torchvision.generators import LevelShapes
+from tests.helpers.made_detectors import (
+    BOX_LOSS,
+    KINDS,
+    TARGETS,
+    Targets,
+    losses_of,
+    make_detector,
+    make_images,
+    make_targets,
+)
+
+
+def many_boxes(dtype: torch.dtype) -> Targets:
+    """Boxes of all sizes, so that most shapes have a positive anchor."""
+    targets = make_targets(*[[]] * 3)
+    generator = torch.Generator().manual_seed(2)
+    for target in targets[:2]:
+        wh = 10 * 8 ** torch.rand(25, 2, generator=generator)
+        corner = torch.rand(25, 2, generator=generator) * (torch.tensor([128.0, 96.0]) - wh)
+        target["boxes"] = torch.cat([corner, corner + wh], 1).to(dtype)
+        target["labels"] = torch.ones(25, dtype=torch.int64)
+    targets[2]["boxes"] = targets[2]["boxes"].to(dtype)
+    return targets
+
+
+class RecordedMatcher:
+    """A matcher that keeps what it answered for each image, and answers the same ever after."""
+
+    def __init__(self, matcher: Any) -> None:
+        self.matcher, self.seen, self.images = matcher, list[Tensor](), 2
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.matcher, name)
+
+    def __call__(self, quality: Tensor) -> Tensor:
+        if self.calls < self.images:
+            self.seen.append(self.matcher(quality))
+        self.calls += 1
+        return self.seen[(self.calls - 1) % self.images]
+
+
+def to_double(shapes: LevelShapes) -> None:
+    """The shapes in float64, which no conversion of a model gives them."""
+    for tensor in (shapes.log_wh, shapes.initial_log_wh, shapes.start, shapes.unit):
+        tensor.data = tensor.data.double()
+
+
+def no_change(model: Any) -> None:
+    """Leaves a detector as it is."""
+
+
+def coder_of_ssd(model: Any) -> None:
+    model.rpn.box_coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+
+
+def box_loss(name: str) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        model.head.regression_head._loss_type = name
+
+    return change
+
+
+CASES: list[tuple[str, Callable[[Any], None]]] = [(kind, no_change) for kind in KINDS] + [("c4", coder_of_ssd)]
+CASES += [("retinanet", box_loss(name)) for name in ("smooth_l1", "diou", "giou")]
+
+
+@pytest.mark.parametrize(("kind", "change"), CASES)
+def test_gradient_is_that_of_anchors_that_move(kind: str, change: Callable[[Any], None]) -> None:
+    """Finite differences of loss and clustering term, for shapes that have moved already; matching is held fixed."""
+    model = make_detector(kind, clip=False)
+    change(model)
+    shapes = make_anchors_learnable(model)
+    model.double()
+    to_double(shapes)
+    shapes.log_wh.data += 0.1 * torch.randn(shapes.log_wh.shape, dtype=torch.float64)
+    host = getattr(model, "rpn", model)
+    matcher = host.proposal_matcher = RecordedMatcher(host.proposal_matcher)
+    targets = many_boxes(torch.float64)
+
+    def first_stage() -> Tensor:
+        shapes.step = 500  # λ is 2/3
+        losses = losses_of(model, targets)
+        return losses[BOX_LOSS[kind]] + losses[CLUSTERING]
+
+    (gradient,) = torch.autograd.grad(first_stage(), shapes.log_wh)
+    numeric = torch.zeros_like(gradient)
+    for index in range(gradient.numel()):
+        for sign in (1, -1):
+            shapes.log_wh.data.view(-1)[index] += sign * 1e-6
+            numeric.view(-1)[index] += sign * first_stage().item() / 2e-6
+            shapes.log_wh.data.view(-1)[index] -= sign * 1e-6
+    assert matcher.calls == 2 * (1 + 2 * gradient.numel()), "the third image has no box"
+    assert (gradient != 0).all(1).sum() >= 5, "the case must reach most shapes"
+    torch.testing.assert_close(gradient, numeric, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_else_moves_the_shapes(kind: str) -> None:
+    model = make_detector(kind)
+    shapes = make_anchors_learnable(model)
+    for name, loss in losses_of(model, TARGETS).items():
+        (gradient,) = torch.autograd.grad(loss, shapes.log_wh, retain_graph=True, allow_unused=True)
+        if name in (BOX_LOSS[kind], CLUSTERING):
+            assert gradient.any(), name
+        else:
+            assert gradient is None or not gradient.any(), name
+
+
+@pytest.mark.parametrize("kind", ["c4", "fpn"])
+def test_no_leak_through_pooling_written_in_python(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU deterministic algorithms take a RoIAlign that is differentiable at the proposals as well."""
+    pooling = sys.modules["torchvision.ops.roi_align"]
+    model = make_detector(kind)
+    shapes = make_anchors_learnable(model)
+    monkeypatch.setattr(pooling, "_has_ops", lambda: False)
+    monkeypatch.setattr(pooling, "is_compile_supported", lambda device: True, raising=False)
+    monkeypatch.setattr(pooling, "_roi_align", inspect.unwrap(pooling._roi_align))
+    features = torch.rand(1, 8, 6, 8)
+    rois = torch.tensor([[0.0, 3.1, 3.2, 40.3, 50.4]], requires_grad=True)
+    pooling.roi_align(features, rois, 7, 1 / 16, 2).sum().backward()
+    assert rois.grad is not None and rois.grad.any(), "the case must be able to leak"
+    torch.use_deterministic_algorithms(True)
+    try:
+        losses = losses_of(model, TARGETS)
+        second_stage = losses["loss_classifier"] + losses["loss_box_reg"]
+        (gradient,) = torch.autograd.grad(second_stage, shapes.log_wh, allow_unused=True)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert gradient is None or not gradient.any()
+
+
+@pytest.mark.parametrize("change", [no_change, coder_of_ssd])
+@pytest.mark.parametrize("step", [0, 300, 1000, 1500])
+def test_clustering_by_hand(step: int, change: Callable[[Any], None]) -> None:
+    """Two boxes about points of the grid, each of which meets the one 40 x 40 anchor there best, alone."""
+    model = make_detector("c4")
+    model.rpn.anchor_generator = AnchorGenerator(((40,),), ((1.0,),))
+    model.rpn.head = type(model.rpn.head)(8, 1)
+    change(model)
+    shapes = make_anchors_learnable(model, clustering_start=2.0, clustering_steps=1500)
+    shapes.step = step
+    losses = losses_of(
+        model, make_targets([[32 - 15, 48 - 25, 32 + 15, 48 + 25]], [[64 - 30, 48 - 8, 64 + 30, 48 + 8]])
+    )
+    weight = 2.0 * (1 - step / 1500)
+    assert shapes.step == step + 1
+    ratios = [(30 / 40, 50 / 40), (60 / 40, 16 / 40)]
+    expected = weight * sum(math.log(r) ** 2 for pair in ratios for r in pair) / (2 * 2)
+    assert losses[CLUSTERING].item() == pytest.approx(expected, rel=1e-5)
+    (gradient,) = torch.autograd.grad(losses[CLUSTERING], shapes.log_wh)
+    by_hand = [-weight * (math.log(a) + math.log(b)) / 2 for a, b in zip(*ratios, strict=True)]
+    assert gradient[0].tolist() == pytest.approx(by_hand, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "ssd"])
+def test_clustering_over_the_matched_anchors(kind: str) -> None:
+    """Positives counted over all images of the batch, not image by image."""
+    model = make_detector(kind)
+    shapes = make_anchors_learnable(model)
+    matcher = model.proposal_matcher = RecordedMatcher(model.proposal_matcher)
+    placed: list[Tensor] = []
+    model.anchor_generator.register_forward_hook(lambda module, inputs, anchors: placed.extend(anchors))
+    loss = losses_of(model, TARGETS)[CLUSTERING]
+    squares = []
+    for target, matched, anchors in zip(TARGETS, matcher.seen, placed, strict=True):
+        box, anchor = target["boxes"][matched[matched >= 0]], anchors[matched >= 0]
+        squares += [(((box[:, 2:] - box[:, :2]) / (anchor[:, 2:] - anchor[:, :2])).log() ** 2).sum(1)]
+    assert len(squares[0]) != len(squares[1]), "or a mean of means would do"
+    torch.testing.assert_close(loss, torch.cat(squares).sum() / (2 * sum(map(len, squares))))
+    assert shapes.clustering_weight == 1 - 1 / 1500
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clustering_can_be_off(kind: str) -> None:
+    model = make_detector(kind)
+    shapes = make_anchors_learnable(model, clustering_steps=0)
+    losses = losses_of(model, TARGETS)
+    assert losses[CLUSTERING].item() == 0 and shapes.step == 1
+    (gradient,) = torch.autograd.grad(losses[CLUSTERING], shapes.log_wh)
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_without_boxes(kind: str) -> None:
+    """None at all: gradients of 0, which data parallelism waits for. One of two: those of the other alone."""
+    model = make_detector(kind)
+    shapes = make_anchors_learnable(model)
+    sum(losses_of(model, make_targets([], [])).values()).backward()  # type: ignore[union-attr]
+    assert shapes.log_wh.grad is not None and torch.equal(shapes.log_wh.grad, torch.zeros_like(shapes.log_wh))
+    box = [[20.0, 10.0, 60.0, 80.0]]
+    for targets in (make_targets(box, []), make_targets([], box)):
+        shapes.log_wh.grad = None
+        sum(losses_of(model, targets).values()).backward()  # type: ignore[union-attr]
+        gradient = shapes.log_wh.grad
+        assert gradient is not None and gradient.isfinite().all() and gradient.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_learns_in_bfloat16(kind: str) -> None:
+    model = make_detector(kind)
+    shapes = make_anchors_learnable(model)
+    placed: list[Tensor] = []
+    getattr(model, "rpn", model).anchor_generator.register_forward_hook(lambda module, inputs, out: placed.extend(out))
+    optimizer = torch.optim.SGD([shapes.log_wh], 1e-3)
+    losses_of(model, TARGETS)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = sum(losses_of(model, TARGETS).values())
+    assert torch.equal(placed[0], placed[2]), "no side or centre is rounded"
+    loss.backward()  # type: ignore[union-attr]
+    optimizer.step()
+    assert all(anchors.dtype == torch.float32 for anchors in placed) and placed
+    assert shapes.log_wh.dtype == torch.float32 and not torch.equal(shapes.wh, shapes.initial_wh)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(loss.isfinite() for loss in losses_of(model, TARGETS).values())
+    sides = torch.stack([(a[:, 2:] - a[:, :2]).amin(0) for a in placed[-2:]])
+    torch.testing.assert_close(sides, shapes.wh.amin(0).expand(2, 2), rtol=1e-4, atol=1e-4)
+
+
+def test_a_clipped_shape_comes_back() -> None:
+    """SSD clips at the image, where there would be no gradient: shapes stay within it, and shrink where boxes ask."""
+    model = make_detector("ssd")
+    shapes = make_anchors_learnable(model)
+    limit = torch.tensor([128.0, 96.0])
+    torch.testing.assert_close(shapes.wh[5], limit)  # a share of 1.02
+    shapes.log_wh.data[5] += 0.5
+    targets = make_targets([[5.0, 4.0, 121.0, 90.0]])
+    model.eval()
+    model(make_images())
+    assert model.anchor_generator.pairs().max() <= 1, "nothing is larger than the image in inference either"
+    model.train()
+    losses = losses_of(model, targets)
+    torch.testing.assert_close(shapes.wh[5], limit, rtol=1e-6, atol=0)
+    assert (shapes.wh <= limit * (1 + 1e-6)).all()
+    (gradient,) = torch.autograd.grad(losses[CLUSTERING], shapes.log_wh)
+    assert (gradient[5] > 0).all()
+    shapes.log_wh.data -= 0.1 * gradient
+    losses_of(model, targets)
+    assert (shapes.wh[5] < limit).all()
+
+
+def test_step_is_kept_with_the_weights(tmp_path: Any) -> None:
+    model = make_detector("retinanet")
+    shapes = make_anchors_learnable(model)
+    for _ in range(3):
+        sum(losses_of(model, TARGETS).values()).backward()  # type: ignore[union-attr]
+    shapes.log_wh.data -= 0.1
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    other = make_detector("retinanet", seed=1)
+    make_anchors_learnable(other, "uniform")
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    loaded = anchor_shapes(other)
+    assert loaded is not None and loaded.step == 3
+    assert torch.equal(loaded.wh, shapes.wh) and torch.equal(loaded.initial_wh, shapes.initial_wh)
+    seeds = losses_of(model, TARGETS), losses_of(other, TARGETS)
+    assert all(torch.equal(loss, seeds[1][name]) for name, loss in seeds[0].items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("clustering_start", [0.0, 1.0])
+def test_identical_shapes_learn_the_boxes(kind: str, clustering_start: float) -> None:
+    """One square a level becomes wide as the boxes are: by both terms, and by the box loss alone."""
+    targets = make_targets([[5.3, 8.1, 53.9, 30.7], [70.2, 60.3, 118.7, 83.1], [64.1, 3.2, 113.3, 25.4]])
+    boxes_wh = targets[0]["boxes"][:, 2:] - targets[0]["boxes"][:, :2]
+    model = make_detector(kind)
+    shapes = make_anchors_learnable(model, "identical", clustering_start=clustering_start)
+    before = mean_best_iou(boxes_wh, shapes.wh)
+    others = [parameter for parameter in model.parameters() if parameter is not shapes.log_wh]
+    rate = 2.0 if kind in ("c4", "fpn") and not clustering_start else 0.1
+    optimizer = torch.optim.SGD([{"params": others, "lr": 1e-3}, {"params": [shapes.log_wh], "lr": rate}])
+    for _ in range(25):
+        optimizer.zero_grad()
+        sum(losses_of(model, targets).values()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+    print(kind, clustering_start, before, mean_best_iou(boxes_wh, shapes.wh))
+    assert mean_best_iou(boxes_wh, shapes.wh) > before + 0.1

@@ -1,0 +1,102 @@
+"""Gradient ascent on the mean best IoU: optima that are known, and k-means as the bar on real boxes."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from anchor_lightning.anchors import kmeans_shapes
+from anchor_lightning.data import COCODataModule, VOCDataModule
+from anchor_lightning.fitting.ascent import ascent_shapes, gather, score_exactly
+
+SIDES = st.floats(2, 400, width=32)
+
+
+def voc(root: Path) -> Tensor:
+    """All 62,199 boxes scaled by 416 / 500, as the file has no image sizes."""
+    with gzip.open(root / "voc0712_boxes.csv.gz", "rt") as file:
+        rows = list(csv.DictReader(file))
+    sides = [(float(r["xmax"]) - float(r["xmin"]), float(r["ymax"]) - float(r["ymin"])) for r in rows]
+    return torch.tensor(sides) * 416 / 500
+
+
+def coco(root: Path) -> Tensor:
+    return COCODataModule(root=str(root / "coco")).train_box_shapes()
+
+
+def bccd(root: Path) -> Tensor:
+    return VOCDataModule(root=str(root / "BCCD")).train_box_shapes()
+
+
+@pytest.mark.filterwarnings("ignore:Boxes of")
+@pytest.mark.parametrize(("read", "nums"), [(voc, (5,)), (coco, (9,)), (bccd, (2, 9))])
+def test_beats_kmeans_on_real_boxes(shared_data: Path, read: object, nums: tuple[int, ...]) -> None:
+    assert callable(read)
+    boxes = read(shared_data)
+    for num in nums:
+        found, bar = ascent_shapes(boxes, num), kmeans_shapes(boxes, num)
+        assert score_exactly(boxes, found) > score_exactly(boxes, bar), num
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.lists(st.tuples(SIDES, SIDES), min_size=4, max_size=30, unique=True), st.integers(1, 4))
+def test_is_never_worse_than_kmeans_and_the_given_start(sides: list[tuple[float, float]], num: int) -> None:
+    boxes = torch.tensor(sides)
+    start = kmeans_shapes(boxes, num)
+    other = boxes[:num] + 1
+    for found in (ascent_shapes(boxes, num), ascent_shapes(boxes, num, start_wh=other)):
+        assert found.shape == (num, 2) and bool((found > 0).all())
+        assert score_exactly(boxes, found) >= score_exactly(boxes, start)
+    assert score_exactly(boxes, found) >= score_exactly(boxes, other)
+    assert found.prod(1).tolist() == sorted(found.prod(1).tolist())
+
+
+def test_one_box_a_shape_is_hit_exactly() -> None:
+    boxes = torch.tensor([[10.0, 20.0], [60.0, 30.0], [200.0, 250.0]]).repeat(50, 1)
+    torch.testing.assert_close(ascent_shapes(boxes, 3), boxes[:3], rtol=0.01, atol=0)
+
+
+def test_one_shape_for_boxes_of_one_aspect_against_a_search() -> None:
+    """With squares only the score depends on the side alone, so that a fine search knows the optimum."""
+    side = torch.exp(torch.randn(500, generator=torch.Generator().manual_seed(0)) * 0.5 + 4)
+    boxes = torch.stack([side, side], dim=1)
+    grid = torch.linspace(float(side.min()), float(side.max()), 2000)
+    best = max(score_exactly(boxes, torch.tensor([[s, s]])) for s in grid.tolist())
+    assert score_exactly(boxes, ascent_shapes(boxes, 1)) == pytest.approx(best, abs=2e-4)
+
+
+def test_is_seeded_and_knows_no_unit() -> None:
+    boxes = torch.exp(torch.randn(3000, 2, generator=torch.Generator().manual_seed(1))) * 50
+    threads = torch.get_num_threads()
+    first, second = ascent_shapes(boxes, 4), ascent_shapes(boxes, 4)
+    assert torch.equal(first, second) and torch.get_num_threads() == threads
+    scaled = ascent_shapes(boxes / 416, 4)
+    assert score_exactly(boxes / 416, scaled) == pytest.approx(score_exactly(boxes, first), rel=2e-3)
+
+
+def test_cells_keep_every_box() -> None:
+    boxes = torch.exp(torch.randn(1000, 2, generator=torch.Generator().manual_seed(2))) * 50
+    cells = gather(boxes, 0.1)
+    assert len(cells.wh) < len(boxes) and float(cells.weight.sum()) == pytest.approx(1)
+    mean = (cells.weight[:, None] * cells.wh.log()).sum(0)
+    torch.testing.assert_close(mean, boxes.log().mean(0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "num", "message"),
+    [
+        (torch.empty(0, 2), 3, "no boxes"),
+        (torch.tensor([[10.0, 10.0], [20.0, 10.0]]).repeat(200, 1), 3, "only 2 distinct.*at most 2"),
+        (torch.ones(3, 2), 0, "give 1 or more"),
+    ],
+)
+def test_what_cannot_be_fitted(boxes: Tensor, num: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ascent_shapes(boxes, num)

@@ -1,0 +1,232 @@
+"""Texts for other tools: back through our readers, and torchvision's own generator built from what it gets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anchor_lightning.anchors import initial_shapes
+from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
+from anchor_lightning.fitting.format_readers import read_json, read_mmdet, read_torchvision, read_ultralytics
+from anchor_lightning.fitting.formats import AnchorSet, anchors_text, export_notes
+
+# Not in the order of their areas.
+NINE = torch.tensor(
+    [[33.0, 23], [10, 13], [16, 30], [62, 45], [30, 61], [59, 119], [373, 326], [116, 90], [156, 198]]
+)  # YOLOv3's
+SORTED = [[10.0, 13], [16, 30], [33, 23], [30, 61], [62, 45], [59, 119], [116, 90], [156, 198], [373, 326]]
+SET = AnchorSet(NINE, 3, "a test\nof two lines", (416, 608), {"mean best IoU": 0.6543}, "letterbox")
+SIDES = st.floats(1, 1000, width=32)
+
+
+def darknet_shapes(text: str, folder: Path) -> torch.Tensor:
+    file = folder / "a.cfg"
+    file.write_text(text)
+    return read_anchors(file)
+
+
+def test_darknets_region_layer_has_grid_units(tmp_path: Path) -> None:
+    wh = initial_shapes("yolov2-voc")
+    assert wh is not None
+    text = anchors_text(AnchorSet(wh, source="yolov2-voc"), "darknet")
+    assert "[region]\nanchors=1.3221" in text and "num=5" in text
+    torch.testing.assert_close(darknet_shapes(text, tmp_path), wh)
+
+
+def test_darknets_yolo_layers_have_pixels_and_the_largest_stride_first(tmp_path: Path) -> None:
+    text = anchors_text(SET, "darknet")
+    assert darknet_shapes(text, tmp_path).tolist() == SORTED
+    layers = text.split("\n[yolo]\n")[1:]
+    assert [layer.split("mask=")[1].split()[0] for layer in layers] == ["6,7,8", "3,4,5", "0,1,2"]
+    assert "anchors=10,13,  16,30,  33,23" in text and text.count("num=9") == 3
+    assert "mask=0,1" in anchors_text(AnchorSet(NINE[:2]), "darknet", version=3)
+
+
+def test_ultralytics_has_a_row_a_level_smallest_stride_first() -> None:
+    text = anchors_text(SET, "ultralytics")
+    # The form that YOLOv5's own yaml files have.
+    assert yaml.safe_load(text)["anchors"] == torch.tensor(SORTED).reshape(3, 6).tolist()
+    assert "# P3/8" in text and "# P5/32" in text
+    assert torch.cat(read_ultralytics(text)).tolist() == SORTED
+
+
+def test_mmdet_has_the_largest_stride_first() -> None:
+    scope: dict[str, Any] = {}
+    exec(anchors_text(SET, "mmdet"), scope)
+    generator = scope["model"]["bbox_head"]["anchor_generator"]
+    assert generator["type"] == "YOLOAnchorGenerator" and generator["strides"] == [32, 16, 8]
+    assert generator["base_sizes"] == [[tuple(shape) for shape in SORTED[i : i + 3]] for i in (6, 3, 0)]
+    assert torch.cat(read_mmdet(anchors_text(SET, "mmdet"))).tolist() == SORTED
+
+
+@pytest.mark.parametrize("levels", [1, 3, 9])
+def test_torchvision_builds_its_generator(levels: int) -> None:
+    """And places the shapes, unrounded, on the cells of every feature map."""
+    from torchvision.models.detection.image_list import ImageList
+
+    wh = NINE + 0.3
+    text = anchors_text(AnchorSet(wh, levels), "torchvision")
+    scope: dict[str, Any] = {}
+    exec(text, scope)
+    generator = scope["anchor_generator"]
+    shapes = torch.cat([cells[:, 2:] - cells[:, :2] for cells in generator.cell_anchors])
+    torch.testing.assert_close(shapes, torch.tensor(SORTED) + 0.3)
+    torch.testing.assert_close(torch.cat(read_torchvision(text)), shapes)
+    assert generator.num_anchors_per_location() == [9 // levels] * levels
+    images = ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)])
+    (anchors,) = generator(images, [torch.zeros(1, 1, 2, 2)] * levels)
+    assert anchors.shape == (9 * 4, 4)
+    torch.testing.assert_close((anchors[:1, 2:] - anchors[:1, :2])[0], torch.tensor([10.3, 13.3]))
+
+
+def test_json_comes_back_whole() -> None:
+    back = read_json(anchors_text(SET, "json"))
+    assert back.wh.tolist() == SORTED
+    assert back == replace(SET, wh=back.wh)
+
+
+def test_json_without_the_way_of_resizing_is_read() -> None:
+    """As files from before it was noted."""
+    content = json.loads(anchors_text(SET, "json"))
+    del content["resize"]
+    assert read_json(json.dumps(content)).resize is None
+    with pytest.raises(ValueError, match=r"no anchors\.json"):
+        read_json(json.dumps(content | {"resize": "torn"}))
+
+
+@pytest.mark.parametrize(
+    ("to", "resize", "message"),
+    [
+        ("ultralytics", "stretch", "fit again with --resize letterbox."),
+        ("mmdet", "stretch", "or set keep_ratio=False"),
+        ("darknet", "letterbox", "fit again with --resize stretch, or set letter_box=1"),
+        ("ultralytics", "native", "suit only images that keep it"),
+        ("torchvision", "native", "suit only images that keep it"),
+        ("torchvision", "stretch", "give the detector fixed_size=(608, 416), which"),
+        ("torchvision", "letterbox", "give the detector min_size=416, max_size=608, which"),
+        ("torchvision", None, "fixed_size=(608, 416), which stretches images, or min_size=416, max_size=608"),
+    ],
+)
+def test_a_tool_that_resizes_otherwise_is_told_of(to: Any, resize: Any, message: str) -> None:
+    """In the notes and, on lines of their own, in the text."""
+    anchors = replace(SET, resize=resize)
+    note = export_notes(anchors, to)[-1]
+    comments = [line.removeprefix("# ") for line in anchors_text(anchors, to).splitlines() if line.startswith("# ")]
+    assert message in note and note in " ".join(comments)
+
+
+@pytest.mark.parametrize(
+    ("to", "resize"),
+    [("ultralytics", "letterbox"), ("mmdet", "letterbox"), ("darknet", "stretch"), ("mmdet", None), ("json", "native")],
+)
+def test_a_tool_that_resizes_alike_needs_no_note(to: Any, resize: Any) -> None:
+    assert export_notes(replace(SET, resize=resize), to) == []
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (1, "1 of them suit FasterRCNN on a backbone without FPN. Fit again with --levels 5 for"),
+        (3, "3 of them suit FasterRCNN on the FPN of a MobileNetV3. Fit again with --levels 5 for"),
+        (5, "5 of them suit FasterRCNN or RetinaNet on the FPN of a ResNet. Fit again with --levels 3 for"),
+        (9, "No detector of torchvision has 9 feature maps. Fit again with --levels 5 for FasterRCNN or RetinaNet"),
+    ],
+)
+def test_torchvisions_detectors_by_levels(levels: int, message: str) -> None:
+    anchors = AnchorSet(torch.rand(45, 2) + 1, levels)
+    assert message in export_notes(anchors, "torchvision")[0]
+    assert message in anchors_text(anchors, "torchvision").replace("\n# ", " ")
+
+
+def torchvisions_detector(levels: int, retina: bool, **options: Any) -> Any:
+    """An untrained detector that the note on levels names, with the smallest backbone of its kind."""
+    from torchvision.models.detection import FasterRCNN, RetinaNet
+    from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
+    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+    small: dict[str, Any] = {"backbone_name": "resnet18", "weights": None}
+    generator = options.pop("generator")
+    if retina:
+        backbone = resnet_fpn_backbone(**small, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
+        return RetinaNet(backbone, 2, anchor_generator=generator, **options).eval()
+    if levels == 5:
+        backbone = resnet_fpn_backbone(**small)
+    else:
+        backbone = mobilenet_backbone(backbone_name="mobilenet_v3_small", weights=None, fpn=levels == 3)
+    return FasterRCNN(backbone, 2, rpn_anchor_generator=generator, **options).eval()
+
+
+@pytest.mark.parametrize(("levels", "retina"), [(1, False), (3, False), (5, False), (5, True)])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+def test_torchvisions_detectors_take_what_the_notes_say(levels: int, retina: bool, resize: Any) -> None:
+    """Options of the note and the text's generator: the detector runs, and its input has the size of the shapes'."""
+    anchors = AnchorSet(torch.rand(2 * levels, 2) * 30 + 10, levels, image_size=(64, 96), resize=resize)
+    scope: dict[str, Any] = {}
+    exec(anchors_text(anchors, "torchvision"), scope)
+    words = export_notes(anchors, "torchvision")[-1].split("give the detector ")[1].split(", which")[0]
+    options = eval(f"dict({words})", {"dict": dict})
+    detector = torchvisions_detector(levels, retina, generator=scope["anchor_generator"], **options)
+    batches: list[Any] = []
+    detector.transform.register_forward_hook(lambda _, __, out: batches.append(out[0]))
+    with torch.no_grad():
+        detector([torch.rand(3, 128, 160)])
+    (batch,) = batches
+    assert batch.tensors.shape[-2:] == (64, 96)
+    # Aspect kept, 160 x 128 pixels (w x h) become 80 x 64, which torchvision pads to a multiple of 32.
+    assert batch.image_sizes == [(64, 96) if resize == "stretch" else (64, 80)]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(SIDES, SIDES), min_size=6, max_size=6), st.sampled_from([2, 3]))
+def test_round_trips_to_the_last_bit(sides: list[tuple[float, float]], levels: int) -> None:
+    anchors = AnchorSet(torch.tensor(sides), levels)
+    expected = torch.tensor(anchors.by_level)
+    assert float(expected.sum()) == pytest.approx(float(anchors.wh.sum()))
+    for to, read in (("ultralytics", read_ultralytics), ("mmdet", read_mmdet), ("torchvision", read_torchvision)):
+        assert torch.equal(torch.stack(read(anchors_text(anchors, to))), expected), to  # type: ignore[arg-type]
+    assert torch.equal(read_json(anchors_text(anchors, "json")).wh, expected.flatten(0, 1))
+
+
+@pytest.mark.parametrize("to", ["darknet", "ultralytics", "mmdet", "torchvision"])
+def test_source_and_score_stand_in_comments(to: Any) -> None:
+    head = anchors_text(SET, to).splitlines()[:3]
+    assert all(line.startswith("# ") for line in head)
+    assert "608 x 416" in head[0] and "a test of two lines" in head[1] and "mean best IoU 0.6543" in head[2]
+
+
+@pytest.mark.parametrize(
+    ("to", "levels", "version", "message"),
+    [
+        ("ultralytics", 1, None, "2 to 4 levels, not 1; give --levels 3"),
+        ("mmdet", 9, None, "1 to 4 levels, not 9"),
+        ("darknet", 3, 2, "one level, not 3; give --version 3"),
+        ("darknet", 3, 4, "--version: 4"),
+        ("mmdet", 3, 3, "--version is for darknet"),
+    ],
+)
+def test_what_a_tool_cannot_express(to: Any, levels: int, version: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        anchors_text(AnchorSet(NINE, levels), to, version)
+
+
+@pytest.mark.parametrize(("levels", "wh"), [(2, NINE), (0, NINE), (1, NINE * 0)])
+def test_sets_that_cannot_be(levels: int, wh: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"levels|positive"):
+        AnchorSet(wh, levels)
+
+
+@pytest.mark.parametrize("read", [read_ultralytics, read_mmdet, read_torchvision, read_json])
+@pytest.mark.parametrize(
+    "text", ["", "{", "anchors: [[1, x]]", "base_sizes = 3", "f(base_sizes=open('x'))", "anchor_wh = [[(1,)]]", "{}"]
+)
+def test_texts_that_are_none(read: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=r"^The "):
+        read(text)

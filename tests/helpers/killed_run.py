@@ -1,0 +1,97 @@
+"""Trains through the command line in a process of its own that something happens to: a signal, or an exception."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from anchor_lightning.cli import main
+from anchor_lightning.task import DetectionTask
+
+
+class Accident(Exception):
+    """An error that nobody has foreseen."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happens to a run, and when.
+
+    Args:
+        step: Optimizer step.
+        what: Signal number, or None for an exception.
+        place: Before the forward pass of a batch, after it, or in a validation batch.
+        batch: How many batches of the step went before; accumulation has several.
+    """
+
+    step: int
+    what: int | None
+    place: Literal["before", "after", "validation"] = "before"
+    batch: int = 0
+
+
+def fresh_processes() -> Any:
+    """Starts processes from one that has imported everything and computed nothing.
+
+    The first use in a session decides what is imported, so that all tests have to come here.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.helpers.killed_run"])
+    return context
+
+
+def train(folder: Path, words: list[str], event: Event | None = None, seconds: float = 120) -> int:
+    """Runs `anchor_lightning` with the words in a folder; output goes to `log.txt` there.
+
+    Returns:
+        The exit status; the negative number of the signal that ended it.
+    """
+    process = fresh_processes().Process(target=_train, args=(folder, words, event, dict(os.environ)))
+    process.start()
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        raise TimeoutError((folder / "log.txt").read_text()[-2000:])
+    return process.exitcode
+
+
+def _train(folder: Path, words: list[str], event: Event | None, variables: dict[str, str]) -> None:
+    os.environ.clear()  # the server's, from when the first test began
+    os.environ.update(variables)
+    os.chdir(folder)
+    log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = ["anchor_lightning"]
+    if event is not None:
+        _arrange(event)
+    main(words)
+
+
+def _arrange(event: Event) -> None:
+    name = "validation_step" if event.place == "validation" else "training_step"
+    original = getattr(DetectionTask, name)
+    seen = 0
+
+    def happen() -> None:
+        if event.what is None:
+            raise Accident("the roof came down")
+        os.kill(os.getpid(), event.what)
+
+    def step(task: DetectionTask, *args: Any) -> Any:
+        nonlocal seen
+        due = task.global_step == event.step and not task.trainer.sanity_checking
+        seen += due
+        due = due and seen == event.batch + 1
+        if due and event.place != "after":
+            happen()
+        result = original(task, *args)
+        if due and event.place == "after":
+            happen()
+        return result
+
+    setattr(DetectionTask, name, step)

@@ -1,0 +1,80 @@
+"""Small made scenes for the metric tests: integer boxes and few score values, so that ties and thresholds are hit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from anchor_lightning.structures import Detections, GroundTruth
+
+Scene = tuple[list[GroundTruth], dict[int, Detections]]
+
+
+def ground_truth(
+    image_id: int, boxes: Sequence[Sequence[float]], labels: Sequence[int], ignore: Sequence[bool] | None = None
+) -> GroundTruth:
+    """A ground truth record from plain lists; the area is width x height."""
+    boxes_xyxy = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    wh = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    flags = np.zeros(len(labels), dtype=bool) if ignore is None else np.array(ignore, dtype=bool)
+    return GroundTruth(image_id, boxes_xyxy, np.array(labels, dtype=np.int64), flags, wh.prod(1))
+
+
+def found(boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: Sequence[int]) -> Detections:
+    """A detection record from plain lists."""
+    return Detections(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(scores, dtype=torch.float32),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.zeros(len(labels), dtype=torch.int64),
+    )
+
+
+def nothing() -> Detections:
+    """The record of an image in which nothing was found."""
+    return found([], [], [])
+
+
+def random_scene(
+    seed: int, num_images: int = 6, num_classes: int = 3, scale: int = 10, max_boxes: int = 6, max_found: int = 20
+) -> Scene:
+    """Ground truth boxes on an integer grid, detections near them or anywhere.
+
+    Scores come from nine values and boxes from a grid of `scale` pixels, so equal scores, equal overlaps, duplicates
+    and overlaps on a threshold are common. Boxes are 1 to 4 grid steps wide, or one pixel. Some images have no ground
+    truth, some no detections, some no entry at all; some ground truth boxes are to be ignored, and the last class has
+    no ground truth half of the time.
+    """
+    rng = np.random.default_rng(seed)
+    ground_truths, detections = [], {}
+    with_truth = num_classes - int(num_classes > 1 and rng.random() < 0.5)
+    for image_id in range(1, num_images + 1):
+        boxes = _boxes(rng, int(rng.integers(0, max_boxes + 1)), scale)
+        count = len(boxes)
+        ignore = rng.random(count) < 0.25
+        labels = rng.integers(0, with_truth, count)
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(1) * rng.choice([0.0, 0.5, 1.0], count)
+        ground_truths.append(GroundTruth(image_id, boxes, labels, ignore, area))
+        if rng.random() < 0.15:
+            continue
+        num_found = int(rng.integers(0, max_found + 1))
+        found_boxes = _boxes(rng, num_found, scale)
+        found_labels = rng.integers(0, num_classes, num_found)
+        if count:
+            near = rng.integers(0, count, num_found)
+            moved = rng.integers(-1, 2, (num_found, 4)) * rng.choice([0, 1, scale // 2], (num_found, 1))
+            take = rng.random(num_found) < 0.7
+            found_boxes[take] = (boxes[near] + moved)[take]
+            found_boxes[:, 2:] = np.maximum(found_boxes[:, 2:], found_boxes[:, :2])
+            found_labels[take] = labels[near][take]
+        scores = rng.integers(1, 10, num_found) / 10
+        detections[image_id] = found(found_boxes.tolist(), scores.tolist(), found_labels.tolist())
+    return ground_truths, detections
+
+
+def _boxes(rng: np.random.Generator, count: int, scale: int) -> np.ndarray:
+    left_top = rng.integers(0, 5, (count, 2)) * scale
+    wh = np.where(rng.random((count, 1)) < 0.15, 1, rng.integers(1, 5, (count, 2)) * scale)
+    return np.concatenate([left_top, left_top + wh], axis=1).astype(np.float64)

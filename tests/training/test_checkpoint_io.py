@@ -1,0 +1,168 @@
+"""Checkpoints are whole or not there, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from anchor_lightning.training.checkpoint_files import OURS, damage, find_checkpoint, migrate, read_checkpoint
+from anchor_lightning.training.checkpoint_io import UNFINISHED, AtomicCheckpointIO, lock, remove_unfinished
+from tests.helpers.killed_run import fresh_processes
+
+MEMORY = Path("/dev/shm")
+SIZE = 500_000
+
+
+def content(value: float) -> dict[str, Any]:
+    # Of NumPy: the threads that torch fills with do not outlive a fork.
+    return {
+        "state_dict": {"shapes.log_wh": torch.from_numpy(np.full((SIZE // 2, 2), value, dtype=np.float32))},
+        "global_step": int(value),
+    }
+
+
+def save_for_ever(path: Path) -> None:
+    value = 0
+    try:
+        while True:
+            AtomicCheckpointIO().save_checkpoint(content(value), path)
+            value += 1
+    finally:
+        os._exit(1)  # never back into the tests
+
+
+@pytest.fixture(params=["the temporary files' file system", "another one"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """On the file system of temporary files, and on another, where a move would be a copy."""
+    if request.param != "another one":
+        yield tmp_path
+        return
+    if not MEMORY.is_dir() or MEMORY.stat().st_dev == Path(tempfile.gettempdir()).stat().st_dev:
+        pytest.skip("there is no second file system to write to")
+    with tempfile.TemporaryDirectory(dir=MEMORY) as other:
+        yield Path(other)
+
+
+def test_killed_while_saving(folder: Path) -> None:
+    """A hundred kills at random moments: each time the file is whole, and what is left beside it is cleaned up."""
+    temporary = set(Path(tempfile.gettempdir()).iterdir())
+    draw = random.Random(0)
+    path, unfinished = folder / "last.ckpt", 0
+    for _ in range(100):
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        if not (child := os.fork()):
+            save_for_ever(path)
+        deadline = time.monotonic() + 60
+        while not path.exists() or path.stat().st_mtime_ns == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+        time.sleep(draw.uniform(0, 0.01))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert damage(path) == ""
+        found = read_checkpoint(path)
+        assert (found["state_dict"]["shapes.log_wh"] == found["global_step"]).all()
+        unfinished += len(remove_unfinished(folder))
+        assert [file.name for file in folder.iterdir()] == ["last.ckpt"]
+    assert unfinished > 5, "the kills did not come while files were written"
+    left = {file for file in set(Path(tempfile.gettempdir()).iterdir()) - temporary if file.is_file()}
+    assert not [file for file in left if file.stat().st_size > SIZE], "nothing is left among temporary files"
+
+
+def test_a_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
+    unfinished = tmp_path / f"last.ckpt{UNFINISHED}"
+    with unfinished.open("wb") as file:
+        assert lock(file)
+        assert remove_unfinished(tmp_path) == [] and unfinished.exists()
+    assert remove_unfinished(tmp_path) == [unfinished] and not unfinished.exists()
+
+
+def _save_on_a_full_disk(path: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    try:
+        AtomicCheckpointIO().save_checkpoint(content(2), path)
+    except RuntimeError as error:
+        told = "cannot be written (File too large)" in str(error) and "last.ckpt there is the one from" in str(error)
+        raise SystemExit(1 if told else 3) from None
+
+
+def test_no_room(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(content(1), path)
+    process = fresh_processes().Process(target=_save_on_a_full_disk, args=(path,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 1
+    assert read_checkpoint(path)["global_step"] == 1 and [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RuntimeError, match=r"file/last.ckpt cannot be written \(File exists\)"):
+        AtomicCheckpointIO().save_checkpoint(content(1), tmp_path / "file" / "last.ckpt")
+
+
+def spoil(path: Path, how: str) -> None:
+    """Cuts a checkpoint, or changes one byte of a tensor, which loading would not notice."""
+    data = bytearray(path.read_bytes())
+    if how == "cut":
+        data = data[: len(data) // 2]
+    else:
+        data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["cut", "changed"])
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "version_0" / "checkpoints"
+    for name, step in (("step2.ckpt", 2), ("step4.ckpt", 4), ("last.ckpt", 6)):
+        AtomicCheckpointIO().save_checkpoint(content(step), folder / name)
+        time.sleep(0.01)
+    assert find_checkpoint("last", tmp_path) == folder / "last.ckpt"
+    spoil(folder / "last.ckpt", how)
+    with pytest.warns(match=r"last.ckpt is damaged .*; the one before it is taken: .*step4.ckpt"):
+        assert find_checkpoint("last", tmp_path) == folder / "step4.ckpt"
+    spoil(folder / "step4.ckpt", how)
+    with pytest.warns(match="step2.ckpt"):
+        assert find_checkpoint("last", tmp_path) == folder / "step2.ckpt"
+    spoil(folder / "step2.ckpt", how)
+    with pytest.raises(ValueError, match="no other checkpoint of that run"):
+        find_checkpoint("last", tmp_path)
+    AtomicCheckpointIO().save_checkpoint(content(8), tmp_path / "version_1" / "checkpoints" / "step8.ckpt")
+    assert find_checkpoint("last", tmp_path).name == "step8.ckpt", "the newest run's, whatever its name"
+
+
+def test_checksums_are_compared(tmp_path: Path) -> None:
+    """What `damage` relies on: torch writes true checksums, and does not compare them when it loads."""
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(content(1), path)
+    with zipfile.ZipFile(path) as archive:
+        assert all(entry.CRC for entry in archive.infolist() if entry.file_size)
+    spoil(path, "changed")
+    torch.load(path, weights_only=True)
+    assert "has changed" in damage(path)
+
+
+def test_formats(tmp_path: Path) -> None:
+    checkpoint = content(1)
+    migrate(checkpoint)
+    assert checkpoint[OURS] == {"images_before": 0, "format": 1}
+    checkpoint[OURS] = {"format": 2}
+    with pytest.raises(ValueError, match="format 2, and this version of anchor_lightning reads up to 1"):
+        migrate(checkpoint)
+    torch.save(checkpoint, path := tmp_path / "new.ckpt")
+    with pytest.raises(ValueError, match=r"--ckpt_path: .*new.ckpt: .*format 2"):
+        read_checkpoint(path)

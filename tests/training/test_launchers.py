@@ -1,0 +1,163 @@
+"""A launcher's number of processes against the trainer's, as the environment tells it, and once in earnest."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch import Trainer
+
+from anchor_lightning.training.launchers import Launch, check_launcher, describe, launched, started_by_lightning
+from tests.helpers.launching import CLI, LAUNCHERS, free_port, run_all, torchrun
+
+TORCHRUN = {"WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0", "RANK": "0"}
+SRUN = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "voc", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}
+STEP = {**SRUN, "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2"}
+MPIRUN = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(LAUNCHERS):
+            monkeypatch.delenv(name)
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, None),
+        (TORCHRUN, Launch("torchrun", 4)),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}, Launch("torchrun", 4, 2)),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "3"}, Launch("torchrun", 4)),
+        ({"WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Launch("The launcher (WORLD_SIZE)", 4)),
+        ({"WORLD_SIZE": "4", "RANK": "1"}, None),  # a cluster's count of machines
+        (MPIRUN, Launch("MPI (OMPI_COMM_WORLD_SIZE)", 4, 1)),
+        ({"PMI_SIZE": "6", "MPI_LOCALNRANKS": "2"}, Launch("MPI (PMI_SIZE)", 6, 3)),
+        (SRUN, Launch("srun", 4)),
+        (STEP, Launch("srun", 4, 2)),
+        (STEP | {"PMI_SIZE": "4"}, Launch("srun", 4, 2)),
+        # A step in a job of four tasks, of which it takes one.
+        (STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}, Launch("srun", 1, 1)),
+        # A batch script, and shells, `srun --pty bash` among them, which start nothing by themselves.
+        ({"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "voc", "SLURM_NTASKS": "4"}, None),
+        (STEP | {"SLURM_JOB_NAME": "bash", "PMI_SIZE": "4"}, None),
+        (STEP | {"SLURM_JOB_NAME": "interactive"}, None),
+        # One inside the other: the inner launcher counts.
+        (STEP | TORCHRUN | {"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"}, Launch("torchrun", 16, 2)),
+        (STEP | MPIRUN | {"OMPI_COMM_WORLD_SIZE": "8"}, Launch("MPI (OMPI_COMM_WORLD_SIZE)", 8, 2)),
+    ],
+)
+def test_what_the_environment_says(variables: dict[str, str], expected: Launch | None) -> None:
+    assert launched(variables) == expected
+
+
+def test_a_number_that_is_none_is_named() -> None:
+    with pytest.raises(ValueError, match="WORLD_SIZE must be a number of processes or nodes, got 'two'"):
+        launched({"WORLD_SIZE": "two", "LOCAL_RANK": "0"})
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            TORCHRUN | {"LOCAL_WORLD_SIZE": "2"},
+            r"^torchrun started 4 processes, but the options make 1 train: each process would train alone\. Give "
+            r"--trainer\.devices 2 --trainer\.num_nodes 2 --trainer\.strategy ddp, or start 1\.$",
+        ),
+        (STEP | {"SLURM_NTASKS_PER_NODE": "2"}, r"srun started 4 .* make 1 .*devices 2 --trainer\.num_nodes 2 "),
+        (MPIRUN, r"OMPI_COMM_WORLD_SIZE\) started 4 .* make 1 .*devices 4 --trainer\.num_nodes 1 .* install mpi4py"),
+        ({"PMI_SIZE": "4"}, r"PMI_SIZE\) started 4 .* make 1 .*product must be 4\) and --trainer\.strategy ddp"),
+    ],
+)
+def test_one_process_of_many_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    set_all(monkeypatch, variables)
+    monkeypatch.setattr("anchor_lightning.training.launchers.MPIEnvironment.detect", lambda: False)
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    assert trainer.world_size == 1, "what makes it worth a check"
+    with pytest.raises(ValueError, match=message):
+        check_launcher(trainer)
+
+
+def made_trainer(environment: Any, world_size: int, devices: int, nodes: int) -> Any:
+    """What a trainer says of itself; a real one of several processes would wait for them."""
+    strategy = SimpleNamespace(cluster_environment=environment)
+    return SimpleNamespace(
+        strategy=strategy, world_size=world_size, num_devices=devices, num_nodes=nodes, accumulate_grad_batches=1
+    )
+
+
+def test_options_that_follow_the_launcher_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_launcher(made_trainer(None, 1, 1, 1))
+    check_launcher(made_trainer(None, 4, 4, 1))  # Lightning starts them itself
+    set_all(monkeypatch, TORCHRUN)
+    for devices, nodes in ((4, 1), (2, 2)):
+        check_launcher(made_trainer(TorchElasticEnvironment(), 4, devices, nodes))
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    check_launcher(made_trainer(None, 4, 1, 1))  # Ray: its strategy has the world size from Ray, and one device
+
+
+def test_a_world_size_that_only_repeats_the_launcher_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, TORCHRUN)
+    with pytest.raises(ValueError, match="torchrun started 4 processes, but the options make 2 train: they would wait"):
+        check_launcher(made_trainer(TorchElasticEnvironment(), 4, 2, 1))
+
+
+def test_a_batch_script_without_srun_is_refused_where_srun_is_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "voc", "SLURM_NTASKS": "4"})
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
+    check_launcher(made_trainer(None, 1, 1, 1))  # tasks as a way to ask for cores
+    with pytest.raises(ValueError, match=r"batch script started 1 process, but .* make 4 .*`srun --ntasks-per-node 4`"):
+        check_launcher(made_trainer(SLURMEnvironment(), 4, 4, 1))
+
+
+def test_the_line_at_the_start() -> None:
+    assert (
+        describe(made_trainer(None, 1, 1, 1), 16) == "1 process, global batch 16: 16 images a process, 1 batch a step"
+    )
+    trainer = made_trainer(None, 2, 1, 2)
+    trainer.accumulate_grad_batches = 2
+    line = "2 processes (2 nodes of 1), global batch 64: 32 images a process, 2 batches a step"
+    assert describe(trainer, 64) == line
+    assert describe(made_trainer(None, 4, 4, 1), 4).startswith("4 processes (1 node of 4), global batch 4: 1 image a ")
+    # Ray's nodes are not in the trainer.
+    assert describe(made_trainer(None, 4, 1, 1), 8).startswith("4 processes, global batch 8: 2 images")
+
+
+@pytest.mark.timeout(200)
+def test_torchrun_with_options_of_one_process_is_refused_on_each(tmp_path: Path) -> None:
+    words = [*CLI, "fit", "--config", "synthetic.yaml", "--data.num_train", "16", "--data.num_val", "2"]
+    words += ["--model.width", "0.1", "--data.image_size", "64", "--trainer.max_steps", "1"]
+    # torchrun ends the second process when the first has failed, so each is also started by itself as torchrun does.
+    said_by_torchrun = ["TORCHELASTIC_RUN_ID=none", "WORLD_SIZE=2", "LOCAL_WORLD_SIZE=2"]
+    ranks = [
+        ["env", *said_by_torchrun, f"RANK={rank}", f"LOCAL_RANK={rank}", sys.executable, *words] for rank in range(2)
+    ]
+    together = torchrun("--nproc-per-node", "2", "--master-port", str(free_port()), *words)
+    ended = run_all(tmp_path / "run", *ranks, together, seconds=150)
+    assert [code for code, _ in ended] == [1, 1, 1], ended
+    message = "anchor_lightning: torchrun started 2 processes, but the options make 1 train: each process would"
+    for _, said in ended:
+        assert message in said and "--trainer.devices 2 --trainer.num_nodes 1 --trainer.strategy ddp" in said
+    assert list((tmp_path / "run").iterdir()) == [], "nothing was written"
+
+
+def test_who_ends_quietly() -> None:
+    """A process that Lightning started; not the first, and not one of a launcher, which counts its own."""
+    assert started_by_lightning({"LOCAL_RANK": "1", "WORLD_SIZE": "2"})
+    assert not started_by_lightning({}) and not started_by_lightning({"LOCAL_RANK": "0"})
+    assert not started_by_lightning({"LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"})
+    assert not started_by_lightning({"LOCAL_RANK": "1", "SLURM_STEP_ID": "0"})

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import ImageColor, ImageDraw
+
+from anchor_lightning.structures import Detections
+from anchor_lightning.visualization import lettering
+from anchor_lightning.visualization.detections import (
+    MAX_LABELS,
+    best_detections,
+    contact_sheet,
+    draw_detections,
+    resize,
+    rounded_down,
+    scale_detections,
+)
+from anchor_lightning.visualization.lettering import COLOURS, DASHES, Entry, strip
+
+NAMES = ["cat", "dog"]
+GREY = 90
+SHAPES = np.array([[20.0, 30.0], [40.4, 19.6], [50.0, 50.0], [8.0, 8.0]])
+
+
+def found(*rows: tuple[list[float], float, int, int]) -> Detections:
+    boxes, scores, labels, anchors = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return Detections(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(scores, dtype=torch.float32),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(anchors, dtype=torch.int64),
+    )
+
+
+def colour(label: int) -> tuple[int, ...]:
+    return ImageColor.getrgb(COLOURS[label % len(COLOURS)][0])
+
+
+def blank(height: int = 200, width: int = 300) -> np.ndarray:
+    return np.full((height, width, 3), GREY, dtype=np.uint8)
+
+
+def test_a_frame_covers_the_first_and_last_pixels_of_its_box() -> None:
+    """A box from 50 to 150 holds the pixels 50 to 149."""
+    image = blank()
+    drawn = draw_detections(image, found(([50, 60, 150, 160], 0.9, 1, 0)), NAMES)
+    changed = (drawn != GREY).any(axis=2)
+    assert changed[100].nonzero()[0].tolist() == [50, 51, 148, 149], "two pixels of line on either side"
+    assert changed[:, 149].nonzero()[0].max() == 159
+    assert tuple(drawn[100, 50]) == colour(1)
+    assert (image == GREY).all(), "the image handed in stays as it was"
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written on pictures, in order."""
+    texts: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **_: texts.append(text))
+    return texts
+
+
+@pytest.fixture
+def grounds(monkeypatch: pytest.MonkeyPatch) -> list[lettering.Frame]:
+    """Where texts were put."""
+    places: list[lettering.Frame] = []
+    write = lettering.Labels.write
+
+    def watched(self: lettering.Labels, *args: Any, **options: Any) -> bool:
+        there = write(self, *args, **options)
+        places[:] = self._taken
+        return there
+
+    monkeypatch.setattr(lettering.Labels, "write", watched)
+    return places
+
+
+def test_text_stands_above_its_box_and_names_class_and_score(written: list[str]) -> None:
+    detections = found(([50, 60, 150, 160], 0.874, 1, 3), ([1, 1, 9, 9], 0.3, 0, 0))
+    drawn = draw_detections(blank(), detections, NAMES)
+    assert written == ["dog 0.87", "cat 0.30"]
+    assert tuple(drawn[55, 55]) == colour(1), "its ground has the colour of the class"
+
+
+def test_anchors_are_told_by_number_colour_and_a_strip(written: list[str]) -> None:
+    detections = found(([50, 60, 150, 160], 0.874, 1, 3), ([170, 60, 250, 160], 0.3, 0, 0), ([1, 1, 9, 9], 0.2, 0, -1))
+    drawn = draw_detections(blank(), detections, NAMES, SHAPES)
+    assert tuple(drawn[100, 50]) == tuple(drawn[55, 55]) == colour(3), "the anchor's colour, not the class's"
+    assert written[:3] == ["dog 0.87 #3", "cat 0.30 #0", "cat 0.20"], "a detector may not say which anchor it was"
+    assert written[3].startswith("anchor") and written[4:8] == ["#0 20 x 30", "#1 40 x 20", "#2 50 x 50", "#3 8 x 8"]
+    assert written[8] == "3 boxes"
+    assert drawn.shape[0] > 200 and drawn.shape[1:] == (300, 3), "below the image, which keeps its coordinates"
+    assert (drawn[200:] == colour(2)).all(axis=2).any(), "shapes without a box stand there, too"
+
+
+def crowd(num: int, side: int = 60) -> Detections:
+    """Boxes all over a 600 x 900 image, the worst first, so that their order cannot help."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform((0, 0), (900 - side, 600 - side), (num, 2)).tolist()
+    scores = np.linspace(0.1, 0.9, num).tolist()
+    return found(*(([x, y, x + side, y + side], s, 0, 1) for (x, y), s in zip(corners, scores, strict=True)))
+
+
+def test_of_many_boxes_only_the_best_are_labelled_and_it_says_so(written: list[str]) -> None:
+    drawn = draw_detections(blank(600, 900), crowd(200), NAMES, SHAPES)
+    labels = [text for text in written if text.startswith("cat")]
+    assert MAX_LABELS // 2 < len(labels) <= MAX_LABELS and labels[0] == "cat 0.90 #1"
+    assert min(float(text.split()[1]) for text in labels) > 0.8
+    assert written[-1] == f"200 boxes, {len(labels)} of the best with text"
+    few = draw_detections(blank(600, 900), found(), NAMES, SHAPES)
+    assert few.shape == drawn.shape, "the frames of a video have one size"
+
+
+def test_no_text_covers_another(grounds: list[lettering.Frame]) -> None:
+    for num, side in ((200, 60), (40, 300), (15, 590)):
+        draw_detections(blank(600, 900), crowd(num, side), NAMES)
+        assert len(grounds) > 3
+        cover = np.zeros((600, 900), dtype=int)
+        for left, top, right, bottom in grounds:
+            cover[top : bottom + 1, left : right + 1] += 1
+        assert cover.max() == 1
+
+
+def test_every_box_of_a_crowd_has_its_frame() -> None:
+    drawn = draw_detections(blank(600, 900), crowd(200), NAMES)
+    for box in crowd(200).boxes_xyxy.tolist()[::20]:
+        edge = drawn[int(box[1]) + 5 : int(box[3]) - 5, int(box[0]) : int(box[0]) + 3]
+        assert (edge == colour(0)).all(axis=2).any()
+
+
+@pytest.mark.parametrize("box", [[-20, -9, 40, 50], [250, 150, 400, 300], [0, 0, 300, 200], [10, 20, 10, 20]])
+def test_boxes_across_the_edge_are_cut(box: list[float]) -> None:
+    drawn = draw_detections(blank(), found((box, 0.5, 0, 0)), NAMES)
+    assert drawn.shape == (200, 300, 3) and (drawn != GREY).any()
+
+
+def test_nothing_to_draw_leaves_the_image() -> None:
+    assert (draw_detections(blank(), found(), NAMES) == GREY).all()
+    outside = found(([400, 10, 500, 60], 0.9, 0, 0))
+    assert (draw_detections(blank(), outside, NAMES) == GREY).all()
+
+
+def test_lines_and_letters_grow_with_the_image() -> None:
+    def share(factor: int) -> float:
+        box = [50.0 * factor, 60.0 * factor, 150.0 * factor, 160.0 * factor]
+        drawn = draw_detections(blank(200 * factor, 300 * factor), found((box, 0.9, 1, 0)), NAMES)
+        return float((drawn != GREY).any(axis=2).mean())
+
+    assert share(8) == pytest.approx(share(4), rel=0.15)
+
+
+def test_truths_are_drawn_underneath() -> None:
+    ground_truths = np.array([[50.0, 60.0, 150.0, 160.0], [170.0, 60.0, 250.0, 160.0]])
+    drawn = draw_detections(blank(), found(([50, 60, 150, 160], 0.9, 1, 0)), NAMES, ground_truth_xyxy=ground_truths)
+    assert tuple(drawn[100, 50]) == colour(1)
+    assert tuple(drawn[100, 170]) == (255, 255, 255)
+
+
+def test_the_names_of_annotated_boxes_stand_on_white(written: list[str]) -> None:
+    ground_truths = np.array([[50.0, 60.0, 150.0, 160.0], [170.0, 60.0, 250.0, 160.0], [400, 0, 500, 90]])
+    drawn = draw_detections(blank(), found(), NAMES, ground_truth_xyxy=ground_truths, ground_truth_labels=[0, 1, 1])
+    assert written == ["cat", "dog"], "the third lies outside"
+    assert tuple(drawn[162, 52]) == (255, 255, 255), "below the box, where no detection's text stands"
+
+
+def test_every_class_has_a_colour() -> None:
+    names = [f"class {label}" for label in range(80)]
+    detections = found(*(([3.0 * k, 40, 3.0 * k + 30, 90], 0.5, k, 0) for k in range(80)))
+    assert (draw_detections(blank(), detections, names) != GREY).any()
+
+
+@pytest.mark.parametrize(
+    ("image", "detections", "message"),
+    [
+        (np.zeros((3, 20, 20), np.uint8), found(), r"\(H, W, 3\) uint8"),
+        (np.zeros((20, 20, 3), np.float32), found(), r"\(H, W, 3\) uint8"),
+        (blank(), found(([float("nan"), 0, 1, 1], 0.5, 0, 0)), "not finite"),
+        (blank(), found(([0, 0, 1, 1], float("inf"), 0, 0)), "not finite"),
+        (blank(), found(([0, 0, 1, 1], 0.5, 2, 0)), "label 2, but there are 2 class names"),
+        (blank(), found(([0, 0, 1, 1], 0.5, -1, 0)), "label -1"),
+    ],
+)
+def test_what_bad_input_gets(image: np.ndarray, detections: Detections, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        draw_detections(image, detections, NAMES)
+
+
+def test_threshold_and_scale() -> None:
+    detections = found(([10, 20, 30, 40], 0.9, 1, 4), ([1, 1, 9, 9], 0.3, 0, 0), ([1, 1, 9, 9], 0.29, 0, 0))
+    kept = best_detections(detections, 0.3)
+    torch.testing.assert_close(kept.scores, torch.tensor([0.9, 0.3]))
+    assert kept.anchors.tolist() == [4, 0]
+    assert scale_detections(kept, (2.0, 0.5)).boxes_xyxy[0].tolist() == [20, 10, 60, 20]
+
+
+@pytest.mark.parametrize("score", [1.0, 0.999, 0.29996, 0.3, 0.1, 0.05, 0.0412, 0.00721, 3e-6])
+def test_a_score_rounded_down_is_a_threshold_that_shows_it(score: float) -> None:
+    assert 0.8 * score < float(rounded_down(score)) < score
+    assert rounded_down(0.0) == "0"
+
+
+def test_a_strip_wraps_and_shortens_what_it_says(written: list[str]) -> None:
+    short = strip(400, [[Entry("one", COLOURS[0][0]), Entry("two", DASHES)]], (300, 400))
+    assert short.shape[1] == 400 and (short == colour(0)).all(axis=2).any()
+    narrow = strip(50, [[Entry("one", COLOURS[0][0]), Entry("two", DASHES)]], (300, 400))
+    assert narrow.shape == (2 * short.shape[0], 50, 3)
+    strip(120, [[Entry("a name that is much too long for it")]], (300, 400))
+    assert written[:4] == ["one", "two"] * 2
+    assert written[4].startswith("a name") and written[4].endswith("…")
+
+
+def test_sheet_and_resize() -> None:
+    images = [np.full((40 + index, 60, 3), index, dtype=np.uint8) for index in range(5)]
+    sheet = contact_sheet(images)
+    assert sheet.shape[0] < sheet.shape[1], "3 x 2"
+    for index, image in enumerate(images):
+        assert (sheet == index).all(axis=2).sum() == image.shape[0] * image.shape[1]
+    assert resize(images[0], 120).shape == (80, 120, 3)
+    assert resize(images[0], 30).shape == (20, 30, 3)
+    with pytest.raises(ValueError, match="at least one"):
+        contact_sheet([])
