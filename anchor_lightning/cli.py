@@ -140,7 +140,7 @@ class AnchorLightningCLI(LightningCLI):
         """
         if checkpoint := self._get(self.config, "ckpt_path"):
             content = read_checkpoint(checkpoint)
-            check_checkpoint(content, self.model.hparams, len(self.model.shapes.log_wh))
+            check_checkpoint(content, self.model.must_match)
             check_weights(checkpoint, content, self.model.state_dict(), resume=subcommand == "fit")
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # set at run time
         for callback in callbacks if subcommand == "fit" else ():

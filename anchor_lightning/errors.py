@@ -22,3 +22,7 @@ class UserError(ValueError):
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, str | None]]:
         return type(self), (self.message, self.argument)
+
+
+class NonFiniteOutputError(UserError):
+    """A network whose output is not finite: its weights are broken."""

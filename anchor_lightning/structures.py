@@ -7,7 +7,7 @@ C classes, H x W cells of the feature map, N a plain count.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class StepOptions:
         clustering_weight: λ of Eq. 11.
         num_boxes: N of Eq. 11, the boxes of the global batch, at least 1; a scalar tensor.
         world_size: Ranks that gradients are averaged over.
-        prior: Scalar tensor, 1 while YOLOv2's prior is in force, else 0.
+        images_seen: Training images of the run before this step, over all ranks.
     """
 
     temperature: Tensor
@@ -102,7 +102,7 @@ class StepOptions:
     clustering_weight: float
     num_boxes: Tensor
     world_size: int
-    prior: Tensor
+    images_seen: int
 
 
 @dataclass(frozen=True)
@@ -149,3 +149,16 @@ class Detections:
     scores: Tensor
     labels: Tensor
     anchors: Tensor
+
+
+class DetectorOutput(NamedTuple):
+    """What a detector finds in the B images of a batch.
+
+    Args:
+        detections: B records, boxes in pixels of the network input.
+        proposals: Of a detector with a first stage: B tensors (P, 4), the boxes `xyxy` that it proposed, best first, in
+            pixels of the network input; else None.
+    """
+
+    detections: list[Detections]
+    proposals: list[Tensor] | None = None

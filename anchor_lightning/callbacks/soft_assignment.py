@@ -10,6 +10,7 @@ from anchor_lightning.anchors import critical_temperature, temperature_at
 from anchor_lightning.anchors.assignment import Distance
 from anchor_lightning.anchors.schedules import TemperatureSchedule
 from anchor_lightning.callbacks.step_schedule import StepSchedule
+from anchor_lightning.errors import UserError
 
 
 class SoftAssignment(StepSchedule):
@@ -44,11 +45,10 @@ class SoftAssignment(StepSchedule):
         Raises:
             ValueError: It has none, and the warm-up is not off.
         """
-        detector = task.hparams["detector"]
-        if self.steps and detector != "yolov2":
-            raise ValueError(
-                f"soft_assignment.steps: {self.steps}, but {detector} has no soft assignment; set it to 0, or add "
-                f"--config detector/{detector}.yaml"
+        if self.steps and not task.detector.supports_soft_assignment:
+            raise UserError(
+                f"{self.steps}, but {type(task.detector).__name__} has no soft assignment; set it to 0",
+                argument="soft_assignment.steps",
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
 from anchor_lightning.detectors.yolov2.darknet_weights import write_weights
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.onnx_export import OPSET, onnx_model, require_onnx
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import find_checkpoint, read_checkpoint
@@ -68,17 +69,17 @@ def export(
 def _write_darknet(
     task: DetectionTask, detector: YOLOv2, files: list[Path], size: tuple[int, int], images_seen: int
 ) -> None:
-    detector.fold()
+    detector.network.fold()
     text = cfg_text(
         task.shapes.wh,
         task.hparams["num_classes"],
         size,
-        task.hparams["width"],
+        detector.width,
         task.hparams["score_threshold"],
         comment="YOLOv2 with learned anchors, written by anchor_lightning",
     )
     with whole_files(*files) as (cfg, weights, names):
-        write_weights(weights, detector, images_seen)
+        write_weights(weights, detector.network, images_seen + int(detector.images_before))
         cfg.write_text(text)
         names.write_text("".join(f"{name}\n" for name in task.class_names))
     shapes = ", ".join(f"{w:.1f} x {h:.1f}" for w, h in task.shapes.wh.tolist())
@@ -90,7 +91,7 @@ def _write_onnx(
 ) -> None:
     metadata = {"class_names": task.class_names, "source": f"{source}, exported by anchor_lightning"}
     threshold = task.hparams["score_threshold"]
-    model = onnx_model(detector, task.shapes.log_wh, size, nms, threshold, metadata)
+    model = onnx_model(detector.network, task.shapes.log_wh, size, nms, threshold, metadata)
     with whole_files(*files) as (path,):
         path.write_bytes(model)
     outputs = f"boxes, scores and labels after NMS, scores above {threshold}" if nms else "all boxes and scores, no NMS"
@@ -142,8 +143,10 @@ def network_size(image_size: int | list[int] | None, details: dict[str, Any]) ->
         image_size = DEFAULT_IMAGE_SIZE
     asked = details["image_size"] if image_size is None else image_size
     sides = [asked, asked] if isinstance(asked, int) else list(asked)
-    if len(sides) != 2 or any(side < 1 or side % YOLOv2.stride for side in sides):
-        raise ValueError(f"--image_size: {asked}; give one side, or [height, width], in multiples of {YOLOv2.stride}")
+    if len(sides) != 2 or any(side < 1 or side % YOLOv2Network.stride for side in sides):
+        raise ValueError(
+            f"--image_size: {asked}; give one side, or [height, width], in multiples of {YOLOv2Network.stride}"
+        )
     return sides[0], sides[1]
 
 

@@ -157,7 +157,7 @@ class Finder:
         ]
         batch = collate(samples).to(self.task.device)
         batch.images = batch.images.float().div_(255)
-        found = [Detections(**{name: t.cpu() for name, t in vars(d).items()}) for d in self.task.detect(batch)]
+        found = [Detections(**{name: t.cpu() for name, t in vars(d).items()}) for d in self.task.detect(batch)[0]]
         self.best_score = max([self.best_score, *(score for d in found for score in d.scores[:1].tolist())])
         return [best_detections(d, self.score_threshold, above=True) for d in found]
 

@@ -160,5 +160,5 @@ def _from_checkpoint(path: Path) -> AnchorSet:
         raise ValueError(f"{error}; give {KNOWN}") from None
     size = content.get("anchor_lightning", {}).get("image_size")
     source = f"{path}, step {content.get('global_step', '?')}"
-    wh = content["state_dict"]["shapes.log_wh"].float().exp()
+    wh = next(v for k, v in content["state_dict"].items() if k.endswith(".log_wh")).float().exp()
     return _checked(str(path), wh, source, None if size is None else (size[0], size[-1]))

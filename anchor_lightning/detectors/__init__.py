@@ -1,1 +1,7 @@
-"""The detectors."""
+"""The detectors, each a class with options of its own."""
+
+from anchor_lightning.detectors.base import Detector
+from anchor_lightning.detectors.torchvision import SSD, FasterRCNN, RetinaNet
+from anchor_lightning.detectors.yolov2 import YOLOv2
+
+__all__ = ["SSD", "Detector", "FasterRCNN", "RetinaNet", "YOLOv2"]

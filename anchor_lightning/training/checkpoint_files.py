@@ -123,9 +123,14 @@ def read_checkpoint(path: str | Path, option: str = "--ckpt_path") -> dict[str, 
             "objects other than tensors and plain values, which are not loaded"
         ) from None
     state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or "shapes.log_wh" not in state:
-        raise ValueError(f"{option}: {path} holds no anchor shapes (shapes.log_wh): it is not one of this project")
-    if not isinstance(content.get("hyper_parameters", {}), dict) or getattr(state["shapes.log_wh"], "ndim", 0) != 2:
+    key = (
+        next((k for k in state if k.endswith("log_wh") and "initial" not in k), None)
+        if isinstance(state, dict)
+        else None
+    )
+    if key is None:
+        raise ValueError(f"{option}: {path} holds no anchor shapes (log_wh): it is not one of this project")
+    if not isinstance(content.get("hyper_parameters", {}), dict) or getattr(state[key], "ndim", 0) != 2:
         raise ValueError(
             f"{option}: {path} has hyper_parameters or shapes of another form: it is not one of this project"
         )

@@ -1,118 +1,37 @@
-"""What is refused before work is done or lost: options out of range, checkpoints that do not fit."""
+"""Checks of a checkpoint before a run loads it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-MUST_MATCH: Final = ("detector", "num_classes", "width", "bn_without_shift")
-"""Options that a checkpoint's weights fit only if they are equal."""
-MOST_ANCHORS: Final = 1000
-LARGEST_GRID_UNIT: Final = 14
-"""No published YOLOv2 anchor is wider: 13 units are the whole image at 416 pixels."""
-FRESH_SHAPES: Final = ("kmeans", "identical", "uniform")
-"""Initialisations that no trained detector has had."""
-YOLOV2: Final = "yolov2"
-OPTIONS_OF_YOLOV2: Final = {
-    "width": 1.0,
-    "bn_scale_init": 1.0,
-    "distance": "iou",
-    "weights": None,
-    "backbone_weights": None,
-    "prior_images": 12800,
-    "compile": False,
-}
-"""Options that the other detectors do not have -> their default. (`bn_without_shift` is there in every baseline.)"""
+from anchor_lightning.errors import UserError
+from anchor_lightning.training.checkpoint_files import OURS
 
 
-def check_options(options: Mapping[str, Any], detectors: Sequence[str]) -> None:
-    """Refuses options out of their range, or of another detector, before anything is built from them.
-
-    Args:
-        options: The task's hyper-parameters.
-        detectors: What `model.detector` may be.
-
-    Raises:
-        ValueError: Naming the option, its value and its range.
-    """
-    rates, num = options["learning_rate"], options["anchors"]["num"]
-    ranges = {
-        "detector": (options["detector"] in detectors, f"one of {', '.join(detectors)}"),
-        "num_classes": (options["num_classes"] >= 1, "1 or more"),
-        "width": (options["width"] > 0, "more than 0"),
-        "momentum": (0 <= options["momentum"] < 1, "from 0 to below 1"),
-        "weight_decay": (options["weight_decay"] >= 0, "0 or more"),
-        "score_threshold": (0 <= options["score_threshold"] < 1, "from 0 to below 1"),
-        "bn_scale_init": (options["bn_scale_init"] >= 0.01, "0.01 or more"),
-        "prior_images": (options["prior_images"] >= 0, "0 or more"),
-        "anchors.lr_mult": (options["anchors"]["lr_mult"] >= 0, "0 or more"),
-        "learning_rate": (
-            0 in rates and all(step >= 0 and 0 <= rate < math.inf for step, rate in rates.items()),
-            "given from step 0 on, as in {0: 0.001}; steps and rates 0 or more",
-        ),
-        "anchors.num": (num is None or 1 <= num <= MOST_ANCHORS, f"from 1 to {MOST_ANCHORS}"),
-    }
-    values = {**options, "anchors.lr_mult": options["anchors"]["lr_mult"], "anchors.num": num}
-    for name, (holds, valid) in ranges.items():
-        if not holds:
-            raise ValueError(f"model.{name}: {values[name]} must be {valid}")
-    if options["detector"] == YOLOV2:
-        if options["weights_backbone"]:
-            raise ValueError("model.weights_backbone is for torchvision's detectors; yolov2 has model.backbone_weights")
-    elif given := [name for name, default in OPTIONS_OF_YOLOV2.items() if options[name] != default]:
-        raise ValueError(f"model.{given[0]} is an option of yolov2, not of {options['detector']}; leave it out")
-    if options["weights"] and options["backbone_weights"]:
-        raise ValueError("model.weights is a whole YOLOv2 and brings its backbone; leave model.backbone_weights out")
-    if options["weights"] and options["anchors"]["init"] in FRESH_SHAPES:
-        raise ValueError(
-            f"model.weights: its anchors are its own, not those of model.anchors.init {options['anchors']['init']}; "
-            "give the path of its .cfg there, or yolov2-voc or yolov2-coco, or a list in pixels"
-        )
-
-
-def warn_of_grid_units(init: str | Sequence[Sequence[float]]) -> None:
-    """Warns of a list of shapes whose sides all look like grid units of a darknet .cfg, where pixels are meant."""
-    if not isinstance(init, str) and max((side for shape in init for side in shape), default=0) < LARGEST_GRID_UNIT:
-        rank_zero_warn(
-            f"model.anchors.init: no side is above {LARGEST_GRID_UNIT} pixels. If these are grid units of a YOLOv2 "
-            ".cfg, multiply them by 32, or give the path of the .cfg."
-        )
-
-
-def check_checkpoint(checkpoint: Mapping[str, Any], options: Mapping[str, Any], num_anchors: int) -> None:
-    """Refuses a checkpoint that a task cannot continue, naming both values.
+def check_checkpoint(checkpoint: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raises an error for a checkpoint that was made with other options than those it must match.
 
     Args:
         checkpoint: As Lightning loads it.
-        options: The task's hyper-parameters.
-        num_anchors: The task's number of shapes.
+        expected: By name of the argument, what this run has.
 
     Raises:
-        ValueError: It is not of this project, or has another number of classes or shapes, another width or head.
+        UserError: One differs; names both values.
     """
-    theirs = checkpoint.get("hyper_parameters", {})
-    shapes = checkpoint["state_dict"].get("shapes.log_wh")
-    if shapes is None:
-        raise ValueError("The checkpoint holds no anchor shapes (shapes.log_wh): it is not one of this project.")
-    pairs = {f"model.{name}": (theirs.get(name), options[name]) for name in MUST_MATCH}
-    pairs["model.anchors.num"] = (len(shapes), num_anchors)
-    # It freezes norms and stages, which the weights do not show.
-    pairs["model.weights_backbone"] = (bool(theirs.get("weights_backbone")), bool(options["weights_backbone"]))
-    if options["detector"].startswith("ssd"):
-        pairs["data.image_size"] = (theirs.get("image_size"), options["image_size"])
-    for name, (saved, ours) in pairs.items():
-        if saved != ours:
-            raise ValueError(
-                f"{name}: the checkpoint was made with {saved}, this run has {ours}; give the configuration that "
-                "the checkpoint was made with (config.yaml in its run folder), or another one."
+    saved = checkpoint.get(OURS, {}).get("must_match")
+    if saved is None:
+        raise UserError("The checkpoint does not say what it was made with: it is not one of this project.")
+    for name in sorted(expected.keys() | saved.keys(), key=lambda name: name != "detector"):
+        if saved.get(name) != expected.get(name):
+            raise UserError(
+                f"the checkpoint was made with {saved.get(name)}, this run has {expected.get(name)}; give the "
+                "configuration that it was made with (config.yaml in its run folder), or another checkpoint",
+                argument=name,
             )
-    if theirs.get("class_names") not in (None, options["class_names"]):
-        rank_zero_warn(f"The checkpoint's classes are {theirs['class_names']}, this run's {options['class_names']}.")
 
 
 def check_weights(path: str | Path, checkpoint: Mapping[str, Any], own: Mapping[str, Any], resume: bool) -> None:

@@ -1,95 +1,104 @@
-"""Watches that the loss stays finite, without making an accelerator wait for it at every step."""
+"""Ends a run whose loss is not finite, before the weights that it spoils are saved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from anchor_lightning.errors import UserError
 from anchor_lightning.structures import DetectionBatch
 
 
-class NonFiniteLossError(FloatingPointError):
-    """A loss that is not finite.
-
-    Args:
-        step: The optimizer step.
-        terms: What the loss is the sum of.
-        image_ids: (B,) the images of the batch.
-
-    Attributes:
-        image_ids: The same, as numbers.
-    """
-
-    def __init__(self, step: int, terms: Mapping[str, Tensor], image_ids: Tensor) -> None:
-        values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
-        self.image_ids: list[int] = image_ids.tolist()
-        super().__init__(f"The loss is not finite at step {step}: {values}.")
+class NonFiniteLossError(UserError, FloatingPointError):
+    """A loss, or weights, that are not finite."""
 
 
-class FiniteLoss:
-    """The verdict on all losses since `reset`.
+class NonFiniteLoss(Callback):
+    """Raises an error at the first loss that is not finite, and before a checkpoint of broken weights is written.
 
-    On an accelerator reading the loss makes the host wait, so it is read when it is logged anyway; in between the
-    verdict stays on the device, and whoever is about to write something asks `is_broken`.
-
-    Attributes:
-        shown: The loss that was read last, for a progress bar.
+    On an accelerator reading a loss makes the host wait, so losses are read when the trainer logs anyway, and before
+    anything is saved; in between they stay on the device. `training_step` is to return a dict of `loss` and `terms`.
     """
 
     def __init__(self) -> None:
-        self._verdict: Tensor | None = None
-        self._unread: list[tuple[int, Mapping[str, Tensor], Tensor]] = []
-        self.shown = float("nan")
+        self._step = 0
+        self._unread: list[tuple[int, Mapping[str, Tensor], Tensor]] = []  # step, terms, image ids
+        self._last_loss = float("nan")
 
-    def reset(self) -> None:
-        """Forgets the losses so far."""
-        self._verdict, self._unread = None, []
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the losses of an earlier run."""
+        self._unread, self._last_loss = [], float("nan")
 
-    def update(self, loss: Tensor, terms: Mapping[str, Tensor], batch: DetectionBatch, step: int, every: int) -> None:
-        """Takes the loss of a step.
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Notes the step, which is counted by the time that the batch ends."""
+        self._step = trainer.global_step
 
-        Args:
-            loss: Scalar, without gradient.
-            terms: What it is the sum of, for the message.
-            batch: What it was computed on.
-            step: Optimizer step.
-            every: The loss is read at multiples of this: 1 where reading costs nothing.
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DetectionBatch, batch_idx: int
+    ) -> None:
+        """Takes the loss of a batch, and shows the one that was read last in the progress bar.
 
         Raises:
             NonFiniteLossError: See `read`.
         """
-        finite = loss.isfinite()
-        self._verdict = finite if self._verdict is None else self._verdict & finite
-        self._unread.append((step, terms, batch.image_ids))
-        if step % every == 0:
-            self.shown = float(loss)
-            self.read()
+        self._unread.append((self._step, outputs["terms"], batch.image_ids))
+        every = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]  # set at run time
+        if pl_module.device.type == "cpu" or self._step % every == 0:
+            self._last_loss = float(outputs["loss"])
+            self.read(trainer)
+        # A bar that is given the tensor makes the host wait for the device at every step.
+        pl_module.log("loss", self._last_loss, batch_size=len(batch), prog_bar=True, logger=False)
 
-    def read(self) -> None:
-        """Reads the verdict.
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reads the last losses."""
+        self.read(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Reads the losses so far."""
+        self.read(trainer)
+
+    def read(self, trainer: Trainer) -> None:
+        """Waits for the losses that were not read yet.
 
         Raises:
-            NonFiniteLossError: A loss since the last reading was not finite; the first one is told: after it the
-                weights are spoilt, and the images of later batches say nothing.
+            NonFiniteLossError: One is not finite; the first one is reported: after it the weights are broken, and the
+                images of later batches say nothing.
         """
         unread, self._unread = self._unread, []
-        if unread and self.is_broken():
-            bad = (entry for entry in unread if not all(term.isfinite() for term in entry[1].values()))
-            raise NonFiniteLossError(*next(bad, unread[-1]))
+        for step, terms, image_ids in unread:
+            if all(term.isfinite() for term in terms.values()):
+                continue
+            values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
+            data = trainer.datamodule  # type: ignore[attr-defined]  # set at run time
+            names = data.image_names("train", image_ids.tolist()) if data is not None else image_ids.tolist()
+            raise NonFiniteLossError(
+                f"The loss is not finite at step {step}: {values}. Lower learning_rate, or look at the images: "
+                f"{', '.join(map(str, names))}. {last_checkpoint(trainer)}"
+            )
 
-    def is_broken(self) -> bool:
-        """Whether any loss was not finite; waits for the device."""
-        return self._verdict is not None and not self._verdict
 
-    def reason(self, state: Mapping[str, Any]) -> str:
-        """Why nothing is to be written: a loss, or weights of this state dict, that were not finite; else empty."""
-        broken = [
-            name
-            for name, value in state.items()
-            if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()
-        ]
-        if broken:
-            return f"{len(broken)} weights ({broken[0]}, ...) are not finite"
-        return "The loss is not finite" if self.is_broken() else ""
+def check_weights_finite(state_dict: Mapping[str, Any], trainer: Trainer | None) -> None:
+    """Raises an error for weights that are not to be saved.
+
+    Raises:
+        NonFiniteLossError: A weight is not finite.
+    """
+    broken = [
+        name
+        for name, value in state_dict.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        raise NonFiniteLossError(
+            f"{len(broken)} weights ({broken[0]}, ...) are not finite; nothing was written. {last_checkpoint(trainer)}"
+        )
+
+
+def last_checkpoint(trainer: Trainer | None) -> str:
+    """A sentence on the checkpoint that a run has written last."""
+    callback = None if trainer is None else trainer.checkpoint_callback
+    path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+    return f"The last checkpoint, from before, is {path}." if path else "No checkpoint was written yet."

@@ -1,50 +1,80 @@
-"""What the optimizer trains, and with which decay and rate."""
+"""Parameter groups, learning rates by optimizer step, and gradient clipping that leaves the shapes alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
-from anchor_lightning.anchors import AnchorShapes
+from anchor_lightning.anchors import learning_rate_at
 
 
-def parameter_groups(detector: nn.Module, shapes: AnchorShapes, decay: float, lr_mult: float) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, log_wh: Tensor, decay: float, lr_mult: float) -> list[dict[str, Any]]:
     """The groups `network` (kernels, decayed), `network_no_decay` (biases, batch norms) and `anchors` (never decayed).
 
+    The `lr` of a group is the factor that `StepwiseLR` puts on the rate of the step.
+
     Args:
-        detector: The network.
-        shapes: The owner of the shapes.
+        network: The detector; its shapes may be a part of it.
+        log_wh: The parameter of the shapes.
         decay: Weight decay of `network`.
         lr_mult: Factor on the learning rate of `anchors`.
-
-    Returns:
-        Groups for a torch optimizer, each with `name` and `lr_mult` beside what the optimizer reads.
     """
     kernels: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    for module in detector.modules():
+    for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter is not shapes.log_wh:
+            if parameter is not log_wh:
                 is_kernel = isinstance(module, nn.Conv2d | nn.Linear) and name == "weight"
                 (kernels if is_kernel else plain).append(parameter)
     return [
-        {"name": "network", "params": kernels, "lr_mult": 1.0, "weight_decay": decay},
-        {"name": "network_no_decay", "params": plain, "lr_mult": 1.0, "weight_decay": 0.0},
-        {"name": "anchors", "params": [shapes.log_wh], "lr_mult": lr_mult, "weight_decay": 0.0},
+        {"name": "network", "params": kernels, "lr": 1.0, "weight_decay": decay},
+        {"name": "network_no_decay", "params": plain, "lr": 1.0, "weight_decay": 0.0},
+        {"name": "anchors", "params": [log_wh], "lr": lr_mult, "weight_decay": 0.0},
     ]
 
 
-def clip_gradients(detector: nn.Module, shapes: AnchorShapes, limit: float, algorithm: str | None) -> None:
+class StepwiseLR(LambdaLR):
+    """Learning rates by optimizer step: the `lr` that each group was built with, times the rate of the step.
+
+    Args:
+        optimizer: Of groups whose `lr` is a factor, see `parameter_groups`.
+        rates: Gives the rates as they are now: first optimizer step of each stretch -> rate.
+    """
+
+    def __init__(self, optimizer: Optimizer, rates: Callable[[], Mapping[int, float]]) -> None:
+        super().__init__(optimizer, partial(_rate, rates))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the step of a checkpoint; factors and rates stay those of this run's options."""
+        self.last_epoch, self._step_count = state_dict["last_epoch"], state_dict["_step_count"]
+        self.apply()
+
+    def apply(self) -> None:
+        """Sets the rates of the present step, after something else has set the optimizer's."""
+        for group, factor, rate in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True):
+            group["lr"], group["initial_lr"] = factor * rate(self.last_epoch), factor
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+
+def _rate(rates: Callable[[], Mapping[int, float]], step: int) -> float:
+    return learning_rate_at(step, dict(rates()))
+
+
+def clip_gradients(network: nn.Module, log_wh: Tensor, limit: float, algorithm: str | None) -> None:
     """Clips the network's gradients; those of the shapes are never touched.
 
     Args:
-        detector: The network.
-        shapes: The owner of the shapes.
+        network: The detector.
+        log_wh: The parameter of the shapes.
         limit: Of each gradient (`value`), else of their common norm.
         algorithm: `value` or `norm`; the trainer's `gradient_clip_algorithm`.
     """
-    parameters = [parameter for parameter in detector.parameters() if parameter is not shapes.log_wh]
+    parameters = [parameter for parameter in network.parameters() if parameter is not log_wh]
     if algorithm == "value":
         nn.utils.clip_grad_value_(parameters, limit)
     else:

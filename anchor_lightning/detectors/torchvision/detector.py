@@ -1,99 +1,84 @@
-"""torchvision's detectors as this project trains them: built by name, with the interface that the task expects.
+"""torchvision's detectors with learnable anchors, behind the interface of `Detector`.
 
-Shape letters: B images of a batch, M boxes an image (padded), A shapes over all levels, C classes, N a plain count.
+Shape letters: B images of a batch, M boxes an image (padded), A shapes over all levels, C classes, P proposals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-from torchvision.models.detection.retinanet import RetinaNet
 
-from anchor_lightning.anchors import AnchorOptions, AnchorShapes
+from anchor_lightning.anchors import AnchorOptions
+from anchor_lightning.detectors.base import Detector
+from anchor_lightning.detectors.torchvision import models
 from anchor_lightning.detectors.torchvision.convert import CLUSTERING, anchor_shapes, make_anchors_learnable
 from anchor_lightning.detectors.torchvision.generators import LevelShapes
-from anchor_lightning.detectors.torchvision.models import BUILDERS, load_backbone
-from anchor_lightning.structures import DetectionBatch, Detections, StepOptions
+from anchor_lightning.errors import NonFiniteOutputError, UserError
+from anchor_lightning.structures import DetectionBatch, Detections, DetectorOutput, StepOptions
 
 MAX_DETECTIONS: Final = 300
-STOCK_DETECTORS: Final = tuple(BUILDERS)
-"""Names for `model.detector`."""
+HALF_PRECISIONS: Final = (torch.float16, torch.bfloat16)
 
 
-class StockDetector(nn.Module):
-    """A torchvision detector with learnable shapes.
+class TorchvisionDetector(Detector):
+    """Base class of the detectors that wrap one of torchvision's.
 
     Images are not resized again: the network input is the data module's, pixel for pixel.
 
     Args:
-        name: One of `STOCK_DETECTORS`.
-        num_classes: C >= 1.
-        anchors: Where the shapes start; `init: model` is torchvision's own.
-        pretrained: Whether `load_backbone` will be called: batch norms and first stages are then frozen.
-        image_size: Height and width of the network input in pixels, of which SSD's boxes are shares; that of the
-            published network if not given.
+        built: The torchvision detector, and the classification network that its backbone was made from.
+        anchors: Start of the shapes; `init: model` is torchvision's own.
+        backbone_weights: What `load_pretrained` loads; None for random weights.
+        heads: The modules whose outputs are checked and kept in float32.
 
     Attributes:
         model: The torchvision detector.
-        proposals: Of Faster R-CNN in evaluation: the boxes (N, 4) that the first stage proposed for each image of the
-            last batch, best first, in pixels of the network input; else empty.
 
     Raises:
-        ValueError: The shapes do not fit the detector, or there are no weights for it.
+        UserError: The shapes do not fit the detector.
     """
 
+    first_label: ClassVar[int] = 1
+    """The model's label of class 0: 1 where its own 0 is the background."""
+
     def __init__(
-        self,
-        name: str,
-        num_classes: int,
-        anchors: AnchorOptions,
-        pretrained: bool,
-        image_size: Sequence[int] | None = None,
+        self, built: models.Built, anchors: AnchorOptions, backbone_weights: str | None, heads: Sequence[nn.Module]
     ) -> None:
         super().__init__()
-        size = [tuple(reversed(image_size))] if image_size and name.startswith("ssd") else []
-        self.model, backbone = BUILDERS[name](num_classes, pretrained, MAX_DETECTIONS, *size)
-        self._backbone = (backbone,)  # its parts are the model's already; a tuple, so that they are not named twice
+        self.model, classifier = built
+        self._classifier = (classifier,)  # its parts are the model's already; a tuple, so that they are not named twice
+        self.backbone_weights = backbone_weights
         # k-means needs the training boxes, which the task brings.
         init: Any = "model" if anchors.init == "kmeans" else anchors.init
         shapes = make_anchors_learnable(self.model, init, learn=anchors.learn)
         if anchors.num not in (None, len(shapes.log_wh)):
-            raise ValueError(
-                f"model.anchors.num: {anchors.num}, but {name} has {len(shapes.log_wh)} shapes; leave it out"
+            raise UserError(
+                f"{anchors.num}, but {type(self).__name__} has {len(shapes.log_wh)} shapes; leave it out",
+                argument="anchors.num",
             )
         shapes.pending = anchors.init == "kmeans"
-        self.proposals: list[Tensor] = []
+        shapes.clustering_weight = 1.0  # λ is applied to the term in the loss dict
         self._is_finite: Tensor | None = None
-        heads = [self.model.rpn.head, self.model.roi_heads.box_predictor] if self.is_two_stage else [self.model.head]
         for head in heads:
             head.register_forward_hook(self._check_and_widen)
-        if self.is_two_stage:
-            self.model.rpn.register_forward_hook(self._keep_proposals)
-
-    @property
-    def is_two_stage(self) -> bool:
-        """Whether it has a first stage that proposes boxes."""
-        return isinstance(self.model, GeneralizedRCNN)
-
-    @property
-    def first_label(self) -> int:
-        """The model's label of class 0: 1 where its own 0 is the background."""
-        return 0 if isinstance(self.model, RetinaNet) else 1
+        self.to(memory_format=torch.channels_last)
 
     @property
     def shapes(self) -> LevelShapes:
-        """The owner of the shapes."""
+        """The shapes of all levels, the first level's first."""
         shapes = anchor_shapes(self.model)
         assert shapes is not None
         return shapes
 
-    def load_backbone(self, weights: str) -> None:
-        """Loads weights of image classification, see `stock_models.load_backbone`."""
-        load_backbone(self._backbone[0], weights)
+    def load_pretrained(self) -> str:
+        """Loads weights of image classification into the backbone, if the options name any."""
+        if self.backbone_weights is None:
+            return "The network starts from random weights (backbone_weights)."
+        models.load_backbone(self._classifier[0], self.backbone_weights)
+        return f"The backbone starts from {self.backbone_weights}."
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
         """What the torchvision detector says of (B, 3, H, W) images in evaluation."""
@@ -102,47 +87,48 @@ class StockDetector(nn.Module):
         found: list[dict[str, Tensor]] = self.model(list(images))
         return found
 
-    def training_losses(self, batch: DetectionBatch, shapes: AnchorShapes, step: StepOptions) -> dict[str, Tensor]:
-        """Torchvision's loss terms, named `loss_...`, and the clustering term."""
-        if next(self.parameters()).dtype in (torch.float16, torch.bfloat16):
-            raise ValueError("trainer.precision: torchvision's detectors need float32 weights; use bf16-mixed")
-        self.shapes.clustering_weight = step.clustering_weight
+    def training_losses(self, batch: DetectionBatch, step: StepOptions) -> dict[str, Tensor]:
+        """Torchvision's loss terms, named `loss_...`, and λ times the clustering term."""
+        if next(self.parameters()).dtype in HALF_PRECISIONS:
+            raise UserError("torchvision's detectors need float32 weights; use bf16-mixed", argument="precision")
         targets = []
         for boxes, labels, mask in zip(batch.boxes_xyxy, batch.labels, batch.mask, strict=True):
-            used = mask & (boxes[:, 2:] > boxes[:, :2]).all(1)  # torchvision refuses boxes without area
+            used = mask & (boxes[:, 2:] > boxes[:, :2]).all(1)  # torchvision raises an error for boxes without area
             targets.append({"boxes": boxes[used], "labels": labels[used] + self.first_label})
         terms: Mapping[str, Tensor] = self.model(list(batch.images), targets)
         named = {name if name.startswith("loss_") else f"loss_{name}": term for name, term in terms.items()}
-        named["loss_clustering"] = named.pop(CLUSTERING)
+        named["loss_clustering"] = step.clustering_weight * named.pop(CLUSTERING)
         return named
 
-    def detect(self, images: Tensor, shapes: AnchorShapes, score_threshold: float) -> list[Detections]:
+    def detect(self, images: Tensor, score_threshold: float) -> DetectorOutput:
         """The detections of (B, 3, H, W) images, in pixels of the network input; their `anchors` are -1.
 
         Raises:
-            ValueError: The network's output is not finite: torchvision drops every NaN, and a broken network would find
-                nothing.
+            NonFiniteOutputError: The network's output is not finite: torchvision drops every NaN, and a broken network
+                would find nothing.
         """
         self._is_finite = None
-        (self.model.roi_heads if self.is_two_stage else self.model).score_thresh = score_threshold
+        self._set_score_threshold(score_threshold)
         everything = self(images)
         if self._is_finite is not None and not self._is_finite:
-            raise ValueError("The network's output is not finite.")
-        return [
-            Detections(
-                found["boxes"].float(),
-                found["scores"].float(),
-                found["labels"] - self.first_label,
-                torch.full_like(found["labels"], -1),
-            )
-            for found in everything
-        ]
+            raise NonFiniteOutputError("The network's output is not finite.")
+        return DetectorOutput(
+            [
+                Detections(
+                    found["boxes"].float(),
+                    found["scores"].float(),
+                    found["labels"] - self.first_label,
+                    torch.full_like(found["labels"], -1),
+                )
+                for found in everything
+            ]
+        )
 
-    def _keep_proposals(self, module: nn.Module, args: Any, output: tuple[list[Tensor], Any]) -> None:
-        self.proposals = [] if self.training else output[0]
+    def _set_score_threshold(self, score_threshold: float) -> None:
+        self.model.score_thresh = score_threshold
 
     def _check_and_widen(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """What a head says in float32, while it evaluates with a note whether all of it is finite.
+        """The output of a head in float32; in evaluation it is noted whether all of it is finite.
 
         torchvision computes boxes in the type of the offsets: under bfloat16 autocast their corners are rounded to 2
         pixels at 300, and a box that is thinner has no width and gives NaN.
@@ -154,4 +140,132 @@ class StockDetector(nn.Module):
         if not self.training:  # read once a batch: a device would be waited for
             finite = output.isfinite().all()
             self._is_finite = finite if self._is_finite is None else self._is_finite & finite
-        return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+        return output.float() if output.dtype in HALF_PRECISIONS else output
+
+
+class FasterRCNN(TorchvisionDetector):
+    """torchvision's Faster R-CNN, on a feature pyramid or on the fourth stage of a ResNet.
+
+    Args:
+        num_classes: C >= 1.
+        anchors: Start of the shapes of the first stage; `init: model` is torchvision's own.
+        image_size: Not read: the shapes are in pixels.
+        backbone: `resnet50`, or `small`: ten layers, for machines without GPU and inputs of about 256 pixels.
+        fpn: With a feature pyramid (Lin et al. 2017); without, the fifth stage is the second stage's head (He et al.
+            2016).
+        backbone_weights: torchvision's name of the ResNet-50's weights (`IMAGENET1K_V1`), which are downloaded, or the
+            path of a file with such a state dict.
+
+    Raises:
+        UserError: The shapes do not fit, or there are no weights for the backbone.
+    """
+
+    has_proposals: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_classes: int,
+        anchors: AnchorOptions,
+        image_size: Sequence[int] | None = None,
+        backbone: models.ResNetName = "resnet50",
+        fpn: bool = True,
+        backbone_weights: str | None = None,
+    ) -> None:
+        build = models.faster_rcnn_fpn if fpn else models.faster_rcnn_c4
+        built = build(num_classes, backbone, backbone_weights is not None, MAX_DETECTIONS)
+        super().__init__(built, anchors, backbone_weights, [built[0].rpn.head, built[0].roi_heads.box_predictor])
+        self.backbone, self.fpn = backbone, fpn
+        self._proposals: list[Tensor] = []
+        self.model.rpn.register_forward_hook(self._keep_proposals)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The backbone, whether it was pretrained (its first stages are frozen then), and the pyramid."""
+        return {"backbone": self.backbone, "fpn": self.fpn, "backbone_weights": self.backbone_weights is not None}
+
+    def detect(self, images: Tensor, score_threshold: float) -> DetectorOutput:
+        """The detections, and the first stage's proposals, of (B, 3, H, W) images in pixels of the network input."""
+        output = super().detect(images, score_threshold)
+        proposals, self._proposals = self._proposals, []
+        return output._replace(proposals=proposals)
+
+    def _set_score_threshold(self, score_threshold: float) -> None:
+        self.model.roi_heads.score_thresh = score_threshold
+
+    def _keep_proposals(self, module: nn.Module, args: Any, output: tuple[list[Tensor], Any]) -> None:
+        if not self.training:
+            self._proposals = output[0]
+
+
+class RetinaNet(TorchvisionDetector):
+    """torchvision's RetinaNet (Lin et al. 2017).
+
+    Args:
+        num_classes: C >= 1.
+        anchors: Start of the shapes; `init: model` is torchvision's own.
+        image_size: Not read: the shapes are in pixels.
+        backbone: `resnet50`, or `small`: ten layers, for machines without GPU and inputs of about 256 pixels.
+        backbone_weights: As of `FasterRCNN`.
+
+    Raises:
+        UserError: The shapes do not fit, or there are no weights for the backbone.
+    """
+
+    first_label: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        num_classes: int,
+        anchors: AnchorOptions,
+        image_size: Sequence[int] | None = None,
+        backbone: models.ResNetName = "resnet50",
+        backbone_weights: str | None = None,
+    ) -> None:
+        built = models.retinanet(num_classes, backbone, backbone_weights is not None, MAX_DETECTIONS)
+        super().__init__(built, anchors, backbone_weights, [built[0].head])
+        self.backbone = backbone
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The backbone, and whether it was pretrained (its first stages are frozen then)."""
+        return {"backbone": self.backbone, "backbone_weights": self.backbone_weights is not None}
+
+
+class SSD(TorchvisionDetector):
+    """torchvision's SSD (Liu et al. 2016).
+
+    Args:
+        num_classes: C >= 1.
+        anchors: Start of the shapes; `init: model` is torchvision's own.
+        image_size: Height and width of the network input in training, of which the shapes are shares; 300 x 300 (256 x
+            256 for `small`) if not given.
+        backbone: `vgg16`, or `small`: three levels of a ResNet of ten layers, for machines without GPU.
+        backbone_weights: `IMAGENET1K_FEATURES`, which is downloaded, or the path of a file with a VGG-16's state dict
+            for images from 0 to 255 less the mean.
+
+    Raises:
+        UserError: The shapes do not fit, or there are no weights for the backbone.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        anchors: AnchorOptions,
+        image_size: Sequence[int] | None = None,
+        backbone: Literal["vgg16", "small"] = "vgg16",
+        backbone_weights: str | None = None,
+    ) -> None:
+        build = models.ssd_small if backbone == "small" else models.ssd300
+        size = [(image_size[1], image_size[0])] if image_size else []
+        built = build(num_classes, backbone_weights is not None, MAX_DETECTIONS, *size)
+        super().__init__(built, anchors, backbone_weights, [built[0].head])
+        self.backbone, self.image_size = backbone, None if image_size is None else list(image_size)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The backbone, whether it was pretrained, and the size of the input, of which the shapes are shares."""
+        return {
+            "backbone": self.backbone,
+            "backbone_weights": self.backbone_weights is not None,
+            "image_size": self.image_size,
+        }

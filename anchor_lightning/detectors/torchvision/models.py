@@ -1,15 +1,14 @@
-"""The torchvision detectors of `model.detector`, from torchvision's own parts only: what is frozen loads without us.
+"""Builders of torchvision's detectors, from torchvision's own parts only: after `freeze_anchors` they load without us.
 
-The `small` ones are for tests and machines without GPU: ten layers of ResNet, 64 channels in the pyramid, 256 in the
+The `small` backbone is for tests and machines without GPU: ten layers of ResNet, 64 channels in the pyramid, 256 in the
 second stage, and stock anchors of half the size, for inputs of about 256 pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from anchor_lightning.errors import UserError
+
 RATIOS: Final = (0.5, 1.0, 2.0)
 RESNET_WEIGHTS: Final = dict(ResNet50_Weights.__members__)
 VGG_WEIGHTS: Final = {"IMAGENET1K_FEATURES": VGG16_Weights.IMAGENET1K_FEATURES}
@@ -31,47 +32,52 @@ VGG_WEIGHTS: Final = {"IMAGENET1K_FEATURES": VGG16_Weights.IMAGENET1K_FEATURES}
 FROZEN_STAGES: Final = ("conv1", "bn1", "layer1")
 """Of a pretrained ResNet, as in torchvision's own detectors; without weights nothing is frozen."""
 VGG_MEAN, VGG_STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)
-AS_GIVEN: Final = {"_skip_resize": True}
-FEWER: Final = {"box_batch_size_per_image": 128, "rpn_pre_nms_top_n_train": 1000, "rpn_post_nms_top_n_train": 500}
-"""What the second stage of the small detectors trains on."""
+NO_RESIZE: Final = {"_skip_resize": True}
+SMALL_SECOND_STAGE: Final = {
+    "box_batch_size_per_image": 128,
+    "rpn_pre_nms_top_n_train": 1000,
+    "rpn_post_nms_top_n_train": 500,
+}
+"""Numbers of boxes that the second stage of the small detectors trains on."""
+ResNetName = Literal["resnet50", "small"]
 Built = tuple[Any, nn.Module]
 """The detector, and the classification network that its backbone was made from."""
 
 
-def faster_rcnn_c4(num_classes: int, pretrained: bool, max_detections: int, small: bool = False) -> Built:
+def faster_rcnn_c4(num_classes: int, backbone: ResNetName, pretrained: bool, max_detections: int) -> Built:
     """Faster R-CNN on the fourth stage of a ResNet, whose fifth is the second stage's head (He et al. 2016)."""
-    resnet = small_resnet(pretrained) if small else resnet_50(pretrained)
+    small, resnet = backbone == "small", resnet_of(backbone, pretrained)
     head = nn.Sequential(resnet.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
-    backbone = IntermediateLayerGetter(resnet, {"layer3": "0"})
-    backbone.out_channels = 256 if small else 1024
+    features = IntermediateLayerGetter(resnet, {"layer3": "0"})
+    features.out_channels = 256 if small else 1024
     sizes = tuple(side // (2 if small else 1) for side in (32, 64, 128, 256, 512))
     model = FasterRCNN(
-        backbone,
+        features,
         rpn_anchor_generator=AnchorGenerator((sizes,), (RATIOS,)),
         box_roi_pool=MultiScaleRoIAlign(["0"], output_size=7 if small else 14, sampling_ratio=2),
         box_head=head,
         box_predictor=FastRCNNPredictor(512 if small else 2048, num_classes + 1),
         box_detections_per_img=max_detections,
-        **AS_GIVEN,
-        **(FEWER if small else {}),
+        **NO_RESIZE,
+        **(SMALL_SECOND_STAGE if small else {}),
     )
     return model, resnet
 
 
-def faster_rcnn_fpn(num_classes: int, pretrained: bool, max_detections: int, small: bool = False) -> Built:
+def faster_rcnn_fpn(num_classes: int, backbone: ResNetName, pretrained: bool, max_detections: int) -> Built:
     """Faster R-CNN on a feature pyramid (Lin et al. 2017), as `fasterrcnn_resnet50_fpn`."""
-    resnet = small_resnet(pretrained) if small else resnet_50(pretrained)
-    backbone = pyramid(resnet, small, LastLevelMaxPool())
+    small, resnet = backbone == "small", resnet_of(backbone, pretrained)
+    features = pyramid(resnet, small, LastLevelMaxPool())
     sizes = tuple((side // (2 if small else 1),) for side in (32, 64, 128, 256, 512))
     channels, hidden = (64, 256) if small else (256, 1024)
     model = FasterRCNN(
-        backbone,
+        features,
         box_head=TwoMLPHead(channels * 7 * 7, hidden),
         box_predictor=FastRCNNPredictor(hidden, num_classes + 1),
         rpn_anchor_generator=AnchorGenerator(sizes, (RATIOS,) * len(sizes)),
         box_detections_per_img=max_detections,
-        **AS_GIVEN,
-        **(FEWER if small else {}),
+        **NO_RESIZE,
+        **(SMALL_SECOND_STAGE if small else {}),
     )
     if small:
         # torchvision's standard deviation of 0.01 suits 256 channels; of 64 it leaves next to no signal.
@@ -79,23 +85,23 @@ def faster_rcnn_fpn(num_classes: int, pretrained: bool, max_detections: int, sma
     return model, resnet
 
 
-def retinanet_fpn(num_classes: int, pretrained: bool, max_detections: int, small: bool = False) -> Built:
+def retinanet(num_classes: int, backbone: ResNetName, pretrained: bool, max_detections: int) -> Built:
     """RetinaNet (Lin et al. 2017), as `retinanet_resnet50_fpn`; it has no output for the background."""
+    small, resnet = backbone == "small", resnet_of(backbone, pretrained)
     channels = 64 if small else 256
-    resnet = small_resnet(pretrained) if small else resnet_50(pretrained)
-    backbone = pyramid(resnet, small, LastLevelP6P7(channels, channels), levels=(2, 3, 4))
+    features = pyramid(resnet, small, LastLevelP6P7(channels, channels), levels=(2, 3, 4))
     octaves = [side / (2 if small else 1) for side in (32, 64, 128, 256, 512)]
     sizes = tuple(tuple(int(side * 2 ** (third / 3)) for third in range(3)) for side in octaves)
     generator = AnchorGenerator(sizes, (RATIOS,) * len(sizes))
     # As torchvision's second version: four convolutions that start near 0 would leave 64 channels next to no signal.
     norm = partial(nn.GroupNorm, 32) if small else None
     model = RetinaNet(
-        backbone,
+        features,
         num_classes,
         anchor_generator=generator,
         head=RetinaNetHead(channels, generator.num_anchors_per_location()[0], num_classes, norm_layer=norm),
         detections_per_img=max_detections,
-        **AS_GIVEN,
+        **NO_RESIZE,
     )
     return model, resnet
 
@@ -115,7 +121,7 @@ def ssd300(num_classes: int, pretrained: bool, max_detections: int, size: tuple[
         image_mean=VGG_MEAN,
         image_std=VGG_STD,
         detections_per_img=max_detections,
-        **AS_GIVEN,
+        **NO_RESIZE,
     )
     return model, vgg
 
@@ -123,10 +129,10 @@ def ssd300(num_classes: int, pretrained: bool, max_detections: int, size: tuple[
 def ssd_small(num_classes: int, pretrained: bool, max_detections: int, size: tuple[int, int] = (256, 256)) -> Built:
     """SSD on three stages of a small ResNet, strides 8, 16 and 32."""
     resnet = small_resnet(pretrained)
-    backbone = IntermediateLayerGetter(resnet, {"layer2": "0", "layer3": "1", "layer4": "2"})
-    backbone.out_channels = [128, 256, 512]
+    features = IntermediateLayerGetter(resnet, {"layer2": "0", "layer3": "1", "layer4": "2"})
+    features.out_channels = [128, 256, 512]
     boxes = DefaultBoxGenerator([[2], [2, 3], [2, 3]], scales=[0.1, 0.25, 0.5, 0.9])
-    model = SSD(backbone, boxes, size, num_classes + 1, detections_per_img=max_detections, **AS_GIVEN)
+    model = SSD(features, boxes, size, num_classes + 1, detections_per_img=max_detections, **NO_RESIZE)
     return model, resnet
 
 
@@ -137,10 +143,15 @@ def pyramid(resnet: ResNet, small: bool, extra: nn.Module, levels: tuple[int, ..
     return BackboneWithFPN(resnet, stages, [widths[level] for level in levels], 64 if small else 256, extra)
 
 
+def resnet_of(backbone: ResNetName, pretrained: bool) -> ResNet:
+    """The ResNet of a name, without its classifier."""
+    return small_resnet(pretrained) if backbone == "small" else resnet_50(pretrained)
+
+
 def small_resnet(pretrained: bool) -> ResNet:
     """A ResNet of ten layers, which nobody publishes weights of."""
     if pretrained:
-        raise ValueError("model.weights_backbone: the small detectors start from random weights; leave it out")
+        raise UserError("the small backbone starts from random weights; leave it out", argument="backbone_weights")
     resnet = ResNet(BasicBlock, [1, 1, 1, 1])
     resnet.fc = nn.Identity()
     return resnet
@@ -159,53 +170,45 @@ def load_backbone(network: nn.Module, weights: str) -> None:
     """Loads weights of image classification into a detector's backbone, in place.
 
     Args:
-        network: The second of what a builder returns.
+        network: The classification network that a builder returns.
         weights: A name in torchvision's `ResNet50_Weights`, or `IMAGENET1K_FEATURES` for SSD's VGG, which is
             downloaded; or the path of a file with such a state dict, made for images prepared alike (ResNet: the usual
             mean and deviation of torchvision; VGG: 0 to 255 less the mean).
 
     Raises:
-        ValueError: There is neither such a name nor such a file, or its weights are not those of this network, or not
+        UserError: There is neither such a name nor such a file, or its weights are not those of this network, or not
             finite.
     """
     known = RESNET_WEIGHTS if isinstance(network, ResNet) else VGG_WEIGHTS
     if weights in known:
-        state: Any = known[weights].get_state_dict(progress=True, check_hash=True)
+        try:
+            state: Any = known[weights].get_state_dict(progress=True, check_hash=True)
+        except (OSError, RuntimeError) as error:  # RuntimeError: another checksum
+            raise UserError(
+                f"{weights} cannot be downloaded ({error}); give the path of a file", argument="backbone_weights"
+            ) from None
     elif Path(weights).is_file():
         try:
             state = torch.load(weights, map_location="cpu", weights_only=True)
         except Exception:  # torch.load raises whatever the bytes lead it to
-            raise ValueError(f"model.weights_backbone: {weights} is no file of weights that can be read") from None
+            raise UserError(f"{weights} is no file of weights that can be read", argument="backbone_weights") from None
     else:
-        raise ValueError(f"model.weights_backbone: {weights} is neither a file nor one of {', '.join(known)}")
+        raise UserError(f"{weights} is neither a file nor one of {', '.join(known)}", argument="backbone_weights")
     own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = state if isinstance(state, dict) else {}
     if wrong := [key for key, value in own.items() if not _fits(given.get(key), value)]:
-        raise ValueError(
-            f"model.weights_backbone: {weights} does not hold a {type(network).__name__} of this size: {len(wrong)} of "
-            f"{len(own)} weights are missing or of another shape, {wrong[0]} for one"
+        raise UserError(
+            f"{weights} does not hold a {type(network).__name__} of this size: {len(wrong)} of {len(own)} weights are "
+            f"missing or of another shape, {wrong[0]} for one",
+            argument="backbone_weights",
         )
     if wrong := [key for key in own if not given[key].isfinite().all()]:
-        raise ValueError(
-            f"model.weights_backbone: {weights} holds numbers that are not finite, in {wrong[0]} for one; the file is "
-            "damaged. Fetch it again."
+        raise UserError(
+            f"{weights} holds numbers that are not finite, in {wrong[0]} for one; the file is damaged. Fetch it again.",
+            argument="backbone_weights",
         )
     network.load_state_dict({key: given[key] for key in own}, strict=False)
 
 
 def _fits(given: Any, own: Tensor) -> bool:
     return isinstance(given, Tensor) and given.shape == own.shape
-
-
-BUILDERS: Final[dict[str, Callable[[int, bool, int], tuple[Any, nn.Module]]]] = {
-    "faster_rcnn_r50_c4": faster_rcnn_c4,
-    "faster_rcnn_r50_fpn": faster_rcnn_fpn,
-    "retinanet_r50_fpn": retinanet_fpn,
-    "ssd300": ssd300,
-    "faster_rcnn_small_c4": partial(faster_rcnn_c4, small=True),
-    "faster_rcnn_small_fpn": partial(faster_rcnn_fpn, small=True),
-    "retinanet_small_fpn": partial(retinanet_fpn, small=True),
-    "ssd_small": ssd_small,
-}
-"""Name -> what builds it and its backbone's network, from the number of classes without the background, whether the
-backbone will be given weights, and the most detections an image; SSD's also from width and height of its input."""

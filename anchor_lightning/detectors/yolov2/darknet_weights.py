@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from anchor_lightning.detectors.backbones import ConvBlock, DarkNet19
 from anchor_lightning.detectors.yolov2.head import NUM_BOX_CHANNELS
-from anchor_lightning.detectors.yolov2.network import YOLOv2
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 
 FLOAT_BYTES: Final = 4
 WRITTEN_VERSION: Final = (0, 2, 0)
@@ -27,7 +27,7 @@ NEWEST_MAJOR: Final = 9
 LFS_POINTER: Final = b"version https://git-lfs"
 
 
-def read_weights(path: Path | str, network: YOLOv2) -> int:
+def read_weights(path: Path | str, network: YOLOv2Network) -> int:
     """Fills a network, in place, with a whole YOLOv2 (`yolov2-voc.weights`, `yolov2.weights`).
 
     Args:
@@ -76,18 +76,18 @@ def read_backbone(path: Path | str, backbone: DarkNet19) -> int:
     values, seen = _read_file(
         Path(path),
         {floats: "the 18 convolutions of DarkNet-19", floats + classifier: "these with ImageNet's classifier"},
-        lambda _: "; a whole YOLOv2 goes to model.weights",
+        lambda _: "; a whole YOLOv2 goes to weights",
     )
     _fill(layers, values[:floats], path)
     return seen
 
 
-def write_weights(path: Path | str, network: YOLOv2, images_seen: int) -> None:
+def write_weights(path: Path | str, network: YOLOv2Network, images_seen: int) -> None:
     """Writes a network as darknet 0.2 weights; the file appears whole or not at all.
 
     Args:
         path: Of the file.
-        network: With its head folded (`YOLOv2.fold`).
+        network: With its head folded (`YOLOv2Network.fold`).
         images_seen: Training images so far, 0 or more; from it the C code tells whether its own warm-up is over.
 
     Raises:
@@ -122,7 +122,7 @@ def _backbone_layers(backbone: DarkNet19) -> Iterator[nn.Module]:
     return (module for module in backbone.modules() if isinstance(module, ConvBlock))
 
 
-def _neck_layers(network: YOLOv2) -> list[nn.Module]:
+def _neck_layers(network: YOLOv2Network) -> list[nn.Module]:
     """In the order of the published configuration."""
     neck = network.neck
     return [*neck.coarse, neck.passthrough, neck.join]

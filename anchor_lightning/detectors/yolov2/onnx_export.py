@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from anchor_lightning.detectors.yolov2.network import YOLOv2
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS, NMS_IOU, boxes_and_scores
 
 OPSET: Final = 18
@@ -70,7 +70,7 @@ OUTPUT_TEXTS: Final = {
 
 
 def onnx_model(
-    detector: YOLOv2,
+    network: YOLOv2Network,
     log_wh: Tensor,
     image_size: tuple[int, int],
     nms: bool,
@@ -93,7 +93,7 @@ def onnx_model(
     learned anchors are the same graph.
 
     Args:
-        detector: In evaluation mode; not changed.
+        network: In evaluation mode; not changed.
         log_wh: (A, 2) log sides of the shapes in pixels of the network input.
         image_size: Height and width of the input in pixels, multiples of 32.
         nms: Whether the suppression is part of the graph.
@@ -106,14 +106,14 @@ def onnx_model(
     """
     onnx = require_onnx()
     names = ("all_boxes", "all_scores") if nms else ("boxes", "scores")
-    model = _exported(_Decoded(detector, log_wh).eval(), image_size, names)
+    model = _exported(_Decoded(network, log_wh).eval(), image_size, names)
     used: dict[str, object] = {
         "image_size": list(image_size),
         "anchors": log_wh.detach().exp().tolist(),
         "opset": OPSET,
     }
     if nms:
-        _suppress(onnx, model, detector, len(log_wh), image_size, score_threshold)
+        _suppress(onnx, model, network, len(log_wh), image_size, score_threshold)
         used |= {"score_threshold": score_threshold, "nms_iou": NMS_IOU, "max_detections": MAX_DETECTIONS}
     model.producer_name, model.producer_version = "anchor_lightning", ""
     model.doc_string = f"YOLOv2. {INPUT_TEXT} {OUTPUT_TEXTS[nms]}"
@@ -143,16 +143,16 @@ class _Decoded(nn.Module):
 
     log_wh: Tensor
 
-    def __init__(self, detector: YOLOv2, log_wh: Tensor) -> None:
+    def __init__(self, network: YOLOv2Network, log_wh: Tensor) -> None:
         super().__init__()
         # channels_last, in which the network is trained, would become transpositions.
-        self.detector = copy.deepcopy(detector).to(memory_format=torch.contiguous_format)
-        self.detector.fold()
+        self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+        self.network.fold()
         self.register_buffer("log_wh", log_wh.detach().clone())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, 4) and (B, N, C) from (B, 3, H, W)."""
-        return boxes_and_scores(self.detector(images).raw, self.log_wh, self.detector.stride)
+        return boxes_and_scores(self.network(images).raw, self.log_wh, self.network.stride)
 
 
 def _exported(network: nn.Module, image_size: tuple[int, int], names: tuple[str, str]) -> Any:
@@ -177,11 +177,11 @@ def _exported(network: nn.Module, image_size: tuple[int, int], names: tuple[str,
 
 
 def _suppress(
-    onnx: Any, model: Any, detector: YOLOv2, num_anchors: int, image_size: tuple[int, int], score_threshold: float
+    onnx: Any, model: Any, network: YOLOv2Network, num_anchors: int, image_size: tuple[int, int], score_threshold: float
 ) -> None:
     """Adds the suppression behind the network and makes its outputs the model's, in place."""
-    (height, width), num_classes = image_size, detector.head.num_classes
-    num_boxes = num_anchors * (height // detector.stride) * (width // detector.stride)
+    (height, width), num_classes = image_size, network.head.num_classes
+    num_boxes = num_anchors * (height // network.stride) * (width // network.stride)
     text = SUPPRESSION.format(
         opset=OPSET,
         num_boxes=num_boxes,

@@ -1,0 +1,129 @@
+"""The interface between a detector and the rest of the project, and building one from its configuration.
+
+Shape letters: B images of a batch, M boxes an image (padded), A anchor shapes, C classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from anchor_lightning.anchors import AnchorOptions, AnchorShapes
+from anchor_lightning.errors import UserError
+from anchor_lightning.structures import DetectionBatch, DetectorOutput, StepOptions
+
+
+class Detector(nn.Module, ABC):
+    """Base class of the detectors: a network with anchor shapes of its own, which it trains and detects with.
+
+    The constructor of a subclass takes `num_classes`, `anchors` (an `AnchorOptions`) and `image_size` (height and width
+    of the network input in training, or None) first, which the task hands in, and then the detector's own options, each
+    with a default. On the command line these are `model.detector.NAME`.
+    """
+
+    supports_soft_assignment: ClassVar[bool] = False
+    """Whether `training_losses` reads the temperature and the distance of the assignment."""
+    has_proposals: ClassVar[bool] = False
+    """Whether a first stage proposes boxes, which `detect` then returns as well."""
+
+    @property
+    @abstractmethod
+    def shapes(self) -> AnchorShapes:
+        """The anchor shapes, a sub-module of the detector: the state dict holds `log_wh` once."""
+
+    @property
+    @abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """Options, by name, on which it depends whether weights fit: a checkpoint must have been made with the same."""
+
+    @abstractmethod
+    def training_losses(self, batch: DetectionBatch, step: StepOptions) -> dict[str, Tensor]:
+        """The terms of the training loss, whose sum is minimised.
+
+        Args:
+            batch: B images in [0, 1] with their ground truth.
+            step: What the loss depends on besides.
+
+        Returns:
+            Scalars by name; `loss_clustering` is λ times Eq. 11-12's term.
+        """
+
+    @abstractmethod
+    def detect(self, images: Tensor, score_threshold: float) -> DetectorOutput:
+        """The detections, and the proposals of a first stage, in pixels of the network input.
+
+        Args:
+            images: (B, 3, H, W) RGB in [0, 1].
+            score_threshold: Detections that score up to this are dropped.
+
+        Raises:
+            NonFiniteOutputError: The network's output is not finite.
+        """
+
+    @abstractmethod
+    def load_pretrained(self) -> str:
+        """Loads the pretrained weights that the options name, in place.
+
+        Returns:
+            A sentence on the weights that training starts from.
+
+        Raises:
+            UserError: A file is missing or does not fit.
+        """
+
+    def setup(self) -> None:
+        """Prepares the network for a run (compilation); called once, before its first batch."""
+
+
+DetectorFactory = Callable[[int, AnchorOptions, list[int] | None], Detector]
+"""A detector class, or one with options bound to it, called with `num_classes`, `anchors` and `image_size`."""
+
+
+def detector_config(detector: DetectorFactory | Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a detector in plain types, as in YAML files and checkpoints: `class_path` and `init_args`.
+
+    Args:
+        detector: A subclass of `Detector`, `functools.partial` of one, or such a configuration.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if isinstance(detector, Mapping) and "class_path" in detector:
+        return {"class_path": detector["class_path"], "init_args": dict(detector.get("init_args") or {})}
+    factory, options = (detector.func, detector.keywords) if isinstance(detector, partial) else (detector, {})
+    if isinstance(factory, type) and issubclass(factory, Detector):
+        return {"class_path": f"{factory.__module__}.{factory.__qualname__}", "init_args": dict(options)}
+    raise UserError(
+        f"{detector!r}: give a Detector class, functools.partial of one, or a dict with class_path and init_args",
+        argument="detector",
+    )
+
+
+def build_detector(
+    config: Mapping[str, Any], num_classes: int, anchors: AnchorOptions, image_size: Sequence[int] | None
+) -> Detector:
+    """The detector of a configuration, with random weights.
+
+    Args:
+        config: See `detector_config`; a `class_path` without a module is one of this package's.
+        num_classes: C >= 1.
+        anchors: Start of the shapes.
+        image_size: Height and width of the network input in training, if known.
+
+    Raises:
+        UserError: There is no such class, or an option is unknown or out of range.
+    """
+    module, _, name = str(config["class_path"]).rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module or "anchor_lightning.detectors"), name)
+    except (ImportError, AttributeError):
+        raise UserError(f"{config['class_path']}: there is no such class", argument="detector") from None
+    if not (isinstance(kind, type) and issubclass(kind, Detector)):
+        raise UserError(f"{config['class_path']} is not a Detector", argument="detector")
+    detector: Detector = kind(num_classes, anchors, image_size, **config["init_args"])
+    return detector

@@ -1,0 +1,173 @@
+"""YOLOv2 with learnable anchors: the network, its shapes, its loss and its post-processing.
+
+Shape letters: B images of a batch, M boxes an image (padded), A anchor shapes, C classes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from anchor_lightning.anchors import (
+    AnchorOptions,
+    AnchorShapes,
+    assign,
+    clustering_loss,
+    initial_shapes,
+    num_shapes,
+)
+from anchor_lightning.detectors.base import Detector
+from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone, read_weights
+from anchor_lightning.detectors.yolov2.loss import region_loss
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
+from anchor_lightning.detectors.yolov2.postprocess import postprocess
+from anchor_lightning.errors import NonFiniteOutputError, UserError
+from anchor_lightning.structures import DetectionBatch, DetectorOutput, StepOptions
+
+UNTRAINED_INITS: Final = ("kmeans", "identical", "uniform")
+"""Initialisations that no trained detector has had."""
+COMPILERS: Final = ("c++", "g++", "clang++")
+
+
+class YOLOv2(Detector):
+    """YOLOv2 on DarkNet-19 (Redmon & Farhadi 2017) with the paper's learnable anchors.
+
+    Args:
+        num_classes: C >= 1.
+        anchors: Start of the shapes.
+        image_size: Not read: the shapes are in pixels.
+        width: Channel multiplier; 1 is the published network, 0.25 suits small machines.
+        bn_without_shift: Batch norm without shift on Δw, Δh (§3.2.3).
+        bn_scale_init: Start of that norm's scale γ; the paper does not say.
+        prior_images: While fewer images than this were seen, anchors without a box are pulled to the cell's centre and
+            their own shape, as in darknet; 0 is off.
+        backbone_weights: darknet's DarkNet-19 as trained for classification (`darknet19_448.conv.23`) to start from.
+        weights: A whole YOLOv2 of darknet (`yolov2-voc.weights`, `yolov2.weights`) to start from; `anchors.init` is
+            then its `.cfg`, `yolov2-voc` or `yolov2-coco`. A checkpoint wins over both.
+        compile: Compile the network with `torch.compile`.
+
+    Raises:
+        UserError: An option is out of its range, or does not go with another.
+    """
+
+    supports_soft_assignment: ClassVar[bool] = True
+    images_before: Tensor
+    """Scalar int64 buffer: images that the darknet weights it started from were trained on."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        anchors: AnchorOptions,
+        image_size: Sequence[int] | None = None,
+        width: float = 1.0,
+        bn_without_shift: bool = True,
+        bn_scale_init: float = 1.0,
+        prior_images: int = 12800,
+        backbone_weights: str | None = None,
+        weights: str | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if width <= 0:
+            raise UserError(f"{width} must be more than 0", argument="width")
+        if bn_scale_init < 0.01:
+            raise UserError(f"{bn_scale_init} must be 0.01 or more", argument="bn_scale_init")
+        if prior_images < 0:
+            raise UserError(f"{prior_images} must be 0 or more", argument="prior_images")
+        if weights and backbone_weights:
+            raise UserError("a whole YOLOv2 brings its backbone; leave backbone_weights out", argument="weights")
+        if weights and isinstance(anchors.init, str) and anchors.init in UNTRAINED_INITS:
+            raise UserError(
+                f"its anchors are its own, not those of anchors.init {anchors.init}; give the path of its .cfg there, "
+                "or yolov2-voc or yolov2-coco, or a list in pixels",
+                argument="weights",
+            )
+        num = num_shapes(anchors.init, anchors.num)
+        self.anchors = AnchorShapes(num, initial_shapes(anchors.init, anchors.num), learn=anchors.learn)
+        self.network = YOLOv2Network(num, num_classes, width, bn_without_shift, bn_scale_init)
+        self.register_buffer("images_before", torch.zeros((), dtype=torch.int64))
+        self.width, self.prior_images = width, prior_images
+        self.backbone_weights, self.weights, self._compiles = backbone_weights, weights, compile
+
+    @property
+    def shapes(self) -> AnchorShapes:
+        """The anchor shapes."""
+        return self.anchors
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The width, and whether the head has the batch norm without shift."""
+        return {"width": self.width, "bn_without_shift": self.network.head.norm is not None}
+
+    def training_losses(self, batch: DetectionBatch, step: StepOptions) -> dict[str, Tensor]:
+        """The terms of Eq. 11: those of `region_loss` with δ held fixed, and the clustering term.
+
+        Args:
+            batch: B images in [0, 1] with their ground truth.
+            step: Temperature, distance and λ of the optimizer step.
+
+        Returns:
+            `loss_xy`, `loss_wh`, `loss_objectness`, `loss_class`, `loss_clustering`.
+        """
+        log_wh = self.anchors.log_wh
+        predictions = self.network(batch.images)
+        grid_h, grid_w = predictions.raw.shape[-2:]
+        assignment = assign(
+            log_wh,
+            batch.boxes_xyxy,
+            batch.mask,
+            (grid_h, grid_w),
+            predictions.stride,
+            step.temperature,
+            step.distance,
+        )
+        prior = (self.images_before + step.images_seen < self.prior_images).float()
+        terms = region_loss(predictions, batch, assignment, log_wh, prior)
+        # DDP averages gradients over the ranks, while Eq. 11 divides the sum over all of them by N.
+        weight = step.clustering_weight * step.world_size
+        clustering = clustering_loss(log_wh, assignment.log_wh, assignment.delta, step.num_boxes)
+        return terms | {"loss_clustering": weight * clustering}
+
+    def detect(self, images: Tensor, score_threshold: float) -> DetectorOutput:
+        """The detections of (B, 3, H, W) images, in pixels of the network input.
+
+        Args:
+            images: RGB in [0, 1]; H and W are multiples of 32.
+            score_threshold: Detections that score up to this are dropped.
+
+        Raises:
+            NonFiniteOutputError: The network's output is not finite.
+        """
+        predictions = self.network(images)
+        if not predictions.raw.isfinite().all():
+            # The threshold would drop every NaN without a word, and a broken network score an honest 0.
+            raise NonFiniteOutputError("The network's output is not finite.")
+        return DetectorOutput(postprocess(predictions, self.anchors.log_wh, score_threshold))
+
+    def load_pretrained(self) -> str:
+        """Loads darknet's weights of the whole network or of the backbone, if the options name any."""
+        if self.weights:
+            seen = read_weights(self.weights, self.network)
+            self.images_before.fill_(seen)
+            return f"The network starts from {self.weights}, trained on {seen:,} images."
+        if self.backbone_weights:
+            seen = read_backbone(self.backbone_weights, self.network.backbone)
+            return f"The backbone starts from {self.backbone_weights}, trained on {seen:,} images."
+        return (
+            "The network starts from random weights; the paper's backbone was pretrained on ImageNet "
+            "(backbone_weights)."
+        )
+
+    def setup(self) -> None:
+        """Compiles the network if asked to."""
+        if not self._compiles:
+            return
+        if any(shutil.which(compiler) for compiler in COMPILERS):
+            self.network.compile()
+        else:
+            rank_zero_warn(f"No C++ compiler was found ({', '.join(COMPILERS)}); the network runs uncompiled.")
