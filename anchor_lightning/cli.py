@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jsonargparse import DefaultHelpFormatter, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
@@ -26,8 +27,9 @@ from anchor_lightning.callbacks import (
 )
 from anchor_lightning.commands import is_ours, run_command, summary
 from anchor_lightning.commands.configs import named_configs
-from anchor_lightning.commands.reporting import sentence
+from anchor_lightning.commands.reporting import PROGRAM, TrainerParser, message_of, option_names
 from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import DEFAULT_ROOT, OURS, find_checkpoint, read_checkpoint
 from anchor_lightning.training.checks import check_checkpoint, check_weights
@@ -43,6 +45,17 @@ KNOWN_WARNINGS: Final = (
 )
 
 
+CALLBACKS: Final[dict[str, type]] = {
+    "soft_assignment": SoftAssignment,
+    "clustering": ClusteringDecay,
+    "anchor_logger": AnchorLogger,
+    "prediction_pictures": PredictionPictures,
+    "prediction_writer": PredictionWriter,
+    "checkpoint": Checkpoint,
+}
+"""Section of a configuration -> callback with these options."""
+
+
 class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the line breaks of the list of sub-commands."""
 
@@ -52,12 +65,8 @@ class AnchorLightningCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the callbacks' options and the links."""
-        parser.add_lightning_class_args(SoftAssignment, "soft_assignment")
-        parser.add_lightning_class_args(ClusteringDecay, "clustering")
-        parser.add_lightning_class_args(AnchorLogger, "anchor_logger")
-        parser.add_lightning_class_args(PredictionPictures, "prediction_pictures")
-        parser.add_lightning_class_args(PredictionWriter, "prediction_writer")
-        parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        for name, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, name)
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         parser.link_arguments("data.image_size", "model.image_size", compute_fn=list, apply_on="instantiate")
@@ -88,15 +97,15 @@ class AnchorLightningCLI(LightningCLI):
         path = checkpoint_of(config.ckpt_path, resume, folders, text)
         config.ckpt_path = path and str(path)
         if sys.argv[1:2] == [subcommand]:
-            # The processes that DDP starts with these words must not choose for themselves.
-            sys.argv[:] = [word for word in sys.argv if word != "--resume"]
+            # The processes that DDP starts with these arguments must not choose for themselves.
+            sys.argv[:] = [arg for arg in sys.argv if arg != "--resume"]
             sys.argv += [f"--ckpt_path={path}"] if path else []
 
     def _set_seed(self) -> None:
         try:
             super()._set_seed()
         except ValueError as error:
-            raise ValueError(f"seed_everything: {error}") from None
+            raise UserError(str(error), argument="seed_everything") from None
 
     def before_instantiate_classes(self) -> None:
         """Puts what the loggers write where the run folders are, unless told otherwise."""
@@ -116,7 +125,10 @@ class AnchorLightningCLI(LightningCLI):
         if self.subcommand == "fit" and (checkpoint := self._get(self.config, "ckpt_path")):
             continue_run(loggers, checkpoint)
         loggers.sort(key=lambda logger: not isinstance(logger, CSVLogger))
-        return super().instantiate_trainer(logger=loggers, **kwargs)
+        try:
+            return super().instantiate_trainer(logger=loggers, **kwargs)
+        except MisconfigurationException as error:  # trainer options that do not go together, or with the machine
+            raise UserError(str(error)) from error
 
     def _is_done(self) -> bool:
         """Whether the checkpoint to go on from has all steps already, which is said: a requeued job may have ended."""
@@ -172,21 +184,21 @@ def main(args: ArgsType = None) -> Any:
     """Runs a sub-command.
 
     Args:
-        args: Command line as a list of words; `sys.argv` if not given.
+        args: The command line's arguments; those of `sys.argv` if not given.
 
     Returns:
         The Lightning CLI for one of Lightning's sub-commands, else what the sub-command returns.
     """
     for message in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    if args is None:
-        sys.argv[1:] = named_configs(sys.argv[1:])  # in place: DDP starts its other processes with the same words
-    elif isinstance(args, list):
-        args = named_configs(args)
-    words = sys.argv[1:] if args is None else args
     try:
-        if isinstance(words, list) and is_ours(words):
-            return run_command(words)
+        if args is None:
+            sys.argv[1:] = named_configs(sys.argv[1:])  # in place: DDP starts its other processes with the same
+        elif isinstance(args, list):
+            args = named_configs(args)
+        given = sys.argv[1:] if args is None else args
+        if isinstance(given, list) and is_ours(given):
+            return run_command(given)
         return AnchorLightningCLI(
             DetectionTask,
             DetectionDataModule,
@@ -196,7 +208,8 @@ def main(args: ArgsType = None) -> Any:
             auto_configure_optimizers=False,
             save_config_callback=RunRecord,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"epilog": summary(), "formatter_class": HelpFormatter},
+            parser_class=TrainerParser,
+            parser_kwargs={"prog": PROGRAM, "epilog": summary(), "formatter_class": HelpFormatter},
             args=args,
         )
     except SIGTERMException:
@@ -204,7 +217,6 @@ def main(args: ArgsType = None) -> Any:
         # it would kill the first one, which may still be saving.
         raise SystemExit(0 if started_by_lightning() else 128 + signal.SIGTERM) from None
     except Exception as error:
-        if (text := sentence(error)) is None:
+        if (text := message_of(error, option_names({"model": DetectionTask, "trainer": Trainer} | CALLBACKS))) is None:
             raise
-        # Made for the user: the sentence is worth more than the way it took through the code.
-        raise SystemExit(f"anchor_lightning: {text}") from None
+        raise SystemExit(f"{PROGRAM}: error: {text}") from None

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-HERE: Final = Path(__file__).resolve().parents[1]
-CONFIG_FOLDER: Final = HERE / "configs" if (HERE / "configs").is_dir() else HERE.parent / "configs"
+from anchor_lightning.errors import UserError
+
+PACKAGE: Final = Path(__file__).resolve().parents[1]
+CONFIG_FOLDER: Final = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 """Where the shipped configurations lie: inside the package in a wheel, beside it in a checkout."""
 CONFIG_FLAGS: Final = ("--config", "-c")
-MOST_ALIASES: Final = 20
+MAX_ALIASES: Final = 20
 LINKED: Final = frozenset({"num_classes", "class_names", "image_size"})
 
 
-def named_configs(words: list[str]) -> list[str]:
-    """The words with every `--config NAME` that is no file here replaced by the shipped configuration of that name.
+def shipped_configs() -> list[str]:
+    """Names of the shipped configurations, as `--config` takes them."""
+    return sorted(path.relative_to(CONFIG_FOLDER).as_posix() for path in CONFIG_FOLDER.rglob("*.yaml"))
+
+
+def named_configs(args: list[str]) -> list[str]:
+    """The arguments with every `--config NAME` that is no file here replaced by the shipped configuration of that name.
 
     Raises:
-        SystemExit: There is neither a file nor a shipped configuration of a name; lists the shipped ones.
+        UserError: There is neither a file nor a shipped configuration of a name.
     """
     result: list[str] = []
-    for word in words:
-        flag, separator, value = word.partition("=")
+    for arg in args:
+        flag, separator, value = arg.partition("=")
         if result and result[-1] in CONFIG_FLAGS:
-            result.append(find_config(word))
+            result.append(find_config(arg))
         elif separator and flag in CONFIG_FLAGS:
             result.append(f"{flag}={find_config(value)}")
         else:
-            result.append(word)
+            result.append(arg)
     return result
 
 
@@ -38,49 +46,53 @@ def find_config(name: str, option: str = "--config") -> str:
 
     Args:
         name: The file, or the name.
-        option: What the user gave it as, for the messages.
+        option: The option that it was given as, for the messages.
 
     Raises:
-        SystemExit: Neither exists.
+        UserError: Neither exists, or the file is invalid.
     """
     if Path(name).is_file():
-        refuse_linked(Path(name))
+        check_config(Path(name))
         return name
     if (CONFIG_FOLDER / name).is_file():
         return str(CONFIG_FOLDER / name)
-    shipped = sorted(str(path.relative_to(CONFIG_FOLDER)) for path in CONFIG_FOLDER.rglob("*.yaml"))
-    raise SystemExit(f"{option} {name}: no such file, and no shipped configuration; shipped are {', '.join(shipped)}")
+    shipped = shipped_configs()
+    nearest = get_close_matches(name, shipped, n=1)
+    hint = f"Did you mean {nearest[0]}?" if nearest else f"Shipped are {', '.join(shipped)}."
+    raise UserError(f"{option} {name}: no such file, and no shipped configuration. {hint}")
 
 
-def refuse_linked(path: Path) -> None:
-    """Refuses a configuration that sets what comes from the data module; jsonargparse would ignore it without a word.
+def check_config(path: Path) -> None:
+    """Checks that a configuration holds options, and none that comes from the data module.
+
+    jsonargparse ignores a linked option without a word.
 
     Raises:
-        SystemExit: It does.
+        UserError: It does not.
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
         what = "is empty" if content is None else f"holds a {type(content).__name__}, not options"
-        raise SystemExit(f"{path}: {what}; it must be YAML as in `model: {{width: 0.5}}`")
+        raise UserError(f"{path}: {what}; it must be YAML as in `model: {{momentum: 0.9}}`")
     model = content.get("model")
     if not isinstance(model, dict | None):
-        raise SystemExit(f"{path}: model must hold options, as in `model: {{width: 0.5}}`; it is {model!r}"[:300])
+        raise UserError(f"{path}: model must hold options, as in `model: {{momentum: 0.9}}`; it is {model!r}"[:300])
     for name in LINKED & set(model if isinstance(model, dict) else ()):
-        raise SystemExit(
+        raise UserError(
             f"{path}: model.{name} comes from the data module; take it out (data.class_names, data.image_size)"
         )
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds.
+    """The content of a YAML file.
 
     Raises:
-        SystemExit: It is not text, or not YAML; says where.
+        UserError: It is not text, or not YAML; says where.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)) > MOST_ALIASES:
-            raise ValueError(f"more than {MOST_ALIASES} aliases, which can be made to fill all memory")
+        if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)) > MAX_ALIASES:
+            raise ValueError(f"more than {MAX_ALIASES} aliases, which can be made to fill all memory")
         return yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date that cannot be, say
-        raise SystemExit(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None

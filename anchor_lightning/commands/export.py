@@ -144,9 +144,7 @@ def network_size(image_size: int | list[int] | None, details: dict[str, Any]) ->
     asked = details["image_size"] if image_size is None else image_size
     sides = [asked, asked] if isinstance(asked, int) else list(asked)
     if len(sides) != 2 or any(side < 1 or side % YOLOv2Network.stride for side in sides):
-        raise ValueError(
-            f"--image_size: {asked}; give one side, or [height, width], in multiples of {YOLOv2Network.stride}"
-        )
+        raise ValueError(f"--image_size: {asked}; give one side, or [height, width], in multiples of 32")
     return sides[0], sides[1]
 
 

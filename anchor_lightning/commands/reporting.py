@@ -1,79 +1,221 @@
-"""What a run that cannot go on says: one sentence where the reason is known, else Python's traceback."""
+"""What the command line says of an error: one message where the user can do something about it, else the traceback."""
 
 from __future__ import annotations
 
 import errno
-import traceback
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, Final, NoReturn
 
-import lightning
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser
 
-HERE: Final = Path(__file__).resolve().parents[1]
-LIGHTNING: Final = Path(lightning.__file__).resolve().parent
-NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_FILES: Final = (errno.EMFILE, errno.ENFILE)
+from anchor_lightning import data, detectors
+from anchor_lightning.anchors import AnchorOptions
+from anchor_lightning.errors import UserError
+
+PROGRAM: Final = "anchor_lightning"
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TOO_MANY_FILES: Final = (errno.EMFILE, errno.ENFILE)
 UNWRITABLE: Final = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR),
     errno.ENOENT,
 )
-MEMORY: Final = ("can't allocate memory", "Insufficient memory", "out of memory", "Cannot allocate memory")
-WORKER: Final = "DataLoader worker"
+NO_MEMORY: Final = ("can't allocate memory", "Insufficient memory", "out of memory", "Cannot allocate memory")
+LOST_WORKER: Final = "DataLoader worker"
+
+_OF_YOLOV2: Final = (
+    *("width", "bn_without_shift", "bn_scale_init", "prior_images", "backbone_weights", "weights", "compile"),
+)
+FORMER_OPTIONS: Final = {f"model.{name}": f"model.detector.{name}" for name in _OF_YOLOV2} | {
+    "model.weights_backbone": "model.detector.backbone_weights"
+}
+FORMER_DETECTORS: Final = {
+    "yolov2": "YOLOv2",
+    "faster_rcnn_r50_c4": "FasterRCNN --model.detector.fpn false",
+    "faster_rcnn_r50_fpn": "FasterRCNN",
+    "faster_rcnn_small_c4": "FasterRCNN --model.detector.backbone small --model.detector.fpn false",
+    "faster_rcnn_small_fpn": "FasterRCNN --model.detector.backbone small",
+    "retinanet_r50_fpn": "RetinaNet",
+    "retinanet_small_fpn": "RetinaNet --model.detector.backbone small",
+    "ssd300": "SSD",
+    "ssd_small": "SSD --model.detector.backbone small",
+}
+"""Values of `model.detector` before it became a class."""
 
 
-def sentence(error: BaseException) -> str | None:
-    """What to tell the user of an error; None where only its traceback tells enough."""
-    if (ours := raised_here(error)) is not None:
-        return str(ours)
-    for cause in chain(error):
-        if (text := _known(cause)) is not None:
+class ShortErrors:
+    """Mixin for parsers: an error in three lines: what is wrong, the nearest valid name, where help is."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints the error and exits with status 2."""
+        parser: Any = getattr(ex, "subcommand_parser", None) or self
+        if not parser.exit_on_error:
+            super().error(message, ex)  # type: ignore[misc]
+        lines = explain(message, parser)
+        sys.stderr.write("\n".join([f"{PROGRAM}: error: {lines[0]}", *lines[1:]]) + "\n")
+        raise SystemExit(2)
+
+
+class CommandParser(ShortErrors, ArgumentParser):
+    """Parser of a sub-command of this project."""
+
+
+class TrainerParser(ShortErrors, LightningArgumentParser):
+    """Parser of Lightning's sub-commands."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+
+def explain(message: str, parser: ArgumentParser) -> list[str]:
+    """An error of the parser in two or three lines.
+
+    Args:
+        message: What jsonargparse says.
+        parser: Whose options are known.
+    """
+    where = f"Options: {parser.prog.replace(' [options]', '')} --help"
+    kind = re.search(r"class_path[=']+ ?'?([\w.]+)'", message)
+    if kind is not None:
+        section = "model.detector" if kind[1].startswith(detectors.__name__) else "data"
+        where += f", or --{section}.help {kind[1].rpartition('.')[2]}"
+    if (name := _unknown_option(message)) is not None:
+        former = FORMER_OPTIONS.get(name)
+        owner = f" of {kind[1].rpartition('.')[2]}" if kind is not None else ""
+        lines = [f"--{name} is now --{former}" if former else f"--{name} is not an option{owner}"]
+        known = [option for option in known_options(parser, kind and kind[1]) if not name.startswith(f"{option}.")]
+        nearest = get_close_matches(name, known, n=1, cutoff=0.75)
+        return [*lines, *(f"Did you mean --{match}?" for match in nearest if former is None), where]
+    option = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    if missing := re.search(r"Expected a dot import path string: (\S+)", message):
+        return _unknown_class(option, missing[1], where)
+    # Of nested messages the innermost counts: what follows the last key, up to the value that it was given.
+    inner = re.split(r'Parser key "[^"]+":', message)[-1]
+    if value := re.search(r"Got value: (.*?)(?:\. Got value|$)|Given value: (.*)", inner, re.MULTILINE):
+        given = value[1] or value[2]
+        types = re.findall(r"Expected an? (?:<class '(?:[\w.]+\.)?(\w+)'>|typing\.(\w+\[.*?\]))", inner[: value.end()])
+        kinds = dict.fromkeys("null" if plain == "NoneType" else plain or special for plain, special in types)
+        if option and kinds:
+            return [f"--{option}: expected {' or '.join(kinds)}, got {given}", where]
+    text = " ".join(message.split())
+    return [f"--{option}: {text.partition(': ')[2]}"[:500] if option else text[:500], where]
+
+
+def _unknown_option(message: str) -> str | None:
+    """The name of an option that no parser knows, with dots; None if the message is about something else."""
+    if found := re.match(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
+        return found[1].lstrip("-").partition("=")[0]
+    if found := re.search(r"does not accept option '([^']+)'", message):
+        return found[1]
+    if found := re.search(r"Option '([^']+)' is not accepted", message):
+        return ".".join([*re.findall(r'Parser key "([^"]+)"', message), found[1]])
+    return None
+
+
+def _unknown_class(option: str, name: str, where: str) -> list[str]:
+    known: list[str] = []
+    if option == "model.detector":
+        known = [kind for kind in detectors.__all__ if kind != detectors.Detector.__name__]
+        if name in FORMER_DETECTORS:
+            return [f"--{option} {name} is now --{option} {FORMER_DETECTORS[name]}", where]
+    elif option == "data":
+        known = [kind for kind in data.__all__ if kind != data.DetectionDataModule.__name__]
+    else:
+        return [f"--{option}: there is no class {name}; give its import path, as in package.module.Class", where]
+    nearest = get_close_matches(name, known, n=1)
+    text = f"--{option}: there is no class {name}; known are {', '.join(known)}"
+    return [text, *(f"Did you mean {match}?" for match in nearest), where]
+
+
+def known_options(parser: ArgumentParser, class_path: str | None = None) -> list[str]:
+    """Names of the options of a parser, with those of its nested classes.
+
+    Args:
+        parser: The parser.
+        class_path: The class that an unknown option was given to; None for those of all detectors and data modules.
+    """
+    names = [
+        string.lstrip("-") for action in parser._actions for string in action.option_strings if string.startswith("--")
+    ]
+    kind = None if class_path is None else class_path.rpartition(".")[2]
+    nested = option_names({}, kind)
+    return [*names, *(option for option in nested if any(option.startswith(f"{name}.") for name in names))]
+
+
+def option_names(sections: Mapping[str, type], nested: str | None = None) -> list[str]:
+    """Names of options by the constructors that they belong to.
+
+    Args:
+        sections: Name of a section -> its class; detectors, data modules and the options of the shapes are known.
+        nested: Name of the one detector or data module that counts; all of them if None.
+    """
+    owners = [(f"{name}.", kind) for name, kind in sections.items()]
+    owners += [("data.", vars(data)[name]) for name in data.__all__ if nested in (None, name)]
+    owners += [("model.detector.", vars(detectors)[name]) for name in detectors.__all__ if nested in (None, name)]
+    owners.append(("model.anchors.", AnchorOptions))
+    return list(dict.fromkeys(f"{prefix}{name}" for prefix, kind in owners for name in parameters_of(kind)))
+
+
+def parameters_of(kind: type) -> Iterator[str]:
+    """Names of the constructor's parameters, those of base classes that `**kwargs` stands for included."""
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base).parameters.values()
+            yield from (p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+            if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+                return
+
+
+def message_of(error: BaseException, options: Iterable[str] = ()) -> str | None:
+    """What to tell the user of an error; None where only its traceback tells enough.
+
+    Args:
+        error: Any exception; one that a user error caused counts as that.
+        options: Names of the options of the command, one of which the error's argument may be.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return _without_worker(_with_option(cause, list(options)))
+        cause = cause.__cause__  # jsonargparse raises its own error from what a class raises when it is made
+    cause = error
+    while cause is not None:
+        if (text := _machine_refusal(cause)) is not None:
             return text
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
-def raised_here(error: BaseException | None) -> BaseException | None:
-    """The error itself, or the one that caused it, if this package raised it; None if it came from somewhere else."""
-    while error is not None:
-        if isinstance(error, ValueError | RuntimeError | FloatingPointError) and _raised_in(error, HERE):
-            return error
-        error = error.__cause__  # jsonargparse wraps what a class raises when it is made
-    return None
+def _with_option(error: UserError, options: list[str]) -> str:
+    if error.argument is None:
+        return error.message
+    named = [name for name in options if name == error.argument or name.endswith(f".{error.argument}")]
+    return f"--{named[0]}: {error.message}" if named else str(error)
 
 
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it came from or happened in the handling of, the newest first."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _without_worker(text: str) -> str:
+    """The message alone where a worker process of a loader has put its traceback around it."""
+    return text.rstrip().splitlines()[-1].partition(": ")[2] if "Original Traceback" in text else text
 
 
-def _raised_in(error: BaseException, folder: Path) -> bool:
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(folder)
-
-
-def _known(error: BaseException) -> str | None:
+def _machine_refusal(error: BaseException) -> str | None:
+    """What the machine does not let the run do: full disk, open files, memory, folders; None for other errors."""
     text = " ".join(str(error).split())
-    if (isinstance(error, OSError) and error.errno in NO_FILES) or "Too many open files" in text:
+    if (isinstance(error, OSError) and error.errno in TOO_MANY_FILES) or "Too many open files" in text:
         return f"{text}: raise the limit of open files (ulimit -n 4096), or lower data.num_workers"
-    if (isinstance(error, OSError) and error.errno in NO_ROOM) or "No space left on device" in text:
+    if (isinstance(error, OSError) and error.errno in NO_SPACE) or "No space left on device" in text:
         return f"{text}: make room, or give another folder as trainer.default_root_dir; what was complete is kept"
     if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is not None:
         return (
             f"{error.filename} cannot be read or written ({error.strerror}); correct the path, or give another "
             "trainer.default_root_dir or save_dir"
         )
-    if isinstance(error, MemoryError) or any(words in text for words in MEMORY):
+    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
         return f"out of memory ({text[:200]}); lower data.batch_size, data.image_size or data.num_workers"
-    if WORKER in text:
+    if LOST_WORKER in text and "Caught" not in text:
         return f"a data worker died ({text[:200]}); it may be out of memory: lower data.num_workers or data.batch_size"
-    if type(error).__module__.startswith(("wandb", "pydantic")):
-        return (
-            f"W&B refused the run ({text[:200]}): see WANDB_MODE, WANDB_BASE_URL and `wandb login`, or train with "
-            "--config logger/csv.yaml"
-        )
-    if isinstance(error, MisconfigurationException) or (isinstance(error, ValueError) and _raised_in(error, LIGHTNING)):
-        return text
     return None

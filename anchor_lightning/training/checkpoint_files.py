@@ -123,12 +123,8 @@ def read_checkpoint(path: str | Path, option: str = "--ckpt_path") -> dict[str, 
             "objects other than tensors and plain values, which are not loaded"
         ) from None
     state = content.get("state_dict") if isinstance(content, dict) else None
-    key = (
-        next((k for k in state if k.endswith("log_wh") and "initial" not in k), None)
-        if isinstance(state, dict)
-        else None
-    )
-    if key is None:
+    key = next((k for k in state if k.endswith(".log_wh")), None) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or key is None:
         raise ValueError(f"{option}: {path} holds no anchor shapes (log_wh): it is not one of this project")
     if not isinstance(content.get("hyper_parameters", {}), dict) or getattr(state[key], "ndim", 0) != 2:
         raise ValueError(
