@@ -163,7 +163,7 @@ class DetectionTask(LightningModule):
         """Gives network and shapes their first values, unless a checkpoint has given them already.
 
         The hooks that call this, unlike `setup`, run after a checkpoint has been restored; parameters are filled in
-        place, so the optimizer and DDP already hold them.
+        place, so an optimizer and DDP may already hold them.
         """
         self._load_pretrained()
         if not self.shapes.pending:
@@ -177,7 +177,7 @@ class DetectionTask(LightningModule):
         result = self.trainer.strategy.broadcast(result)
         if isinstance(result, str):
             raise UserError(result)
-        self.shapes.set_initial(result.to(self.device))
+        self.shapes.set_initial(result.to(self.shapes.log_wh.device))
 
     # Training
 
@@ -186,7 +186,7 @@ class DetectionTask(LightningModule):
         return [StepSeed(), NonFiniteLoss()]
 
     def on_fit_start(self) -> None:
-        """Starts network and shapes."""
+        """Starts network and shapes, also where a subclass configures its own optimizers."""
         self._start()
 
     def on_train_start(self) -> None:
@@ -243,6 +243,7 @@ class DetectionTask(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD over `network` (weights decayed), `network_no_decay` (biases, batch norms) and `anchors` (no decay)."""
+        self._start()  # before callbacks that train in `on_fit_start`, such as LearningRateFinder
         optimizer = torch.optim.SGD(self._parameter_groups(), momentum=self.hparams["momentum"])
         return {
             "optimizer": optimizer,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from anchor_lightning.anchors import assign, clustering_loss, initial_shapes
-from anchor_lightning.detectors.yolov2 import YOLOv2
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.loss import region_loss
 from anchor_lightning.structures import DetectionBatch, Predictions
 
@@ -60,7 +60,7 @@ def make_loss_step() -> Callable[[], None]:
 
 def make_network_step(width: float) -> Callable[[], None]:
     """Forward and backward of the network on two images, in channels_last."""
-    network = YOLOv2(5, CLASSES, width).to(memory_format=torch.channels_last)
+    network = YOLOv2Network(5, CLASSES, width).to(memory_format=torch.channels_last)
     images = torch.rand(NETWORK_IMAGES, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
 
     def step() -> None:

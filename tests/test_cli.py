@@ -28,10 +28,10 @@ CONFIGS = sorted(
     if path.parent.name not in ("sweep", "launcher")  # another format; and classes of Ray, which is an extra
 )
 SMALL = [
-    *("--model.width", "0.1", "--data.batch_size", "2", "--data.num_workers", "0"),
+    *("--model.detector.width", "0.1", "--data.batch_size", "2", "--data.num_workers", "0"),
     *("--trainer.accelerator", "cpu", "--trainer.max_steps", "2", "--trainer.val_check_interval", "2"),
     *("--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"),
-    *("--trainer.num_sanity_val_steps", "0", "--model.prior_images", "0"),
+    *("--trainer.num_sanity_val_steps", "0", "--model.detector.prior_images", "0"),
 ]
 SYNTHETIC = [
     "--config",
@@ -232,8 +232,8 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:
         "--ckpt_path=pickled.ckpt": "pickled.ckpt is no checkpoint that can be read",
         "--ckpt_path=weights.ckpt": "weights.ckpt holds weights only",
         "--ckpt_path=.": "there is no file",
-        f"--ckpt_path={checkpoint} --model.width=0.2": "model.width: the checkpoint was made with 0.1, this run has",
-        "--model.backbone_weights=none.conv.23": "none.conv.23",
+        f"--ckpt_path={checkpoint} --model.detector.width=0.2": "model.width: the checkpoint was made with 0.1, this run has",
+        "--model.detector.backbone_weights=none.conv.23": "none.conv.23",
         "--data.num_train=2 --data.batch_size=2 --model.anchors.init=kmeans --model.anchors.num=99": "distinct",
     }
     for words, message in cases.items():

@@ -14,7 +14,7 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Three validation images for two ranks: the shares are uneven.
 WORDS = [
-    *("--config", "synthetic.yaml", "--model.width", "0.1", "--model.anchors.init", "kmeans"),
+    *("--config", "synthetic.yaml", "--model.detector.width", "0.1", "--model.anchors.init", "kmeans"),
     *("--data.batch_size", "4", "--data.num_workers", "0", "--data.num_train", "16", "--data.num_val", "3"),
     *("--data.image_size", "64", "--trainer.max_steps", "3", "--trainer.val_check_interval", "3"),
     *("--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"),

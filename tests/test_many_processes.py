@@ -21,7 +21,7 @@ LIMIT = 200.0  # seconds, on a busy machine; a hang must not take the whole test
 QUIET = [
     *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary"),
     *("false", "--trainer.num_sanity_val_steps", "0", "--trainer.log_every_n_steps", "1", "--data.num_workers", "0"),
-    *("--data.image_size", "64", "--model.width", "0.1"),
+    *("--data.image_size", "64", "--model.detector.width", "0.1"),
 ]
 FIT = ["--anchor_logger.animation", "false", "--prediction_pictures.num_images", "0"]
 SCENES = ["--config", "synthetic.yaml", *QUIET, "--data.batch_size", "4", "--model.score_threshold", "0.0"]

@@ -14,14 +14,14 @@ from torch import nn
 
 from anchor_lightning.anchors import initial_shapes, num_shapes
 from anchor_lightning.cli import main
-from anchor_lightning.detectors.yolov2 import YOLOv2
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.postprocess import postprocess
 from anchor_lightning.structures import Predictions
 from tests.helpers.made_data import make_brainwash, make_coco, make_voc
 
 BASELINE = "ablation/baseline.yaml"
 ABLATION = [BASELINE, *(f"ablation/opt{name}.yaml" for name in ("", "-soft", "-soft-clust", "-soft-clust-bn"))]
-BN = ["--model.bn_without_shift", "true"]
+BN = ["--model.detector.bn_without_shift", "true"]
 Row = tuple[str, str, list[str], list[str]]
 ROWS: list[Row] = [
     # Table 1: three initialisations at 416, k-means at 544 as well, baseline and learned.
@@ -45,7 +45,7 @@ ROWS: list[Row] = [
     *(("figure 4", "voc", ["init/kmeans.yaml", BASELINE], ["--model.anchors.num", num]) for num in ("7", "9")),
 ]
 SMALL = [
-    *("--config", "logger/csv.yaml", "--config", "trainer/cpu.yaml", "--model.width", "0.1", "--data.image_size", "64"),
+    *("--config", "logger/csv.yaml", "--config", "trainer/cpu.yaml", "--model.detector.width", "0.1", "--data.image_size", "64"),
     *("--data.batch_size", "2", "--data.num_workers", "0", "--trainer.max_steps", "2", "--trainer.val_check_interval"),
     *("2", "--trainer.enable_progress_bar", "false", "--trainer.num_sanity_val_steps", "0"),
     *("--trainer.enable_model_summary", "false", "--model.score_threshold", "0.01"),
@@ -85,7 +85,7 @@ def test_row(
     else:
         torch.testing.assert_close(shapes.wh, shapes.initial_wh)
     full = learned and ("ablation" not in "".join(overlays) or overlays[-1].endswith("-bn.yaml"))
-    assert (cli.model.detector.head.norm is not None) == (full or more == BN)
+    assert (cli.model.detector.network.head.norm is not None) == (full or more == BN)
 
 
 Composed = Callable[..., dict[str, Any]]
@@ -227,7 +227,7 @@ def test_numbers_of_an_overlay(overlay: str, expected: dict[str, Any], composed:
 
 
 def test_values_of_the_network_that_the_paper_leaves_open() -> None:
-    network = YOLOv2(5, 20, width=0.25)
+    network = YOLOv2Network(5, 20, width=0.25)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-6, 0.1)} and len(norms) == 18 + 4 + 1
     assert network.head.norm is not None and (network.head.norm.weight == 1).all()
@@ -242,14 +242,14 @@ def test_the_pull_to_the_prior_ends_after_its_images(
     """Steps of 2 images and 5 of them: the first three steps begin with 0, 2 and 4 images seen."""
     seen, losses = [], YOLOv2.losses
 
-    def record(self: YOLOv2, *args: Any) -> dict[str, torch.Tensor]:
+    def record(self: YOLOv2Network, *args: Any) -> dict[str, torch.Tensor]:
         seen.append(float(args[4]))
         return losses(self, *args)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
     monkeypatch.setattr(YOLOv2, "losses", record)
-    longer = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "4", "--model.prior_images", "5"]
+    longer = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "4", "--model.detector.prior_images", "5"]
     main(["fit", "--config", "voc.yaml", *SMALL, *longer, "--data.root", str(roots["voc"])])
     assert seen == [1, 1, 1, 0]
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from copy import copy
+import csv
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, StochasticWeightAveraging
+from lightning.pytorch.loggers import CSVLogger
 
 from anchor_lightning import DetectionTask
 from anchor_lightning.callbacks import Checkpoint, ClusteringDecay, SoftAssignment
 from anchor_lightning.data import SyntheticDataModule
-from anchor_lightning.structures import DetectionBatch
-from anchor_lightning.training.non_finite import FiniteLoss, NonFiniteLossError
+from anchor_lightning.detectors import SSD, YOLOv2
+from anchor_lightning.structures import DetectionBatch, Detections, DetectorOutput
+from anchor_lightning.training.non_finite import NonFiniteLoss, NonFiniteLossError
 
-SMALL = {"width": 0.1, "learning_rate": {0: 1e-3}, "prior_images": 0}
+SMALL_YOLO = partial(YOLOv2, width=0.1, prior_images=0)
+SMALL = {"detector": SMALL_YOLO, "learning_rate": {0: 1e-3}}
 
 
 def make_data(**options: Any) -> SyntheticDataModule:
@@ -150,7 +156,7 @@ def test_clipping_never_touches_the_shapes(tmp_path: Path) -> None:
         norms: tuple[float, float] = (0.0, 0.0)
 
         def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-            network = torch.stack([p.grad.norm() for p in pl_module.detector.parameters()]).norm()
+            network = torch.stack([p.grad.norm() for p in pl_module.detector.network.parameters()]).norm()
             self.norms = (float(network), float(pl_module.shapes.log_wh.grad.norm()))
 
     norms = []
@@ -207,10 +213,11 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 7}, r"model\.num_classes: the checkpoint was made with 4, this run has 7"),
-        ({"width": 0.2}, r"model\.width: .* 0\.1, .* 0\.2"),
-        ({"bn_without_shift": False}, r"model\.bn_without_shift: .*True.*False"),
-        ({"anchors": {"init": "identical", "num": 3}}, r"model\.anchors\.num: .* 5, .* 3"),
+        ({"num_classes": 7}, r"num_classes: .*4, .*7"),
+        ({"detector": partial(YOLOv2, width=0.2)}, r"detector\.width: .* 0\.1, .* 0\.2"),
+        ({"detector": partial(SMALL_YOLO, bn_without_shift=False)}, r"detector\.bn_without_shift: .*True.*False"),
+        ({"detector": partial(SSD, backbone="small"), "anchors": {"init": "model"}}, r"detector: .*YOLOv2, .*SSD"),
+        ({"anchors": {"init": "identical", "num": 3}}, r"anchors\.num: .* 5, .* 3"),
     ],
 )
 def test_refuses_a_checkpoint_that_does_not_fit(tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -224,7 +231,7 @@ def test_refuses_a_checkpoint_that_does_not_fit(tmp_path: Path, options: dict[st
 
 
 def test_refuses_a_foreign_checkpoint() -> None:
-    with pytest.raises(ValueError, match="holds no anchor shapes"):
+    with pytest.raises(ValueError, match="not one of this project"):
         make_task(anchors={"init": "uniform"}).on_load_checkpoint({"state_dict": {"weight": torch.zeros(1)}})
 
 
@@ -244,7 +251,10 @@ def test_checkpoint_is_plain_and_loads_by_itself(tmp_path: Path) -> None:
     [
         ({"learning_rate": {5: 0.1}}, "from step 0 on"),
         ({"num_classes": 0}, "must be 1 or more"),
-        ({"width": -1}, r"model\.width: -1"),
+        ({"detector": partial(YOLOv2, width=-1)}, "width: -1"),
+        ({"detector": "YOLOv2"}, "detector: 'YOLOv2'"),
+        ({"detector": {"class_path": "torch.nn.Linear"}}, "torch.nn.Linear is not a Detector"),
+        ({"detector": {"class_path": "anchor_lightning.detectors.YOLOv9"}}, "no such class"),
         ({"anchors": {"inti": 1}}, "unknown inti"),
     ],
 )
@@ -259,8 +269,7 @@ def test_evaluates_in_pixels_of_the_stored_image(tmp_path: Path) -> None:
     data = make_data(val_image_size=[64, 160])
     ground_truths = {ground_truth.image_id: ground_truth for ground_truth in data.ground_truth("val")}
 
-    def perfect(predictions: Any, log_wh: Any, threshold: float) -> list[Any]:
-        from anchor_lightning.structures import Detections
+    def perfect(images: Any, threshold: float) -> DetectorOutput:
 
         found = []
         for image_id in current.image_ids.tolist():
@@ -268,18 +277,18 @@ def test_evaluates_in_pixels_of_the_stored_image(tmp_path: Path) -> None:
             boxes = torch.from_numpy(ground_truth.boxes_xyxy).float() * torch.tensor([160, 64, 160, 64]) / 224
             labels = torch.from_numpy(ground_truth.labels)
             found.append(Detections(boxes, torch.ones(len(labels)), labels, torch.zeros_like(labels)))
-        return found
+        return DetectorOutput(found)
 
     original = task.detect
 
-    def detect(batch: DetectionBatch) -> list[Any]:
+    def detect(batch: DetectionBatch) -> Any:
         nonlocal current
         current = batch
         return original(batch)
 
     current: Any = None
     task.detect = detect  # type: ignore[method-assign]
-    task.detector.postprocess = perfect  # type: ignore[method-assign]
+    task.detector.detect = perfect  # type: ignore[method-assign]
     trainer = make_trainer(tmp_path, limit_val_batches=None)
     (metrics,) = trainer.validate(task, datamodule=data, verbose=False)
     assert metrics["val/map_50"] == pytest.approx(1) and metrics["val/map_voc"] == pytest.approx(1)
@@ -364,23 +373,91 @@ def test_needs_a_data_module(tmp_path: Path) -> None:
 
 
 def test_a_second_fit_starts_clean(tmp_path: Path) -> None:
-    task = make_task(anchors={"init": "uniform"})
-    task._finite._verdict = torch.tensor(False)
-    make_trainer(tmp_path, max_steps=1).fit(task, datamodule=make_data())
+    """A loss that was not read in the first fit does not end the second one."""
+    task, guard = make_task(anchors={"init": "uniform"}), NonFiniteLoss()
+    guard._unread = [(0, {"loss_xy": torch.tensor(float("nan"))}, torch.tensor([1]))]
+    task.configure_callbacks = lambda: [guard]  # type: ignore[method-assign]
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.fit(task, datamodule=make_data())
+    assert trainer.global_step == 1
 
 
 @pytest.mark.parametrize("every", [1, 4])
-def test_the_first_loss_that_is_not_finite_is_told(every: int) -> None:
-    """Read at every step or at every fourth: the step and the images are those of the first bad loss."""
-    data = make_data()
-    data.setup("fit")
-    watch, batch = FiniteLoss(), next(iter(data.train_dataloader()))
-    for step in range(3):
-        watch.update(torch.tensor(1.0), {"loss_xy": torch.tensor(1.0)}, batch, step, every)
-    with pytest.raises(NonFiniteLossError, match=r"not finite at step 3: loss_xy nan") as caught:
-        for step in range(3, 6):
-            later = copy(batch)
-            later.image_ids = batch.image_ids + step
-            watch.update(torch.tensor(float("nan")), {"loss_xy": torch.tensor(float("nan"))}, later, step, every)
-    assert caught.value.image_ids == (batch.image_ids + 3).tolist()
-    assert watch.is_broken()
+def test_the_first_loss_that_is_not_finite_is_reported(every: int) -> None:
+    """Read at every step or at every fourth: step and images are those of the first one."""
+    guard = NonFiniteLoss()
+    data = SimpleNamespace(image_names=lambda split, ids: [f"image-{i}" for i in ids])
+    trainer: Any = SimpleNamespace(global_step=0, log_every_n_steps=every, datamodule=data, checkpoint_callback=None)
+    module: Any = SimpleNamespace(device=torch.device("meta"), log=lambda *args, **kwargs: None)
+    with pytest.raises(NonFiniteLossError, match=r"step 3: loss_xy nan.*image-3\.") as caught:
+        for step in range(9):
+            loss = torch.tensor(1.0 if step < 3 else float("nan"))
+            batch: Any = DetectionBatch(*[torch.full((1,), step)] * 7)
+            trainer.global_step = step
+            guard.on_train_batch_start(trainer, module, batch, 0)
+            trainer.global_step = step + 1  # the optimizer has stepped
+            guard.on_train_batch_end(trainer, module, {"loss": loss, "terms": {"loss_xy": loss}}, batch, 0)
+    assert step == (3 if every == 1 else 4), "read at multiples of every"
+    assert isinstance(caught.value, FloatingPointError)
+
+
+class Schedulers(Callback):
+    """Keeps the rates of every step, as a monitor sees them."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_learning_rate_monitor_sees_the_rates(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    callbacks = [LearningRateMonitor("step")]
+    trainer = make_trainer(tmp_path, logger=logger, callbacks=callbacks, log_every_n_steps=1)
+    rates = {0: 1e-3, 1: 2e-3, 3: 5e-4}
+    trainer.fit(make_task(anchors={"init": "uniform", "lr_mult": 2.0}, learning_rate=rates), datamodule=make_data())
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["lr-SGD/anchors"]]
+    assert [float(row["lr-SGD/network"]) for row in rows] == pytest.approx([1e-3, 2e-3, 2e-3, 5e-4])
+    assert [float(row["lr-SGD/anchors"]) for row in rows] == pytest.approx([2e-3, 4e-3, 4e-3, 1e-3])
+
+
+def test_stochastic_weight_averaging_sets_the_rates(tmp_path: Path) -> None:
+    seen = Schedulers()
+    swa = StochasticWeightAveraging(swa_lrs=0.5e-4, swa_epoch_start=1, annealing_epochs=1)
+    trainer = make_trainer(tmp_path, max_steps=-1, max_epochs=4, callbacks=[swa, seen])
+    trainer.fit(make_task(anchors={"init": "uniform"}), datamodule=make_data())
+    assert seen.rates[0] == 1e-3 and seen.rates[-1] == pytest.approx(0.5e-4)
+
+
+def test_learning_rate_finder_scales_the_schedule(tmp_path: Path) -> None:
+    seen = Schedulers()
+    finder = LearningRateFinder(num_training_steps=24, min_lr=1e-5, max_lr=1e-2, early_stop_threshold=None)
+    task = make_task(learning_rate={0: 1e-3, 2: 1e-2})  # shapes from k-means, which must come before the search
+    trainer = make_trainer(tmp_path, callbacks=[finder, seen], limit_val_batches=1)
+    trainer.fit(task, datamodule=make_data())
+    found = finder.optimal_lr.suggestion()
+    assert task.lr == pytest.approx(found)
+    assert seen.rates[-4:] == pytest.approx([found / 10, found / 10, found, found]), "the warm-up keeps its share"
+
+
+def test_a_scheduler_of_the_users_own(tmp_path: Path) -> None:
+    class Own(DetectionTask):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.AdamW(self._parameter_groups(), lr=1e-3)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] = 1e-3
+            scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    seen = Schedulers()
+    make_trainer(tmp_path, callbacks=[seen]).fit(make_task(Own, anchors={"init": "uniform"}), datamodule=make_data())
+    assert seen.rates == pytest.approx([1e-3, 5e-4, 2.5e-4, 1.25e-4])
+
+
+def test_one_rate_is_enough(tmp_path: Path) -> None:
+    seen = Schedulers()
+    task = make_task(anchors={"init": "uniform"}, learning_rate=2e-3)
+    make_trainer(tmp_path, callbacks=[seen]).fit(task, datamodule=make_data())
+    assert seen.rates == [2e-3] * 4

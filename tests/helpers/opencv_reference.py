@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from anchor_lightning.detectors.yolov2 import YOLOv2
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.head import decode
 
 SCORE_THRESHOLD = 0.005
@@ -21,7 +21,7 @@ needs_importer = pytest.mark.skipif(
 )
 
 
-def decoded(model: YOLOv2, image: Tensor, wh: Tensor) -> tuple[Tensor, Tensor]:
+def decoded(model: YOLOv2Network, image: Tensor, wh: Tensor) -> tuple[Tensor, Tensor]:
     """(cells x A, 4) corners and (cells x A, C) scores in the order of OpenCV's rows: cells, then anchors."""
     with torch.no_grad():
         raw = model(image).raw
@@ -30,7 +30,7 @@ def decoded(model: YOLOv2, image: Tensor, wh: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], dim=1), scores
 
 
-def same_boxes_in_opencv(net: Any, model: YOLOv2, images: Tensor, wh: Tensor) -> int:
+def same_boxes_in_opencv(net: Any, model: YOLOv2Network, images: Tensor, wh: Tensor) -> int:
     """Asserts that OpenCV finds the same boxes in every image, and returns how many.
 
     Its region layer drops scores up to `thresh`, then suppresses per class at an IoU of 0.4, which no entry of the

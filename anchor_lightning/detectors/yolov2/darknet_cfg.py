@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anchor_lightning.detectors.backbones import STAGES, scaled
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
+from anchor_lightning.errors import UserError
 
 Section = tuple[str, dict[str, str]]
 
@@ -30,25 +31,25 @@ def read_anchors(path: Path | str) -> Tensor:
         (A, 2) float32 widths and heights; of several `[yolo]` layers those of the first, which all share one list.
 
     Raises:
-        ValueError: The file is missing or has no anchors that can be read; names it and the line.
+        UserError: The file is missing or has no anchors that can be read; names it and the line.
     """
     for kind, options in _sections(Path(path)):
         if kind in ("region", "yolo") and "anchors" in options:
             try:
                 numbers = [float(word) for word in options["anchors"].split(",") if word.strip()]
             except ValueError:
-                raise ValueError(f"{path}: anchors of [{kind}] are no numbers: {options['anchors'][:80]}") from None
+                raise UserError(f"{path}: anchors of [{kind}] are no numbers: {options['anchors'][:80]}") from None
             if not numbers or len(numbers) % 2:
-                raise ValueError(
+                raise UserError(
                     f"{path}: anchors of [{kind}] are {len(numbers)} numbers, not pairs of width and height"
                 )
             if options.get("num", str(len(numbers) // 2)) != str(len(numbers) // 2):
-                raise ValueError(f"{path}: num={options['num']} of [{kind}], but {len(numbers) // 2} pairs of anchors")
+                raise UserError(f"{path}: num={options['num']} of [{kind}], but {len(numbers) // 2} pairs of anchors")
             wh = torch.tensor(numbers, dtype=torch.float64).reshape(-1, 2)
             if not ((wh > 0) & wh.isfinite()).all():
-                raise ValueError(f"{path}: anchors of [{kind}] must be positive: {options['anchors'][:80]}")
+                raise UserError(f"{path}: anchors of [{kind}] must be positive: {options['anchors'][:80]}")
             return (wh * (YOLOv2Network.stride if kind == "region" else 1)).float()
-    raise ValueError(f"{path}: no [region] or [yolo] layer with anchors; give the .cfg of a YOLO")
+    raise UserError(f"{path}: no [region] or [yolo] layer with anchors; give the .cfg of a YOLO")
 
 
 def cfg_text(
@@ -106,11 +107,11 @@ def _convolution(filters: int, size: int) -> tuple[str, dict[str, object]]:
 def _sections(path: Path) -> list[Section]:
     """Every `[section]` with its `name=value` lines; comments and what is neither are left out, as by the C code."""
     if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
-        raise ValueError(f"{path}: cannot be read (it is no plain file). Give the path of a darknet .cfg.")
+        raise UserError(f"{path}: cannot be read (it is no plain file). Give the path of a darknet .cfg.")
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}). Give the path of a darknet .cfg.") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give the path of a darknet .cfg.") from None
     sections: list[Section] = []
     for line in text.splitlines():
         # As the C code, which strips all blanks

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from anchor_lightning.detectors.backbones import ConvBlock, DarkNet19
 from anchor_lightning.detectors.yolov2.head import NUM_BOX_CHANNELS
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
+from anchor_lightning.errors import UserError
 
 FLOAT_BYTES: Final = 4
 WRITTEN_VERSION: Final = (0, 2, 0)
@@ -39,7 +40,7 @@ def read_weights(path: Path | str, network: YOLOv2Network) -> int:
         The images that the file says its network has seen in training.
 
     Raises:
-        ValueError: The file is missing, is no weights file, or is of another size than the network; names both sizes.
+        UserError: The file is missing, is no weights file, or is of another size than the network; names both sizes.
     """
     head = network.head
     last = nn.Conv2d(network.neck.out_channels, head.num_anchors * (NUM_BOX_CHANNELS + head.num_classes), 1)
@@ -68,7 +69,7 @@ def read_backbone(path: Path | str, backbone: DarkNet19) -> int:
         The images that the file says its network has seen in training.
 
     Raises:
-        ValueError: As `read_weights`.
+        UserError: As `read_weights`.
     """
     layers = list(_backbone_layers(backbone))
     floats = sum(_num_floats(layer) for layer in layers)
@@ -91,7 +92,7 @@ def write_weights(path: Path | str, network: YOLOv2Network, images_seen: int) ->
         images_seen: Training images so far, 0 or more; from it the C code tells whether its own warm-up is over.
 
     Raises:
-        ValueError: The head still has its batch norm without shift, a number is not finite, or `images_seen` negative.
+        UserError: The head still has its batch norm without shift, a number is not finite, or `images_seen` negative.
     """
     if network.head.norm is not None:
         raise ValueError(
@@ -104,7 +105,7 @@ def write_weights(path: Path | str, network: YOLOv2Network, images_seen: int) ->
         for t in _tensors(layer)
     ]
     if images_seen < 0 or not all(tensor.isfinite().all() for tensor in tensors):
-        raise ValueError(
+        raise UserError(
             f"{path}: not written, the network has weights that are not finite, or has seen {images_seen} images"
         )
     part = path.with_name(path.name + ".part")
@@ -149,14 +150,14 @@ def _fill(layers: Sequence[nn.Module], values: np.ndarray, path: Path | str) -> 
     """Fills convolutions from values in the file's order, which are exactly theirs.
 
     Raises:
-        ValueError: A number is not finite, or a running variance negative; nothing is filled then.
+        UserError: A number is not finite, or a running variance negative; nothing is filled then.
     """
     parts = np.split(values, np.cumsum([tensor.numel() for layer in layers for tensor in _tensors(layer)])[:-1])
     pairs = list(zip((tensor for layer in layers for tensor in _tensors(layer)), parts, strict=True))
     variances = {id(m.running_var) for layer in layers for m in layer.modules() if isinstance(m, nn.BatchNorm2d)}
     for number, (tensor, part) in enumerate(pairs):
         if not np.isfinite(part).all() or (id(tensor) in variances and (part < 0).any()):
-            raise ValueError(
+            raise UserError(
                 f"{path}: its {number + 1}th block of numbers holds values that are not finite or a negative variance; "
                 "the file is damaged, or of another network of the same size. Fetch it again."
             )
@@ -175,34 +176,34 @@ def _read_file(path: Path, expected: Mapping[int, str], hint: Callable[[int], st
         hint: What else to say of a file with so many numbers.
     """
     if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
-        raise ValueError(f"{path}: cannot be read (it is no plain file). Give the path of a darknet weights file.")
+        raise UserError(f"{path}: cannot be read (it is no plain file). Give the path of a darknet weights file.")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(256)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be read ({error.strerror}). Give the path of a darknet weights file."
         ) from None
     wanted = " or ".join(f"{_bytes(floats)} ({what})" for floats, what in expected.items())
     found = f"found {size:,} bytes, expected {wanted}"
     if start.startswith(LFS_POINTER):
-        raise ValueError(f"{path}: a Git LFS pointer, not the weights ({found}); fetch them with git lfs pull.")
+        raise UserError(f"{path}: a Git LFS pointer, not the weights ({found}); fetch them with git lfs pull.")
     if start.lstrip().startswith(b"<"):
-        raise ValueError(f"{path}: a web page or XML, not weights ({found}); the download has failed. Fetch it again.")
+        raise UserError(f"{path}: a web page or XML, not weights ({found}); the download has failed. Fetch it again.")
     if size < 16:
-        raise ValueError(f"{path}: shorter than the 16 bytes of a header ({found}).")
+        raise UserError(f"{path}: shorter than the 16 bytes of a header ({found}).")
     major, minor, _ = struct.unpack_from("<iii", start)
     if not (0 <= major <= NEWEST_MAJOR and 0 <= minor <= NEWEST_MAJOR):
-        raise ValueError(f"{path}: no darknet weights file, its header says version {major}.{minor} ({found}).")
+        raise UserError(f"{path}: no darknet weights file, its header says version {major}.{minor} ({found}).")
     wide = major * 10 + minor >= 2
     header = 20 if wide else 16
     floats, rest = divmod(size - header, FLOAT_BYTES)
     if rest or floats not in expected:
-        raise ValueError(f"{path}: of another size than its network: {found}{'' if rest else hint(floats)}.")
+        raise UserError(f"{path}: of another size than its network: {found}{'' if rest else hint(floats)}.")
     (seen,) = struct.unpack_from("<q" if wide else "<i", start, 12)
     if seen < 0:
-        raise ValueError(f"{path}: its header says {seen} images seen; the file is damaged. Fetch it again.")
+        raise UserError(f"{path}: its header says {seen} images seen; the file is damaged. Fetch it again.")
     return np.fromfile(path, dtype="<f4", offset=header).astype(np.float32), int(seen)
 
 

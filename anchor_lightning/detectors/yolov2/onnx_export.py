@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS, NMS_IOU, boxes_and_scores
+from anchor_lightning.errors import UserError
 
 OPSET: Final = 18
 PACKAGES: Final = ("onnx", "onnxscript")
@@ -102,7 +103,7 @@ def onnx_model(
             `anchors` (pixels), `opset` and what the suppression uses are always there.
 
     Raises:
-        ValueError: onnx or onnxscript is not installed.
+        UserError: onnx or onnxscript is not installed.
     """
     onnx = require_onnx()
     names = ("all_boxes", "all_scores") if nms else ("boxes", "scores")
@@ -129,10 +130,10 @@ def require_onnx() -> Any:
     """The `onnx` package with the modules that are used here.
 
     Raises:
-        ValueError: It, or what torch's exporter needs beside it, is not installed.
+        UserError: It, or what torch's exporter needs beside it, is not installed.
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise ValueError(f"ONNX needs {' and '.join(missing)}: run pip install anchor_lightning[onnx]")
+        raise UserError(f"ONNX needs {' and '.join(missing)}: run pip install anchor_lightning[onnx]")
     for module in ("checker", "helper", "parser"):
         importlib.import_module(f"onnx.{module}")
     return importlib.import_module("onnx")

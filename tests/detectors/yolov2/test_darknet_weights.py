@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from anchor_lightning.anchors import initial_shapes
 from anchor_lightning.detectors.backbones import DarkNet19
-from anchor_lightning.detectors.yolov2 import YOLOv2
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text, read_anchors
 from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone, read_weights, write_weights
 from tests.helpers.opencv_reference import cv2, needs_importer, same_boxes_in_opencv
@@ -22,7 +22,7 @@ VOC_WH = initial_shapes("yolov2-voc")
 assert VOC_WH is not None
 
 
-def randomised(model: YOLOv2, seed: int = 0) -> YOLOv2:
+def randomised(model: YOLOv2Network, seed: int = 0) -> YOLOv2Network:
     """Every number random, batch norms included, with activations that stay of order 1."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -43,7 +43,7 @@ def randomised(model: YOLOv2, seed: int = 0) -> YOLOv2:
     return model.eval()
 
 
-def opencv_net(folder: Path, model: YOLOv2, wh: Tensor, size: tuple[int, int], width: float) -> cv2.dnn.Net:
+def opencv_net(folder: Path, model: YOLOv2Network, wh: Tensor, size: tuple[int, int], width: float) -> cv2.dnn.Net:
     (folder / "net.cfg").write_text(cfg_text(wh, model.head.num_classes, size, width))
     if not (folder / "net.weights").exists():
         write_weights(folder / "net.weights", model, 0)
@@ -53,7 +53,7 @@ def opencv_net(folder: Path, model: YOLOv2, wh: Tensor, size: tuple[int, int], w
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, YOLOv2]:
     """A folder, and yolov2-voc's architecture at its full width, with random numbers."""
-    return tmp_path_factory.mktemp("published"), randomised(YOLOv2(5, 20, bn_without_shift=False))
+    return tmp_path_factory.mktemp("published"), randomised(YOLOv2Network(5, 20, bn_without_shift=False))
 
 
 @needs_importer
@@ -84,7 +84,7 @@ def test_the_published_size(published: tuple[Path, YOLOv2]) -> None:
 def test_opencv_decodes_the_same_boxes(tmp_path: Path, bn_without_shift: bool) -> None:
     """Its region layer drops scores up to `thresh`, then suppresses per class at an IoU of 0.4."""
     (height, width_px), width = (96, 160), 0.25
-    model = randomised(YOLOv2(3, 4, width=width, bn_without_shift=bn_without_shift))
+    model = randomised(YOLOv2Network(3, 4, width=width, bn_without_shift=bn_without_shift))
     wh = torch.tensor([[21.7, 35.2], [64.1, 48.9], [100.3, 90.6]])
     image = torch.rand(1, 3, height, width_px, generator=torch.Generator().manual_seed(1))
     plain = copy.deepcopy(model)
@@ -94,9 +94,9 @@ def test_opencv_decodes_the_same_boxes(tmp_path: Path, bn_without_shift: bool) -
 
 
 def test_written_and_read_again_is_the_same(tmp_path: Path) -> None:
-    model = randomised(YOLOv2(3, 4, width=0.1, bn_without_shift=False))
+    model = randomised(YOLOv2Network(3, 4, width=0.1, bn_without_shift=False))
     write_weights(tmp_path / "w", model, 5_000_000_000)
-    other = YOLOv2(3, 4, width=0.1, bn_without_shift=False)
+    other = YOLOv2Network(3, 4, width=0.1, bn_without_shift=False)
     assert read_weights(tmp_path / "w", other) == 5_000_000_000
     state = other.state_dict()
     for name, value in model.state_dict().items():
@@ -107,9 +107,9 @@ def test_written_and_read_again_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", [1.0, 0.3])
 def test_a_plain_file_in_a_network_with_batch_norm_without_shift(tmp_path: Path, scale: float) -> None:
     """In evaluation it is the file's network; folded again it is the file."""
-    plain = randomised(YOLOv2(3, 4, width=0.1, bn_without_shift=False))
+    plain = randomised(YOLOv2Network(3, 4, width=0.1, bn_without_shift=False))
     write_weights(tmp_path / "w", plain, 0)
-    model = YOLOv2(3, 4, width=0.1, bn_without_shift=True, bn_scale_init=scale).eval()
+    model = YOLOv2Network(3, 4, width=0.1, bn_without_shift=True, bn_scale_init=scale).eval()
     read_weights(tmp_path / "w", model)
     image = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_a_plain_file_in_a_network_with_batch_norm_without_shift(tmp_path: Path,
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
-    model = YOLOv2(3, 4, width=0.1, bn_without_shift=False)
+    model = YOLOv2Network(3, 4, width=0.1, bn_without_shift=False)
     model.head.all.weight.data[0] = float("inf")
     with pytest.raises(ValueError, match="not finite"):
         write_weights(tmp_path / "w", model, 0)
@@ -129,7 +129,7 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
 
 def test_a_head_with_its_norm_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="fold"):
-        write_weights(tmp_path / "w", YOLOv2(3, 4, width=0.1), 0)
+        write_weights(tmp_path / "w", YOLOv2Network(3, 4, width=0.1), 0)
     assert not list(tmp_path.iterdir())
 
 
@@ -172,7 +172,7 @@ def test_the_published_backbones_size() -> None:
 
 
 def written(tmp_path: Path, num_classes: int = 4) -> bytes:
-    write_weights(tmp_path / "whole", YOLOv2(3, num_classes, width=0.1, bn_without_shift=False), 0)
+    write_weights(tmp_path / "whole", YOLOv2Network(3, num_classes, width=0.1, bn_without_shift=False), 0)
     return (tmp_path / "whole").read_bytes()
 
 
@@ -200,7 +200,7 @@ def written(tmp_path: Path, num_classes: int = 4) -> bytes:
 )
 def test_broken_files_are_refused(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "w").write_bytes(change(written(tmp_path)))
-    network = YOLOv2(3, 4, width=0.1)
+    network = YOLOv2Network(3, 4, width=0.1)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(ValueError, match=message) as caught:
         read_weights(tmp_path / "w", network)
@@ -211,7 +211,7 @@ def test_broken_files_are_refused(tmp_path: Path, change, message: str) -> None:
 def test_another_class_count_is_named(tmp_path: Path) -> None:
     written(tmp_path, num_classes=7)
     with pytest.raises(ValueError, match="the file's size is that of 7 classes"):
-        read_weights(tmp_path / "whole", YOLOv2(3, 4, width=0.1))
+        read_weights(tmp_path / "whole", YOLOv2Network(3, 4, width=0.1))
 
 
 def test_a_whole_network_is_no_backbone_and_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_whole_network_is_no_backbone_and_a_missing_file_is_named(tmp_path: Pa
     with pytest.raises(ValueError, match="nowhere"):
         read_backbone(tmp_path / "nowhere", DarkNet19(width=0.1))
     with pytest.raises(ValueError, match="cannot be read"):
-        read_weights(tmp_path, YOLOv2(3, 4, width=0.1))
+        read_weights(tmp_path, YOLOv2Network(3, 4, width=0.1))
 
 
 # Anchors of configurations

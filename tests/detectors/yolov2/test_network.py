@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from anchor_lightning.anchors import assign, clustering_loss
-from anchor_lightning.detectors.yolov2 import YOLOv2
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.head import BatchNormWithoutShift, decode, reorg
 from anchor_lightning.structures import DetectionBatch
 
@@ -32,7 +32,7 @@ def test_reorg_is_darknets_loop() -> None:
 def test_channels_of_the_published_network() -> None:
     """Filters and kernels of yolov2-voc.cfg's convolutions, in order."""
     with torch.device("meta"):
-        model = YOLOv2(5, 20, bn_without_shift=False)
+        model = YOLOv2Network(5, 20, bn_without_shift=False)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     filters = [32, 64, 128, 64, 128, 256, 128, 256, 512, 256, 512, 256, 512, 1024, 512, 1024, 512, 1024]
     assert [c.out_channels for c in convolutions] == [*filters, 1024, 1024, 64, 1024, 125]
@@ -48,13 +48,13 @@ def test_channels_of_the_published_network() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (160, 32)])
 @pytest.mark.parametrize("bn_without_shift", [False, True])
 def test_any_multiple_of_32(size: tuple[int, int], bn_without_shift: bool) -> None:
-    model = YOLOv2(3, 4, width=0.1, bn_without_shift=bn_without_shift)
+    model = YOLOv2Network(3, 4, width=0.1, bn_without_shift=bn_without_shift)
     raw = model(torch.rand(2, 3, *size)).raw
     assert raw.shape == (2, 3, 9, size[0] // 32, size[1] // 32)
 
 
 def test_bn_without_shift_has_zero_mean_and_no_bias() -> None:
-    model = YOLOv2(3, 4, width=0.1, bn_scale_init=0.3)
+    model = YOLOv2Network(3, 4, width=0.1, bn_scale_init=0.3)
     raw = model(torch.rand(8, 3, 64, 96)).raw
     offsets = raw[:, :, 2:4].transpose(0, 2).flatten(1)  # (2, ...)
     torch.testing.assert_close(offsets.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
@@ -66,7 +66,7 @@ def test_bn_without_shift_has_zero_mean_and_no_bias() -> None:
 
 def test_fold_leaves_the_baselines_graph_and_the_same_output() -> None:
     torch.manual_seed(0)
-    model = YOLOv2(3, 4, width=0.1)
+    model = YOLOv2Network(3, 4, width=0.1)
     for _ in range(3):
         model(torch.rand(4, 3, 64, 64))  # running statistics that are not the initial ones
     assert model.head.norm is not None
@@ -77,7 +77,7 @@ def test_fold_leaves_the_baselines_graph_and_the_same_output() -> None:
     before = model(images).raw
     model.fold()
     torch.testing.assert_close(model(images).raw, before, atol=1e-5, rtol=1e-5)
-    baseline = YOLOv2(3, 4, width=0.1, bn_without_shift=False)
+    baseline = YOLOv2Network(3, 4, width=0.1, bn_without_shift=False)
     assert [name for name, _ in model.named_modules()] == [name for name, _ in baseline.named_modules()]
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in baseline.state_dict().items()}
     assert not any(isinstance(m, BatchNormWithoutShift) for m in model.modules())
@@ -107,7 +107,7 @@ def random_batch(num_images: int, num_boxes: int, size: int, num_real: int) -> D
 def test_compiles_whole_and_only_once() -> None:
     """Network, assignment and loss in one graph; another T, λ, or number of boxes does not compile anew."""
     torch.compiler.reset()
-    model = YOLOv2(3, 3, width=0.1).to(memory_format=torch.channels_last)
+    model = YOLOv2Network(3, 3, width=0.1).to(memory_format=torch.channels_last)
     log_wh = torch.tensor([[20.0, 20.0], [30.0, 50.0], [60.0, 30.0]]).log().requires_grad_()
 
     def step(
@@ -137,7 +137,7 @@ def test_compiles_whole_and_only_once() -> None:
 def test_trains_in_bf16_and_channels_last() -> None:
     """The loss is float32 and close to that of full precision."""
     torch.manual_seed(0)
-    model = YOLOv2(3, 3, width=0.1).to(memory_format=torch.channels_last)
+    model = YOLOv2Network(3, 3, width=0.1).to(memory_format=torch.channels_last)
     log_wh = torch.tensor([[20.0, 20.0], [30.0, 50.0], [60.0, 30.0]]).log().requires_grad_()
     batch = random_batch(2, 8, 64, 5)
     images = batch.images.contiguous(memory_format=torch.channels_last)
