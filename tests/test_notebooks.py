@@ -14,7 +14,16 @@ from tests.helpers.made_data import make_voc
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 WORDS = [
-    *("--config", "synthetic.yaml", "--model.detector.width", "0.1", "--data.batch_size", "2", "--data.num_workers", "0"),
+    *(
+        "--config",
+        "synthetic.yaml",
+        "--model.detector.width",
+        "0.1",
+        "--data.batch_size",
+        "2",
+        "--data.num_workers",
+        "0",
+    ),
     *("--data.num_train", "6", "--data.num_val", "2", "--data.image_size", "64", "--trainer.max_steps", "4"),
     *(
         "--trainer.val_check_interval",

@@ -14,6 +14,7 @@ from torch import nn
 
 from anchor_lightning.anchors import initial_shapes, num_shapes
 from anchor_lightning.cli import main
+from anchor_lightning.detectors.yolov2.loss import region_loss
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.postprocess import postprocess
 from anchor_lightning.structures import Predictions
@@ -45,7 +46,16 @@ ROWS: list[Row] = [
     *(("figure 4", "voc", ["init/kmeans.yaml", BASELINE], ["--model.anchors.num", num]) for num in ("7", "9")),
 ]
 SMALL = [
-    *("--config", "logger/csv.yaml", "--config", "trainer/cpu.yaml", "--model.detector.width", "0.1", "--data.image_size", "64"),
+    *(
+        "--config",
+        "logger/csv.yaml",
+        "--config",
+        "trainer/cpu.yaml",
+        "--model.detector.width",
+        "0.1",
+        "--data.image_size",
+        "64",
+    ),
     *("--data.batch_size", "2", "--data.num_workers", "0", "--trainer.max_steps", "2", "--trainer.val_check_interval"),
     *("2", "--trainer.enable_progress_bar", "false", "--trainer.num_sanity_val_steps", "0"),
     *("--trainer.enable_model_summary", "false", "--model.score_threshold", "0.01"),
@@ -103,7 +113,7 @@ def composed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
         def walk(prefix: str, part: dict[str, Any]) -> None:
             for name, value in part.items():
-                key = f"{prefix}{name}".replace("data.init_args.", "data.")
+                key = f"{prefix}{name}".replace(".init_args.", ".")
                 if isinstance(value, dict) and name != "learning_rate":
                     walk(f"{prefix}{name}.", value)
                 else:
@@ -119,16 +129,16 @@ def composed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 # What §4.1 and §3.2 say for all sets, with the numbers that the paper leaves open (docs/paper.md says where those come
 # from).
 EVERYWHERE = {
-    "model.detector": "yolov2",
-    "model.width": 1.0,
+    "model.detector.class_path": "anchor_lightning.detectors.YOLOv2",
+    "model.detector.width": 1.0,
     "model.anchors.learn": True,
     "model.anchors.lr_mult": 1.0,
-    "model.bn_without_shift": True,
-    "model.bn_scale_init": 1.0,
+    "model.detector.bn_without_shift": True,
+    "model.detector.bn_scale_init": 1.0,
     "model.distance": "iou",
     "model.momentum": 0.9,
     "model.weight_decay": 5e-4,
-    "model.prior_images": 12800,
+    "model.detector.prior_images": 12800,
     "model.score_threshold": 0.005,
     "soft_assignment.start": 2.0,
     "soft_assignment.steps": 1500,
@@ -197,7 +207,7 @@ def test_numbers_of_an_ablation(
         "model.anchors.learn": learn,
         "soft_assignment.steps": soft,
         "clustering.steps": clustering,
-        "model.bn_without_shift": bn,
+        "model.detector.bn_without_shift": bn,
     }
     assert row == plain | expected, "the row differs from the full method in these options only"
 
@@ -240,15 +250,15 @@ def test_the_pull_to_the_prior_ends_after_its_images(
     roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps of 2 images and 5 of them: the first three steps begin with 0, 2 and 4 images seen."""
-    seen, losses = [], YOLOv2.losses
+    seen = []
 
-    def record(self: YOLOv2Network, *args: Any) -> dict[str, torch.Tensor]:
+    def record(*args: Any) -> dict[str, torch.Tensor]:
         seen.append(float(args[4]))
-        return losses(self, *args)
+        return region_loss(*args)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
-    monkeypatch.setattr(YOLOv2, "losses", record)
+    monkeypatch.setattr("anchor_lightning.detectors.yolov2.detector.region_loss", record)
     longer = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "4", "--model.detector.prior_images", "5"]
     main(["fit", "--config", "voc.yaml", *SMALL, *longer, "--data.root", str(roots["voc"])])
     assert seen == [1, 1, 1, 0]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.head import decode
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 
 SCORE_THRESHOLD = 0.005
 OPENCV_NMS_IOU = 0.4

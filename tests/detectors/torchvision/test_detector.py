@@ -1,7 +1,8 @@
-"""torchvision's detectors behind `model.detector`: what the task gets from them, and what they refuse."""
+"""torchvision's detectors behind the interface of `Detector`."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,35 @@ from torchvision.models import resnet50, vgg16
 
 from anchor_lightning import DetectionTask
 from anchor_lightning.anchors import AnchorOptions
-from anchor_lightning.detectors.torchvision.detector import STOCK_DETECTORS, StockDetector
+from anchor_lightning.detectors import SSD, FasterRCNN, RetinaNet, YOLOv2
+from anchor_lightning.detectors.torchvision.detector import TorchvisionDetector
 from anchor_lightning.detectors.torchvision.models import load_backbone
+from anchor_lightning.errors import UserError
 from anchor_lightning.structures import DetectionBatch, StepOptions
 from anchor_lightning.training.optimizer import parameter_groups
 
-SMALL = [name for name in STOCK_DETECTORS if "small" in name]
+DETECTORS: dict[str, Any] = {
+    "faster_rcnn_r50_c4": partial(FasterRCNN, fpn=False),
+    "faster_rcnn_r50_fpn": FasterRCNN,
+    "retinanet_r50_fpn": RetinaNet,
+    "ssd300": SSD,
+    "faster_rcnn_small_c4": partial(FasterRCNN, backbone="small", fpn=False),
+    "faster_rcnn_small_fpn": partial(FasterRCNN, backbone="small"),
+    "retinanet_small_fpn": partial(RetinaNet, backbone="small"),
+    "ssd_small": partial(SSD, backbone="small"),
+}
+SMALL = [name for name in DETECTORS if "small" in name]
 NUM_SHAPES = {"faster_rcnn_r50_c4": 15, "faster_rcnn_r50_fpn": 15, "retinanet_r50_fpn": 45, "ssd300": 30}
 
 
-def make(name: str, **options: Any) -> StockDetector:
+def make(name: str, **options: Any) -> TorchvisionDetector:
     torch.manual_seed(0)
-    return StockDetector(name, 3, AnchorOptions(**{"init": "model"} | options), pretrained=False)
+    detector: TorchvisionDetector = DETECTORS[name](3, AnchorOptions(init="model"), **options)
+    return detector
 
 
 def make_batch(size: tuple[int, int] = (96, 128)) -> DetectionBatch:
-    """Two images: one with two boxes (and one without area, which torchvision would refuse), one with none."""
+    """Two images: one with two boxes (and one without area, for which torchvision raises an error), one with none."""
     boxes = torch.zeros(2, 4, 4)
     boxes[0, :3] = torch.tensor([[10.0, 20, 60, 70], [30, 30, 110, 90], [5, 5, 5, 40]])
     mask = torch.zeros(2, 4, dtype=torch.bool)
@@ -40,28 +54,29 @@ def make_batch(size: tuple[int, int] = (96, 128)) -> DetectionBatch:
 
 def options_of_step(weight: float = 1.0) -> StepOptions:
     zero = torch.zeros(())
-    return StepOptions(zero, "iou", weight, torch.ones(()), 1, zero)
+    return StepOptions(zero, "iou", weight, torch.ones(()), 1, 0)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_training_losses_and_detections(name: str) -> None:
     detector, batch = make(name), make_batch()
-    terms = detector.train().training_losses(batch, detector.shapes, options_of_step())
+    terms = detector.train().training_losses(batch, options_of_step())
     assert "loss_clustering" in terms and all(key.startswith("loss_") for key in terms)
     assert all(term.isfinite() for term in terms.values())
     torch.stack(list(terms.values())).sum().backward()
     assert detector.shapes.log_wh.grad is not None and detector.shapes.log_wh.grad.abs().sum() > 0
-    without = detector.training_losses(batch, detector.shapes, options_of_step(0.0))
+    without = detector.training_losses(batch, options_of_step(0.0))
     assert without["loss_clustering"] == 0, "λ is the task's"
-    found = detector.eval().detect(batch.images, detector.shapes, 0.0)
+    found, proposals = detector.eval().detect(batch.images, 0.0)
     assert len(found) == 2
     for detections in found:
         assert 0 < len(detections.scores) <= 300 and detections.scores.is_floating_point()
         assert detections.labels.min() >= 0 and detections.labels.max() <= 2, "0-based, without the background"
         assert (detections.anchors == -1).all()
         assert detections.boxes_xyxy[:, 0::2].max() <= 128 and detections.boxes_xyxy[:, 1::2].max() <= 96
-    assert [len(d.scores) for d in detector.detect(batch.images, detector.shapes, 0.9999)] == [0, 0]
-    assert len(detector.proposals) == (2 if detector.is_two_stage else 0)
+    assert [len(d.scores) for d in detector.detect(batch.images, 0.9999).detections] == [0, 0]
+    assert (proposals is not None) == detector.has_proposals == name.startswith("faster_rcnn")
+    assert proposals is None or [p.shape[1] for p in proposals] == [4, 4]
 
 
 @pytest.mark.parametrize(("name", "labels"), [("retinanet_small_fpn", [0, 2]), ("ssd_small", [1, 3])])
@@ -69,7 +84,7 @@ def test_only_a_detector_with_a_background_class_counts_from_one(name: str, labe
     seen: list[Any] = []
     detector = make(name).train()
     detector.model.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
-    detector.training_losses(make_batch(), detector.shapes, options_of_step())
+    detector.training_losses(make_batch(), options_of_step())
     assert seen[0][0]["labels"].tolist() == labels, "and the box without area is left out"
     assert seen[0][1]["boxes"].shape == (0, 4)
 
@@ -115,13 +130,13 @@ def test_boxes_are_float32_under_autocast(name: str) -> None:
     """torchvision would round corners to bfloat16, 2 pixels at 300; a thin box has no width then, and gives NaN."""
     detector, batch = make(name).eval(), make_batch((320, 640))
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        boxes = torch.cat([d.boxes_xyxy for d in detector.detect(batch.images, detector.shapes, 0.0)])
+        boxes = torch.cat([d.boxes_xyxy for d in detector.detect(batch.images, 0.0).detections])
     inside = boxes[(boxes > 300) & (boxes < 600)]
     assert boxes.dtype == torch.float32 and len(inside) > 10
     assert not torch.equal(inside, inside.bfloat16().float())
     batch.boxes_xyxy[0, 0] = torch.tensor([600.2, 100, 600.9, 200])
     with torch.autocast("cpu", torch.bfloat16):
-        terms = detector.train().training_losses(batch, detector.shapes, options_of_step())
+        terms = detector.train().training_losses(batch, options_of_step())
     assert all(term.isfinite() for term in terms.values())
 
 
@@ -130,14 +145,14 @@ def test_evaluation_sees_the_images_as_training_does(name: str) -> None:
     """torchvision's own resizing, to 800 pixels, is for training alone switched off by its `_skip_resize`."""
     detector, batch, seen = make(name), make_batch(), []
     detector.model.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
-    detector.train().training_losses(batch, detector.shapes, options_of_step())
-    detector.eval().detect(batch.images, detector.shapes, 0.1)
+    detector.train().training_losses(batch, options_of_step())
+    detector.eval().detect(batch.images, 0.1)
     assert seen[0].shape == (2, 3, 96, 128)
     assert torch.equal(seen[0], seen[1])
     smaller = torch.rand(1, 3, 64, 96)
-    detector.detect(smaller, detector.shapes, 0.1)
+    output = detector.detect(smaller, 0.1)
     assert seen[2].shape == smaller.shape, "whatever the size of validation"
-    for proposals in detector.proposals:
+    for proposals in output.proposals or []:
         assert proposals[:, 0::2].max() <= 96 and proposals[:, 1::2].max() <= 64
 
 
@@ -147,12 +162,12 @@ def test_a_broken_network_is_no_detector_that_finds_nothing(part: str) -> None:
     with torch.no_grad():
         getattr(detector.model.backbone["bn1"], part)[0] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
-        detector.detect(torch.rand(1, 3, 96, 96), detector.shapes, 0.1)
+        detector.detect(torch.rand(1, 3, 96, 96), 0.1)
 
 
 def test_every_parameter_is_trained_once() -> None:
     detector = make("faster_rcnn_small_fpn")
-    groups = {g["name"]: g for g in parameter_groups(detector, detector.shapes, 5e-4, 2.0)}
+    groups = {g["name"]: g for g in parameter_groups(detector, detector.shapes.log_wh, 5e-4, 2.0)}
     assert groups["anchors"]["params"] == [detector.shapes.log_wh]
     assert sum(len(g["params"]) for g in groups.values()) == len(list(detector.parameters()))
     assert {p.dim() for p in groups["network"]["params"]} == {2, 4}, "convolutions and fully connected layers"
@@ -163,8 +178,8 @@ def test_backbone_from_a_file(tmp_path: Path, name: str) -> None:
     torch.manual_seed(1)
     source = vgg16(weights=None) if name == "ssd300" else resnet50(weights=None)
     torch.save(source.state_dict(), tmp_path / "weights.pth")
-    detector = StockDetector(name, 3, AnchorOptions(init="model"), pretrained=True)
-    detector.load_backbone(str(tmp_path / "weights.pth"))
+    detector = make(name, backbone_weights=str(tmp_path / "weights.pth"))
+    assert "weights.pth" in detector.load_pretrained() and detector.architecture["backbone_weights"]
     if name == "ssd300":
         parts = [(detector.model.backbone.features[2], source.features[2])]
         parts.append((detector.model.backbone.extra[0][1], source.features[24]))
@@ -180,53 +195,65 @@ def test_backbone_from_a_file(tmp_path: Path, name: str) -> None:
 
 
 def test_vgg_takes_only_weights_for_images_prepared_as_its_own() -> None:
-    with pytest.raises(ValueError, match=r"neither a file nor one of IMAGENET1K_FEATURES$"):
-        load_backbone(make("ssd300")._backbone[0], "IMAGENET1K_V1")
+    with pytest.raises(ValueError, match=r"IMAGENET1K_V1 .* IMAGENET1K_FEATURES"):
+        make("ssd300", backbone_weights="IMAGENET1K_V1").load_pretrained()
 
 
-@pytest.mark.parametrize(("name", "theirs"), [("image_size", [512, 512]), ("weights_backbone", "x.pth")])
-def test_checkpoints_that_the_weights_cannot_tell_apart(name: str, theirs: Any) -> None:
-    task = DetectionTask(num_classes=3, detector="ssd_small", anchors={"init": "model"}, image_size=[128, 128])
-    checkpoint = {"state_dict": task.state_dict(), "hyper_parameters": {**task.hparams, name: theirs}}
-    with pytest.raises(ValueError, match=rf"(model|data)\.{name}: the checkpoint was made with"):
-        task.on_load_checkpoint(checkpoint)
+def test_a_checkpoint_of_another_input_size(tmp_path: Path) -> None:
+    """SSD's shapes are shares of the input, which the weights do not show."""
+
+    def task(size: list[int]) -> DetectionTask:
+        kind = partial(SSD, backbone="small")
+        return DetectionTask(num_classes=3, detector=kind, anchors={"init": "model"}, image_size=size)
+
+    checkpoint: dict[str, Any] = {"state_dict": {}}
+    task([128, 128]).on_save_checkpoint(checkpoint)
+    with pytest.raises(UserError, match=r"128.*512") as caught:
+        task([512, 512]).on_load_checkpoint(checkpoint)
+    assert caught.value.argument == "detector.image_size"
 
 
-def test_low_precision_weights_are_refused() -> None:
+def test_low_precision_weights_are_an_error() -> None:
     detector, batch = make("ssd_small").bfloat16().train(), make_batch()
     with pytest.raises(ValueError, match="use bf16-mixed"):
-        detector.training_losses(batch, detector.shapes, options_of_step())
+        detector.training_losses(batch, options_of_step())
 
 
 def test_backbone_that_cannot_be_had(tmp_path: Path) -> None:
-    network = make("faster_rcnn_r50_fpn")._backbone[0]
+    network = resnet50(weights=None)
+    network.fc = torch.nn.Identity()
     (tmp_path / "text.pth").write_text("hello")
     torch.save(vgg16(weights=None).features[:5].state_dict(), tmp_path / "other.pth")
     for given, message in {
-        "text.pth": "no file of weights",
-        "other.pth": "does not hold a ResNet of this size: 265 of 265 weights are missing",
-        "none.pth": "neither a file nor one of IMAGENET1K_V1, IMAGENET1K_V2",
+        "text.pth": "text.pth",
+        "other.pth": "265 of 265",
+        "none.pth": "IMAGENET1K_V1, IMAGENET1K_V2",
     }.items():
         with pytest.raises(ValueError, match=message):
             load_backbone(network, str(tmp_path / given))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("detector", "anchors", "message"),
     [
-        ({"detector": "yolov9"}, "must be one of yolov2, faster_rcnn_r50_c4"),
-        ({"width": 0.5}, "model.width is an option of yolov2, not of ssd_small"),
-        ({"compile": True}, "model.compile is an option of yolov2"),
-        ({"prior_images": 0}, "model.prior_images is an option of yolov2"),
-        ({"weights": "yolov2.weights"}, "model.weights is an option of yolov2"),
-        ({"weights_backbone": "IMAGENET1K_V1"}, "small detectors start from random weights"),
-        ({"anchors": {"init": "model", "num": 5}}, "ssd_small has 16 shapes"),
-        ({"anchors": {"init": "yolov2-voc"}}, "known are model, uniform, identical, kmeans"),
-        ({"anchors": {"init": [[10.0, 20.0]]}}, "expected .16, 2."),
-        ({"detector": "yolov2", "weights_backbone": "x.pth"}, "yolov2 has model.backbone_weights"),
-        ({"detector": "yolov2", "anchors": {"init": "model"}}, "unknown 'model'"),
+        (partial(SSD, backbone="small", backbone_weights="IMAGENET1K_V1"), {"init": "model"}, "backbone_weights"),
+        (partial(SSD, backbone="small"), {"init": "model", "num": 5}, "SSD has 16 shapes"),
+        (partial(SSD, backbone="small"), {"init": "yolov2-voc"}, "model, uniform, identical, kmeans"),
+        (partial(SSD, backbone="small"), {"init": [[10.0, 20.0]]}, "expected .16, 2."),
+        (YOLOv2, {"init": "model"}, "unknown 'model'"),
     ],
 )
-def test_options_of_another_detector_are_refused(options: dict[str, Any], message: str) -> None:
+def test_options_that_do_not_fit(detector: Any, anchors: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DetectionTask(num_classes=3, **{"detector": "ssd_small"} | options)
+        DetectionTask(num_classes=3, detector=detector, anchors=anchors)
+
+
+def test_an_option_of_another_detector_does_not_exist() -> None:
+    with pytest.raises(TypeError, match="width"):
+        DetectionTask(num_classes=3, detector=partial(SSD, width=0.5), anchors={"init": "model"})
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_state_dict_holds_the_shapes_once(name: str) -> None:
+    keys = [key for key in make(name).state_dict() if key.endswith(".log_wh")]
+    assert len(keys) == 1

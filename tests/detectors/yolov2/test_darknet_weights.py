@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from anchor_lightning.anchors import initial_shapes
 from anchor_lightning.detectors.backbones import DarkNet19
-from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text, read_anchors
 from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone, read_weights, write_weights
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from tests.helpers.opencv_reference import cv2, needs_importer, same_boxes_in_opencv
 
 VOC_WH = initial_shapes("yolov2-voc")
@@ -51,14 +51,14 @@ def opencv_net(folder: Path, model: YOLOv2Network, wh: Tensor, size: tuple[int, 
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, YOLOv2]:
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, YOLOv2Network]:
     """A folder, and yolov2-voc's architecture at its full width, with random numbers."""
     return tmp_path_factory.mktemp("published"), randomised(YOLOv2Network(5, 20, bn_without_shift=False))
 
 
 @needs_importer
 @pytest.mark.parametrize("size", [(416, 416), (544, 544), (320, 480)])
-def test_the_raw_head_is_opencvs(published: tuple[Path, YOLOv2], size: tuple[int, int]) -> None:
+def test_the_raw_head_is_opencvs(published: tuple[Path, YOLOv2Network], size: tuple[int, int]) -> None:
     folder, model = published
     net = opencv_net(folder, model, VOC_WH, size, 1.0)
     image = np.random.default_rng(0).random((1, 3, *size), dtype=np.float32)
@@ -71,7 +71,7 @@ def test_the_raw_head_is_opencvs(published: tuple[Path, YOLOv2], size: tuple[int
     np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=0)
 
 
-def test_the_published_size(published: tuple[Path, YOLOv2]) -> None:
+def test_the_published_size(published: tuple[Path, YOLOv2Network]) -> None:
     """yolov2-voc.weights has 202,704,260 bytes with its header of 16; version 0.2's is 4 longer."""
     folder, model = published
     if not (folder / "net.weights").exists():
@@ -216,7 +216,7 @@ def test_another_class_count_is_named(tmp_path: Path) -> None:
 
 def test_a_whole_network_is_no_backbone_and_a_missing_file_is_named(tmp_path: Path) -> None:
     written(tmp_path)
-    with pytest.raises(ValueError, match=r"goes to model\.weights"):
+    with pytest.raises(ValueError, match="goes to weights"):
         read_backbone(tmp_path / "whole", DarkNet19(width=0.1))
     with pytest.raises(ValueError, match="nowhere"):
         read_backbone(tmp_path / "nowhere", DarkNet19(width=0.1))

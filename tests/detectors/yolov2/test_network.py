@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from anchor_lightning.anchors import assign, clustering_loss
-from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.head import BatchNormWithoutShift, decode, reorg
+from anchor_lightning.detectors.yolov2.loss import region_loss
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.structures import DetectionBatch
 
 
@@ -107,7 +108,7 @@ def random_batch(num_images: int, num_boxes: int, size: int, num_real: int) -> D
 def test_compiles_whole_and_only_once() -> None:
     """Network, assignment and loss in one graph; another T, λ, or number of boxes does not compile anew."""
     torch.compiler.reset()
-    model = YOLOv2Network(3, 3, width=0.1).to(memory_format=torch.channels_last)
+    model = YOLOv2Network(3, 3, width=0.1)
     log_wh = torch.tensor([[20.0, 20.0], [30.0, 50.0], [60.0, 30.0]]).log().requires_grad_()
 
     def step(
@@ -115,7 +116,7 @@ def test_compiles_whole_and_only_once() -> None:
     ) -> torch.Tensor:
         predictions = model(images)
         assignment = assign(log_wh, batch.boxes_xyxy, batch.mask, (2, 2), 32, temperature, "l2")
-        terms = model.losses(predictions, batch, assignment, log_wh, weight)
+        terms = region_loss(predictions, batch, assignment, log_wh, weight)
         clustering = clustering_loss(log_wh, assignment.log_wh, assignment.delta, batch.mask.sum().clamp_min(1))
         return sum(terms.values()) + weight * clustering
 
@@ -137,7 +138,7 @@ def test_compiles_whole_and_only_once() -> None:
 def test_trains_in_bf16_and_channels_last() -> None:
     """The loss is float32 and close to that of full precision."""
     torch.manual_seed(0)
-    model = YOLOv2Network(3, 3, width=0.1).to(memory_format=torch.channels_last)
+    model = YOLOv2Network(3, 3, width=0.1)
     log_wh = torch.tensor([[20.0, 20.0], [30.0, 50.0], [60.0, 30.0]]).log().requires_grad_()
     batch = random_batch(2, 8, 64, 5)
     images = batch.images.contiguous(memory_format=torch.channels_last)
@@ -146,7 +147,7 @@ def test_trains_in_bf16_and_channels_last() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             predictions = model(images)
             assignment = assign(log_wh, batch.boxes_xyxy, batch.mask, (2, 2), 32)
-            losses.append(sum(model.losses(predictions, batch, assignment, log_wh).values()))
+            losses.append(sum(region_loss(predictions, batch, assignment, log_wh).values()))
     assert losses[1].dtype == torch.float32
     torch.testing.assert_close(losses[1], losses[0], rtol=0.1, atol=0)
     losses[1].backward()
