@@ -68,7 +68,6 @@ def test_table_7(tmp_path: Path, row: str, arm: str) -> None:
 def test_table_7_is_the_papers_rows() -> None:
     read = {path.stem: yaml.safe_load(path.read_text()) for path in (CONFIG_FOLDER / "table7").glob("*.yaml")}
     assert read.pop("baseline") == {"model": {"anchors": {"learn": False}}, "clustering": {"steps": 0}}
-    assert read.pop("baseline") == {"model": {"anchors": {"learn": False}}, "clustering": {"steps": 0}}
     assert set(read) == {"voc07-c4", "voc0712-c4", "voc0712-fpn", "coco-fpn"}
     assert read["voc07-c4"]["data"]["init_args"]["years"] == [2007]
     assert "years" not in read["voc0712-c4"]["data"]["init_args"], "07+12 is the data module's default"
