@@ -1,9 +1,15 @@
 """Anchor boxes that a detector learns by itself, after Zhong, Wang, Peng & Zhang."""
 
-from anchor_lightning.anchors import AnchorOptions, AnchorShapes
-from anchor_lightning.callbacks.learn_anchors import LearnAnchors
-from anchor_lightning.detectors.torchvision.convert import anchor_shapes, freeze_anchors, make_anchors_learnable
-from anchor_lightning.task import DetectionTask
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anchor_lightning.anchors import AnchorOptions, AnchorShapes
+    from anchor_lightning.callbacks.learn_anchors import LearnAnchors
+    from anchor_lightning.detectors.torchvision.convert import anchor_shapes, freeze_anchors, make_anchors_learnable
+    from anchor_lightning.task import DetectionTask
 
 __all__ = [
     "AnchorOptions",
@@ -14,3 +20,24 @@ __all__ = [
     "freeze_anchors",
     "make_anchors_learnable",
 ]
+
+_MODULES = {
+    "AnchorOptions": "anchors",
+    "AnchorShapes": "anchors",
+    "DetectionTask": "task",
+    "LearnAnchors": "callbacks.learn_anchors",
+    "anchor_shapes": "detectors.torchvision.convert",
+    "freeze_anchors": "detectors.torchvision.convert",
+    "make_anchors_learnable": "detectors.torchvision.convert",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: a part of the package, such as `anchors`, need not wait for Lightning and torchvision.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
