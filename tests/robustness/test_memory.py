@@ -1,0 +1,37 @@
+"""Memory of a long training of small steps, with logging, figures, validation and checkpoints: it stays flat."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from statistics import median
+from typing import Any, ClassVar
+
+import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from anchor_lightning.cli import main
+from tests.helpers.bad_input import SYNTHETIC
+
+MIB, STEPS = 2**20, int(os.environ.get("SOAK_STEPS", "3000"))
+
+
+class Memory(Callback):
+    """MiB in memory after each step; of the class, since the command line makes the instance."""
+
+    measured: ClassVar[list[float]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        Memory.measured.append(pages * os.sysconf("SC_PAGE_SIZE") / MIB)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(elsewhere: None) -> None:
+    """The last tenth against the one after the first fifth, in which caches fill and λ and T fall to 0."""
+    args = [f"--trainer.max_steps={STEPS}", "--trainer.val_check_interval=500", "--anchor_logger.every_n_steps=10"]
+    args += [f"--{warm_up}.steps={STEPS // 10}" for warm_up in ("soft_assignment", "clustering")]
+    main(["fit", *SYNTHETIC, *args, "--data.num_train=200", f"--trainer.callbacks+={__name__}.Memory"])
+    assert len(Memory.measured) == STEPS
+    early, late = (median(Memory.measured[int(a * STEPS) : int(b * STEPS)]) for a, b in ((0.2, 0.3), (0.9, 1)))
+    assert late - early < max(16, 0.02 * early), f"{early:.0f} MiB early, {late:.0f} MiB late"

@@ -1,0 +1,172 @@
+"""Mutated good files through the readers: what is read is sound, anything else is an error that names the file."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from anchor_lightning.data import BrainwashDataModule, COCODataModule, VOCDataModule, YOLODataModule
+from anchor_lightning.data.images import image_size_of, read_image
+from anchor_lightning.data.module import DetectionDataModule
+from anchor_lightning.detectors.backbones import DarkNet19
+from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
+from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone
+from tests.helpers.made_data import make_brainwash, make_coco, make_voc, make_yolo
+
+EXAMPLES = int(os.environ.get("MUTATIONS", "1000"))
+"""Inputs a reader in the slow run."""
+VALUE = re.compile(rb'-?\d+(?:\.\d+)?|"[^"]*"|\b(?:dog|cat|xmin|object|name|train|names)\b')
+"""What a value looks like in most of the formats."""
+VALUES = (
+    *(b"-1", b"0", b"7", b"0.5", b"1e400", b"9" * 20, b"9" * 400, b"1e300", b"NaN", b"Infinity", b"null", b"true"),
+    *(b'"x"', b'""', b"[]", b"{}", b"[1]", b'"5"', b"dog", b"bndbox", b'"\\u0000"', b'"\\ud800"', b'"../x"', b'"."'),
+    *(b'"id"', b'"annotations"', b"[1, 2, 3, 4]", b"[1, 2, 1e999, 4]", b"x" * 300),
+)
+TOKENS = (
+    *(b"nan", b"-inf", b"", b" ", b"\n", b"\0", b"\xff", b"\xc3", b"[", b"]", b"{", b"}", b'"', b"'", b",", b":", b";"),
+    *(b"(", b")", b"<", b">", b"&", b"&amp;", b"]]>", b"<!--", b"<!DOCTYPE x>", b"<object>", b"</object>", b"../"),
+)
+NETWORK = DarkNet19(0.02)
+CFG = b"[net]\nwidth=416\n[region]\nanchors = 1.3, 1.7,  3.1,4.0\nnum=2\nclasses=3\n"
+
+
+def mutated(random: Random, seeds: list[bytes]) -> bytes:
+    """A seed after one to six changes: bits flipped, cut, spliced, chunks repeated or dropped, values replaced."""
+    data = bytearray(random.choice(seeds))
+    for _ in range(random.choice((1, 1, 1, 2, 3, 6))):
+        start = random.randrange(len(data) + 1)
+        end = min(len(data), start + random.choice((1, 2, 4, 16, 64, 256)))
+        kind = random.randrange(11)
+        if kind == 0:
+            data[start:end] = random.randbytes(end - start)
+        elif kind == 1:
+            del data[start:]
+        elif kind == 2:
+            data[start:start] = data[start:end] * random.choice((1, 2, 50))
+        elif kind == 3:
+            data[start:] = (other := random.choice(seeds))[random.randrange(len(other) + 1) :]
+        elif kind <= 5:
+            data[start : random.choice((start, end))] = random.choice(TOKENS)
+        elif values := list(VALUE.finditer(data)):  # the form stays, so that the change gets past the parser
+            first, last = random.choice(values).span()
+            data[first:last] = random.choice(VALUES)
+    return bytes(data)
+
+
+def check_records(module: DetectionDataModule) -> None:
+    """Boxes are finite, inside the image and not empty; labels are in range."""
+    for record in module.records("train"):
+        read = record.ground_truth
+        boxes = read.boxes_xyxy
+        assert boxes.shape == (len(read.labels), 4) and len(read.ignore) == len(read.area) == len(boxes)
+        assert np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all() and (boxes >= 0).all()
+        assert (boxes <= (record.width, record.height, record.width, record.height)).all()
+        assert ((read.labels >= 0) & (read.labels < module.num_classes)).all()
+
+
+def read_pixels(file: Path) -> None:
+    """An image has the size that its header says."""
+    size = image_size_of(file)
+    assert read_image(file, expected_size=size).shape == (*size, 3)
+
+
+def images() -> list[bytes]:
+    """A small image in each format."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3)).astype(np.uint8)
+    streams = {kind: io.BytesIO() for kind in ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")}
+    for kind, stream in streams.items():
+        Image.fromarray(pixels).save(stream, kind)
+    return [stream.getvalue() for stream in streams.values()]
+
+
+def weights() -> list[bytes]:
+    """Of the backbone, with either length of header."""
+    count = sum(v.numel() for v in NETWORK.state_dict().values() if v.is_floating_point())
+    numbers = np.full(count, 0.01, dtype="<f4").tobytes()
+    return [np.array(header, dtype="<i4").tobytes() + numbers for header in ([0, 2, 0, 5, 0], [0, 1, 0, 5])]
+
+
+def voc(folder: Path) -> tuple[Path, list[bytes], Callable[[], object]]:
+    """An annotation."""
+    root = make_voc(folder, num=1) / "VOC2012"
+    file = root / "Annotations" / "2012_10000.xml"
+    return file, [], lambda: check_records(VOCDataModule(root=str(root), class_names=["dog", "cat"]))
+
+
+def coco(folder: Path) -> tuple[Path, list[bytes], Callable[[], object]]:
+    """The annotations."""
+    file = make_coco(folder) / "annotations" / "instances_train2017.json"
+    return file, [], lambda: check_records(COCODataModule(root=str(folder)))
+
+
+def brainwash(folder: Path) -> tuple[Path, list[bytes], Callable[[], object]]:
+    """A list."""
+    file = make_brainwash(folder, 2) / "brainwash_train.idl"
+    return file, [], lambda: check_records(BrainwashDataModule(root=str(folder)))
+
+
+def yolo_labels(folder: Path) -> tuple[Path, list[bytes], Callable[[], object]]:
+    """Boxes or outlines of an image."""
+    file = make_yolo(folder, 2) / "labels" / "train" / "00000.txt"
+    return file, [b"1 .1 .1 .5 .1 .5 .6\n"], lambda: check_records(YOLODataModule(root=str(folder)))
+
+
+def yolo_yaml(folder: Path) -> tuple[Path, list[bytes], Callable[[], object]]:
+    """What says where the images are."""
+    file = make_yolo(folder, 2) / "mine.yaml"
+    text = f"path: {folder}\ntrain: images/train\nval: [images/val]\nnames: {{0: dog, 1: cat}}\nnc: 2\n"
+    return file, [text.encode()], lambda: check_records(YOLODataModule(data_yaml=str(file)))
+
+
+def darknet_weights(folder: Path) -> tuple[Path, list[bytes], Callable[[], object]]:
+    """A backbone's."""
+    return (file := folder / "x.weights"), weights(), lambda: read_backbone(file, NETWORK)
+
+
+def darknet_cfg(folder: Path) -> tuple[Path, list[bytes], Callable[[], object]]:
+    """Anchors."""
+    return (file := folder / "x.cfg"), [CFG], lambda: read_anchors(file)
+
+
+def image(folder: Path) -> tuple[Path, list[bytes], Callable[[], object]]:
+    """Pixels."""
+    return (file := folder / "x.jpg"), images(), lambda: read_pixels(file)
+
+
+READERS = (voc, coco, brainwash, yolo_labels, yolo_yaml, darknet_weights, darknet_cfg, image)
+
+
+@pytest.mark.filterwarnings("ignore")  # what the cleaning reports
+@pytest.mark.parametrize("examples", [25, pytest.param(EXAMPLES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", READERS)
+def test_mutations(
+    make: Callable[[Path], tuple[Path, list[bytes], Callable[[], object]]], examples: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a" / "b" / "c"  # a mutated `..` must not lead to all the other files of this machine
+    folder.mkdir(parents=True)
+    file, seeds, read = make(folder)
+    seeds += [file.read_bytes()] if file.is_file() else []
+    for seed in seeds:
+        file.write_bytes(seed)
+        read()
+
+    @settings(max_examples=examples, deadline=10_000, database=None, suppress_health_check=list(HealthCheck))
+    @given(random=st.randoms(use_true_random=True))
+    def check(random: Random) -> None:
+        file.write_bytes(mutated(random, seeds))
+        try:
+            read()
+        except ValueError as error:
+            assert str(folder) in str(error)
+
+    check()
