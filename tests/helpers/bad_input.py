@@ -14,14 +14,10 @@ import pytest
 from anchor_lightning.cli import main
 
 # Names of options, here alone.
-DETECTOR: Final = "--model"
+DETECTOR: Final = "--model.detector"
 """Where the detector's own options are."""
-OTHER_DETECTOR: Final = ("--model.detector=ssd_small", f"{DETECTOR}.width=1.0", f"{DETECTOR}.bn_scale_init=1.0")
-RESNET: Final = (
-    *("--model.detector=retinanet_r50_fpn", f"{DETECTOR}.width=1.0", f"{DETECTOR}.bn_scale_init=1.0"),
-    *("--model.anchors.init=model", "--soft_assignment.steps=0", "--clustering.steps=0"),
-    *(f"{DETECTOR}.prior_images=12800", "--model.weights_backbone=data/x.pth"),
-)
+OTHER_DETECTOR: Final = ("--config", "detector/ssd_small.yaml")
+RESNET: Final = ("--config", "detector/retinanet_r50_fpn.yaml", f"{DETECTOR}.backbone_weights=data/x.pth")
 """A backbone of torchvision's with weights from a file."""
 TINY: Final = (
     *("--config", "small.yaml", "--trainer.precision=32-true", f"{DETECTOR}.width=0.1", f"{DETECTOR}.prior_images=0"),

@@ -110,7 +110,7 @@ OTHER_OPTIONS: dict[str, object] = {
     "another number of classes": (("--data.num_classes=2",), "num_classes"),
     "another number of anchors": (("--model.anchors.num=3",), "anchors.num"),
     "another head": ((f"{DETECTOR}.bn_without_shift=false",), "bn_without_shift"),
-    "another detector": ((*OTHER_DETECTOR, f"{DETECTOR}.prior_images=12800"), "detector"),
+    "another detector": (OTHER_DETECTOR, "detector"),
 }
 GOOD: dict[str, object] = {
     "a whole one": lambda c: None,
