@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from anchor_lightning.anchors import assign, clustering_loss, initial_shapes
-from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.loss import region_loss
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.structures import DetectionBatch, Predictions
 
 IMAGES, GRID, STRIDE, CLASSES, BUCKET = 64, 13, 32, 20, 32
