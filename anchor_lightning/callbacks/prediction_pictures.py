@@ -73,13 +73,13 @@ class PredictionPictures(Callback):
         self._pictures: dict[int, Picture] = {}
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws and logs; callbacks come before the task here, whose evaluator still holds the detections."""
+        """Draws and logs; callbacks come before the task here, whose evaluation still holds the detections."""
         folder = run_folder(trainer) if trainer.is_global_zero else None
         loggers = [x for x in trainer.loggers if isinstance(x, WandbLogger | TensorBoardLogger)]
         if not trainer.is_global_zero or trainer.sanity_checking or not (folder or loggers):
             return
         task: Any = pl_module
-        everything: dict[int, Detections] = task.evaluation.evaluator.detections
+        everything: dict[int, Detections] = task.evaluation.detections
         # The evaluation goes through a split in its order.
         ids = list(everything)[: self.num_images]
         if not ids:

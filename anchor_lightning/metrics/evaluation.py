@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 
-from anchor_lightning.metrics.evaluator import DetectionEvaluator
+from anchor_lightning.metrics.coco import COCOMeanAveragePrecision
 from anchor_lightning.metrics.proposals import ProposalRecall
+from anchor_lightning.metrics.voc import VOCMeanAveragePrecision
 from anchor_lightning.structures import DetectionBatch, Detections, GroundTruth
 
 
 class Evaluation:
-    """The metrics of a split, computed once over all ranks.
+    """The metrics of a split whose ground truth is known, computed once over all ranks.
 
     Args:
-        ground_truths: The whole split's annotated boxes.
+        ground_truths: The ground truth of the whole split.
         class_names: Names of the classes.
         two_stage: Whether the detector has a first stage whose proposals are measured as well.
+
+    Attributes:
+        detections: By image id, what this process has been given.
     """
 
     def __init__(self, ground_truths: Sequence[GroundTruth], class_names: list[str], two_stage: bool) -> None:
-        self.evaluator = DetectionEvaluator(ground_truths, class_names)
-        self.proposal_recall = ProposalRecall(ground_truths) if two_stage else None
+        self.detections: dict[int, Detections] = {}
+        self._ground_truths = {ground_truth.image_id: ground_truth for ground_truth in ground_truths}
+        # With the same input, it keeps the states of the two once.
+        self._average_precision = MetricCollection(
+            [
+                COCOMeanAveragePrecision(class_names, per_class=True),
+                VOCMeanAveragePrecision(class_names, per_class=True),
+            ]
+        )
+        self._proposal_recall = ProposalRecall() if two_stage else None
 
     def update(self, batch: DetectionBatch, detections: list[Detections], proposals: Sequence[Tensor]) -> None:
         """Takes what was found in a batch.
@@ -33,23 +48,42 @@ class Evaluation:
             detections: Of each image, in pixels of the stored image.
             proposals: Of each image, (P, 4) boxes in pixels of the network input, in the order of their scores; read
                 only of a detector with a first stage.
+
+        Raises:
+            UserError: A box or score is not finite.
         """
-        self.evaluator.update(batch.image_ids, detections)
-        if self.proposal_recall is not None and len(batch):
+        image_ids: list[int] = batch.image_ids.tolist()
+        target = [_target(self._ground_truths[image_id]) for image_id in image_ids]
+        found = [Detections(*(getattr(d, field.name).cpu() for field in fields(d))) for d in detections]
+        preds = [{"boxes": d.boxes_xyxy, "scores": d.scores, "labels": d.labels} for d in found]
+        self._average_precision.update(preds, target)
+        for image_id, d in zip(image_ids, found, strict=True):
+            self.detections.setdefault(image_id, d)
+        if self._proposal_recall is not None and len(batch):
             boxes = zip(proposals, scales_to_stored(batch), strict=True)
             # In the order of their scores, which torchvision does not hand on.
-            ranked = [(box * scale, torch.arange(len(box), 0, -1.0, device=box.device)) for box, scale in boxes]
-            self.proposal_recall.update(batch.image_ids, ranked)
+            ranked = [{"boxes": box * scale, "scores": torch.arange(len(box), 0, -1)} for box, scale in boxes]
+            self._proposal_recall.update(ranked, target)
 
     def compute(self, per_class: bool) -> dict[str, float]:
         """The metrics by name, a first stage's with `rpn_` before it; all ranks have to call it."""
-        metrics = dict(self.evaluator.compute(per_class=per_class))
-        if self.proposal_recall is not None:
-            metrics |= {f"rpn_{name}": value for name, value in self.proposal_recall.compute().items()}
-        return metrics
+        metrics = self._average_precision.compute()
+        if self._proposal_recall is not None:
+            metrics |= {f"rpn_{name}": value for name, value in self._proposal_recall.compute().items()}
+        return {name: float(value) for name, value in metrics.items() if per_class or "/" not in name}
 
 
 def scales_to_stored(batch: DetectionBatch) -> Tensor:
     """(B, 4) factors from pixels of the network input to pixels of the stored images, for x, y, x, y."""
     height, width = batch.images.shape[-2:]
     return (batch.original_sizes.flip(1) / batch.original_sizes.new_tensor([width, height])).repeat(1, 2)
+
+
+def _target(ground_truth: GroundTruth) -> dict[str, Any]:
+    return {
+        "image_id": ground_truth.image_id,
+        "boxes": ground_truth.boxes_xyxy,
+        "labels": ground_truth.labels,
+        "difficult": ground_truth.ignore,
+        "area": ground_truth.area,
+    }

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from anchor_lightning.metrics.records import check_inputs
+from anchor_lightning.errors import UserError
+from anchor_lightning.metrics.base import MeanAveragePrecision, mean_of_defined
 from anchor_lightning.structures import Detections, GroundTruth
 
 # MATLAB's 0:0.1:1 counts up from 0 to the middle and down from 1 above it. The fourth level is the double after 0.3, so
@@ -21,8 +23,7 @@ _RECALL_LEVELS = np.concatenate([_STEPS[:5], [0.5], 1 - _STEPS[4::-1]])
 _TO_INCLUSIVE = np.array([1.0, 1.0, 0.0, 0.0])  # from continuous 0-based corners to the first and last pixel, 1-based
 
 
-@dataclass(frozen=True)
-class VOCResult:
+class VOCResult(NamedTuple):
     """Average precision of each class under both VOC protocols.
 
     Args:
@@ -34,15 +35,50 @@ class VOCResult:
     ap_11_point: np.ndarray
     ap_area: np.ndarray
 
-    @property
-    def mean_11_point(self) -> float:
-        """Mean of `ap_11_point` over the classes that have ground truth, in [0, 1]; NaN when none has."""
-        return _mean_of_defined(self.ap_11_point)
 
-    @property
-    def mean_area(self) -> float:
-        """Mean of `ap_area` over the classes that have ground truth, in [0, 1]; NaN when none has."""
-        return _mean_of_defined(self.ap_area)
+class VOCMeanAveragePrecision(MeanAveragePrecision):
+    """VOC's mean average precision as a `torchmetrics.Metric`, the same on any number of ranks.
+
+    `map_voc07` with `ap_voc07/CLASS` (2007: mean of the precision at 11 levels of recall) and `map_voc` with
+    `ap_voc/CLASS` (2010 and later: area under the monotone precision-recall curve). Overlaps count the pixels of
+    1-based corners inclusively (width x2 - x1 + 1). A detection goes to the ground truth that it overlaps most, taken
+    or not: a second one on the same ground truth is wrong. All detections count. Difficult ground truth boxes
+    (`difficult` or `iscrowd`) need not be found, and a detection that goes to one counts as nothing. A class without a
+    ground truth that counts is NaN and left out of the mean; one with ground truth and without detections is 0.
+
+    Example:
+        >>> metric = VOCMeanAveragePrecision(["cat", "dog"])
+        >>> preds = [{"boxes": [[10, 10, 50, 50]], "scores": [0.9], "labels": [0]}]
+        >>> target = [{"boxes": [[10, 10, 50, 50]], "labels": [0], "image_id": 1}]
+        >>> metric.update(preds, target)
+        >>> metric.compute()
+        {'map_voc07': tensor(1.), 'map_voc': tensor(1.)}
+
+    Args:
+        classes: Names of the C classes, position is the label; or C, the names are then the labels.
+        per_class: Whether to add the average precision of each class.
+        iou_threshold: In (0, 1], the overlap from which on a detection is right.
+        kwargs: See `torchmetrics.Metric`.
+
+    Raises:
+        UserError: No class, or one twice, or `iou_threshold` is out of range.
+    """
+
+    def __init__(
+        self, classes: Sequence[str] | int, per_class: bool = False, iou_threshold: float = 0.5, **kwargs: Any
+    ) -> None:
+        super().__init__(classes, per_class, **kwargs)
+        if not 0 < iou_threshold <= 1:
+            raise UserError(f"must lie in (0, 1], got {iou_threshold}", "iou_threshold")
+        self.iou_threshold = iou_threshold
+
+    def average_precision(
+        self, ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections]
+    ) -> dict[str, float]:
+        """See the class."""
+        result = voc_average_precision(ground_truths, detections, len(self.class_names), self.iou_threshold)
+        means = {"map_voc07": mean_of_defined(result.ap_11_point), "map_voc": mean_of_defined(result.ap_area)}
+        return means | self.named("ap_voc07", result.ap_11_point) | self.named("ap_voc", result.ap_area)
 
 
 @dataclass(frozen=True)
@@ -77,7 +113,7 @@ def voc_average_precision(
     a false positive.
 
     Args:
-        ground_truths: The images to evaluate; `ignore` is VOC's `difficult`.
+        ground_truths: The images to evaluate, valid; `ignore` is VOC's `difficult`.
         detections: By image id, boxes in pixels of the stored image (continuous, 0-based, as the ground truth boxes);
             at most one entry an image, an image without an entry has none.
         num_classes: C > 0.
@@ -86,17 +122,11 @@ def voc_average_precision(
     Returns:
         The average precisions.
 
-    Raises:
-        ValueError: `iou_threshold` out of range, or records that `check_inputs` refuses.
-
     Note:
         The development kit leaves the order of equal scores to the order of its results file. Here it is the order of
         `ground_truths`, then the order within an image. Where everything found of a class is difficult, the development
         kit divides 0 by 0 in the 11-point protocol; here the average precision is 0.
     """
-    if not 0 < iou_threshold <= 1:
-        raise ValueError(f"iou_threshold must lie in (0, 1], got {iou_threshold}")
-    check_inputs(ground_truths, detections, num_classes)
     ap_11_point, ap_area = np.full(num_classes, np.nan), np.full(num_classes, np.nan)
     if not ground_truths:
         return VOCResult(ap_11_point, ap_area)
@@ -180,8 +210,3 @@ def _overlap(boxes_xyxy: np.ndarray, truth_xyxy: np.ndarray) -> np.ndarray:
     iou: np.ndarray = np.zeros_like(intersection)
     np.divide(intersection, union, out=iou, where=(width > 0) & (height > 0))
     return iou
-
-
-def _mean_of_defined(values: np.ndarray) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else float("nan")
