@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,26 @@ def found(boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: Seq
 def nothing() -> Detections:
     """The record of an image in which nothing was found."""
     return found([], [], [])
+
+
+def torchmetrics_input(
+    ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Records as `preds` and `target` of a metric, with image ids; an image without an entry has no detections."""
+    preds, target = [], []
+    for record in ground_truths:
+        here = detections.get(record.image_id, nothing())
+        preds.append({"boxes": here.boxes_xyxy, "scores": here.scores, "labels": here.labels})
+        target.append(
+            {
+                "image_id": record.image_id,
+                "boxes": torch.tensor(record.boxes_xyxy),
+                "labels": torch.tensor(record.labels),
+                "iscrowd": torch.tensor(record.ignore),
+                "area": torch.tensor(record.area),
+            }
+        )
+    return preds, target
 
 
 def random_scene(

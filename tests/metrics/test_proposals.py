@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from anchor_lightning.errors import UserError
 from anchor_lightning.metrics import ProposalRecall
 from anchor_lightning.structures import GroundTruth
 from tests.helpers.metric_processes import SHARDS, on_two_ranks
-from tests.helpers.metric_scenes import found, ground_truth, random_scene
+from tests.helpers.metric_scenes import found, ground_truth, random_scene, torchmetrics_input
 from tests.helpers.pycocotools_reference import evaluate_directly
 
 Proposals = tuple[Tensor, Tensor]
@@ -61,12 +62,26 @@ def crowded_scene(seed: int, num_images: int, num_proposals: int) -> tuple[list[
     return ground_truths, proposals
 
 
+def arguments(
+    ground_truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """`preds` and `target` of the images that have an entry."""
+    records = [record for record in ground_truths if record.image_id in proposals]
+    _, target = torchmetrics_input(records, {})
+    pairs = [proposals[record.image_id] for record in records]
+    return [{"boxes": boxes, "scores": scores} for boxes, scores in pairs], target
+
+
+def numbers(metric: ProposalRecall) -> dict[str, float]:
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
 def recall(
     ground_truths: Sequence[GroundTruth], proposals: Mapping[int, Proposals], top: Sequence[int] = (50, 100, 300, 1000)
 ) -> dict[str, float]:
-    metric = ProposalRecall(ground_truths, top)
-    metric.update(list(proposals), list(proposals.values()))
-    return metric.compute()
+    metric = ProposalRecall(top)
+    metric.update(*arguments(ground_truths, proposals))
+    return numbers(metric)
 
 
 def pycocotools_recall(
@@ -80,7 +95,7 @@ def pycocotools_recall(
     evaluation = evaluate_directly(ground_truths, detections, num_classes, proposal_limits=top)
     of_all_sizes = evaluation.eval["recall"][:, 0, 0]  # thresholds, limits
     if (of_all_sizes == -1).all():
-        return {}
+        of_all_sizes = np.full_like(of_all_sizes, np.nan)
     expected = {f"ar_{limit}": float(of_all_sizes[:, i].mean()) for i, limit in enumerate(top)}
     return expected | {f"recall_iou50_{limit}": float(of_all_sizes[0, i]) for i, limit in enumerate(top)}
 
@@ -90,7 +105,7 @@ def assert_is_pycocotools(
 ) -> dict[str, float]:
     result, expected = recall(ground_truths, proposals, top), pycocotools_recall(ground_truths, proposals, top)
     assert list(result) == list(expected)
-    assert result == pytest.approx(expected, abs=1e-12)
+    assert result == pytest.approx(expected, abs=1e-6, nan_ok=True)
     return result
 
 
@@ -131,7 +146,7 @@ def test_perfect_proposals_score_one_at_every_limit() -> None:
 def test_an_overlap_on_a_threshold_reaches_it() -> None:
     # IoU 60 / 100 = 0.6 reaches 0.5, 0.55 and 0.6: three of ten thresholds.
     result = recall([ground_truth(1, [[0, 0, 10, 10]], [0])], {1: proposed([[0, 0, 6, 10]], [0.5])}, top=[50])
-    assert result == pytest.approx({"ar_50": 0.3, "recall_iou50_50": 1.0}, abs=1e-12)
+    assert result == pytest.approx({"ar_50": 0.3, "recall_iou50_50": 1.0}, abs=1e-6)
 
 
 def test_only_the_best_proposals_of_each_image_count_by_hand() -> None:
@@ -141,7 +156,7 @@ def test_only_the_best_proposals_of_each_image_count_by_hand() -> None:
     proposals = {1: proposed([BOX, ELSEWHERE, FAR], [0.1, 0.9, 0.5]), 2: proposed([], [])}
     result = recall(ground_truths, proposals, top=[3, 1, 2])
     assert list(result) == ["ar_1", "ar_2", "ar_3", "recall_iou50_1", "recall_iou50_2", "recall_iou50_3"]
-    assert list(result.values()) == pytest.approx([1 / 3, 1 / 3, 2 / 3] * 2, abs=1e-12)
+    assert list(result.values()) == pytest.approx([1 / 3, 1 / 3, 2 / 3] * 2, abs=1e-6)
 
 
 def test_a_truth_is_found_once_and_a_second_proposal_goes_to_the_next_best() -> None:
@@ -150,7 +165,7 @@ def test_a_truth_is_found_once_and_a_second_proposal_goes_to_the_next_best() -> 
     ground_truths = [ground_truth(1, [[0, 0, 40, 40], [0, 10, 40, 50]], [0, 1])]
     result = recall(ground_truths, {1: proposed([[0, 0, 40, 40]] * 2, [0.9, 0.8])}, top=[1, 2])
     expected = {"ar_1": 0.5, "ar_2": (1 + 0.3) / 2, "recall_iou50_1": 0.5, "recall_iou50_2": 1.0}
-    assert result == pytest.approx(expected, abs=1e-12)
+    assert result == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(("labels", "expected"), [([0, 1], (3 * 2 + 7) / 20), ([1, 0], 10 / 20)])
@@ -159,14 +174,14 @@ def test_of_truths_overlapped_alike_the_last_class_is_taken(labels: list[int], e
     # that is left free.
     ground_truths = [ground_truth(1, [[0, 0, 40, 40], [0, 20, 40, 60]], labels)]
     proposals = {1: proposed([[0, 10, 40, 50], [0, 0, 40, 40]], [0.9, 0.8])}
-    assert assert_is_pycocotools(ground_truths, proposals)["ar_50"] == pytest.approx(expected, abs=1e-12)
+    assert assert_is_pycocotools(ground_truths, proposals)["ar_50"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_classes_and_sizes_do_not_matter() -> None:
     huge = [0.0, 0.0, 2e5, 2e5]  # beyond COCO's 1e5^2
     ground_truths = [ground_truth(1, [BOX, ELSEWHERE, huge], [5, 79, 0])]
     assert recall(ground_truths, {1: proposed([BOX, huge], [0.5, 0.4])}, top=[50])["ar_50"] == pytest.approx(
-        2 / 3, abs=1e-12
+        2 / 3, abs=1e-6
     )
 
 
@@ -176,7 +191,7 @@ def test_crowds_need_not_be_found_and_take_no_proposal_away() -> None:
         ground_truth(2, [BOX], [0], [True]),
     ]
     proposals = {1: proposed([BOX], [0.9]), 2: proposed([], [])}
-    assert assert_is_pycocotools(ground_truths, proposals)["ar_50"] == pytest.approx(0.5, abs=1e-12)
+    assert assert_is_pycocotools(ground_truths, proposals)["ar_50"] == pytest.approx(0.5, abs=1e-6)
 
 
 def test_equal_scores_keep_their_order() -> None:
@@ -184,28 +199,24 @@ def test_equal_scores_keep_their_order() -> None:
         assert recall([ground_truth(1, [BOX], [0])], {1: proposed(boxes, [0.5, 0.5])}, top=[1])["ar_1"] == expected
 
 
-def test_without_truth_there_are_no_numbers_and_without_proposals_zeros() -> None:
+def test_without_ground_truth_recall_is_nan_and_without_proposals_zero() -> None:
     for ground_truths in ([], [ground_truth(1, [], [])], [ground_truth(1, [BOX], [0], ignore=[True])]):
-        assert recall(ground_truths, {record.image_id: proposed([BOX], [0.5]) for record in ground_truths}) == {}
+        result = recall(ground_truths, {record.image_id: proposed([BOX], [0.5]) for record in ground_truths})
+        assert len(result) == 8 and all(math.isnan(value) for value in result.values())
     assert set(recall([ground_truth(1, [BOX], [0])], {1: proposed([], [])}).values()) == {0.0}
 
 
-def test_images_never_updated_are_left_out_and_reset_forgets() -> None:
-    metric = ProposalRecall([ground_truth(i, [BOX], [0]) for i in (1, 2, 3)], [50])
-    assert metric.compute() == {}
-    metric.update(torch.tensor([1]), [proposed([BOX], [0.5])])
-    assert metric.compute()["ar_50"] == 1
-    metric.update([3], [proposed([], [])])
-    assert metric.compute()["ar_50"] == 0.5
+def test_an_image_counts_once_with_its_first_proposals_and_reset_forgets() -> None:
+    metric = ProposalRecall([50])
+    one, other = ([ground_truth(i, [BOX], [0])] for i in (1, 3))
+    metric.update(*arguments(one, {1: proposed([BOX], [0.5])}))
+    metric.update(*arguments(one, {1: proposed([], [])}))
+    assert numbers(metric)["ar_50"] == 1
+    metric.update(*arguments(other, {3: proposed([], [])}))
+    assert numbers(metric)["ar_50"] == 0.5
     metric.reset()
-    assert metric.compute() == {}
-
-
-def test_an_image_counts_once_and_keeps_its_first_proposals() -> None:
-    metric = ProposalRecall([ground_truth(1, [BOX], [0])], [50])
-    metric.update([1, 1], [proposed([BOX], [0.5]), proposed([], [])])
-    metric.update([1], [proposed([], [])])
-    assert metric.compute()["ar_50"] == 1
+    metric.update(*arguments(other, {3: proposed([], [])}))
+    assert numbers(metric)["ar_50"] == 0
 
 
 def test_proposals_in_half_precision_and_with_gradients_are_read() -> None:
@@ -215,43 +226,27 @@ def test_proposals_in_half_precision_and_with_gradients_are_read() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("field", [0, 1])
-def test_proposals_that_are_not_finite_are_rejected_by_image(field: int, bad: float) -> None:
-    metric = ProposalRecall([ground_truth(i, [BOX], [0]) for i in (41, 42)])
-    broken = proposed([BOX, BOX], [0.5, 0.4])
-    broken[field][1] = bad
-    with pytest.raises(ValueError, match=rf"image 42: {('boxes_xyxy', 'scores')[field]} holds NaN or infinity"):
-        metric.update([41, 42], [proposed([BOX], [0.5]), broken])
-    assert metric.compute() == {}, "a refused batch leaves nothing behind"
+@pytest.mark.parametrize("field", ["boxes", "scores"])
+def test_a_batch_with_proposals_that_are_not_finite_is_rejected(field: str, bad: float) -> None:
+    metric = ProposalRecall([50])
+    records = [ground_truth(i, [BOX], [0]) for i in (41, 42)]
+    preds, target = arguments(records, {41: proposed([BOX], [0.5]), 42: proposed([BOX, BOX], [0.5, 0.4])})
+    preds[1][field][1] = bad
+    with pytest.raises(UserError, match=rf"image 42: {field} hold NaN"):
+        metric.update(preds, target)
+    assert math.isnan(numbers(metric)["ar_50"])
 
 
-def test_bad_updates_are_refused() -> None:
-    metric = ProposalRecall([ground_truth(1, [BOX], [0])])
-    with pytest.raises(ValueError, match=r"unknown image ids \[7, 9\]"):
-        metric.update([1, 9, 7], [proposed([], [])] * 3)
-    with pytest.raises(ValueError, match="2 image ids, but the proposals of 1"):
-        metric.update([1, 1], [proposed([], [])])
-    for boxes, scores in ((torch.zeros(2, 4), torch.zeros(3)), (torch.zeros(2, 5), torch.zeros(2))):
-        with pytest.raises(ValueError, match="proposals of image 1: boxes "):
-            metric.update([1], [(boxes, scores)])
-    with pytest.raises(ValueError, match="proposals of image 1: boxes "):
-        metric.update([1], [(torch.zeros(4), torch.tensor(0.5))])
+@pytest.mark.parametrize("boxes, scores", [(torch.zeros(2, 4), torch.zeros(3)), (torch.zeros(2, 5), torch.zeros(2))])
+def test_shapes_that_do_not_fit_are_rejected(boxes: Tensor, scores: Tensor) -> None:
+    with pytest.raises(ValueError, match="boxes of shape"):
+        recall([ground_truth(1, [BOX], [0])], {1: (boxes, scores)})
 
 
 @pytest.mark.parametrize("top", [[], [50, 50], [0, 50], [-1]])
-def test_bad_limits_are_refused(top: list[int]) -> None:
-    with pytest.raises(ValueError, match="top must hold limits"):
-        ProposalRecall([], top)
-
-
-def test_bad_truths_are_refused() -> None:
-    for ground_truths, message in (
-        ([ground_truth(0, [BOX], [0])], "id 0: ids must start at 1"),
-        ([ground_truth(3, [BOX], [0]), ground_truth(3, [], [])], "id 3 occurs twice"),
-        ([ground_truth(3, [[0, 0, math.nan, 5]], [0])], "image 3: boxes_xyxy or area"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            ProposalRecall(ground_truths)
+def test_invalid_limits_are_rejected(top: list[int]) -> None:
+    with pytest.raises(UserError, match="top"):
+        ProposalRecall(top)
 
 
 def test_nothing_is_printed_logged_or_warned_of(
@@ -270,23 +265,27 @@ def test_nothing_is_printed_logged_or_warned_of(
 
 def evaluate(image_ids: Sequence[int]) -> dict[str, float]:
     ground_truths, proposals = scene(11, num_images=9)
-    metric = ProposalRecall(ground_truths, [2, 10])
+    metric = ProposalRecall([2, 10])
     for image_id in image_ids:
-        metric.update([image_id], [proposals[image_id]])
-    return metric.compute()
+        metric.update(*arguments(ground_truths, {image_id: proposals[image_id]}))
+    return numbers(metric)
 
 
 def _rank(rank: int) -> dict[str, Any]:
     """One of two processes: every case of SHARDS, then copies of an image that differ."""
     results = {name: evaluate(shards[rank]) for name, shards in SHARDS.items()}
-    metric = ProposalRecall([ground_truth(1, [BOX], [0])], [50])
-    metric.update([1], [proposed([BOX] if rank == 0 else [], [0.5] if rank == 0 else [])])
-    return results | {"the lowest rank's copy": metric.compute()}
+    metric = ProposalRecall([50])
+    copies = proposed([BOX], [0.5]), proposed([], [])
+    metric.update(*arguments([ground_truth(1, [BOX], [0])], {1: copies[rank]}))
+    return results | {"the lowest rank's copy": numbers(metric)}
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_two_ranks_equal_one_to_the_digit(tmp_path: Path) -> None:
     for results in on_two_ranks(_rank, tmp_path):
         assert results.pop("the lowest rank's copy") == {"ar_50": 1.0, "recall_iou50_50": 1.0}
         for name, shards in SHARDS.items():
-            assert results[name] == evaluate(sorted({*shards[0], *shards[1]})), name
-        assert 0 < results["uneven"]["ar_2"] < results["uneven"]["ar_10"] and results["nothing anywhere"] == {}
+            expected = evaluate(sorted({*shards[0], *shards[1]}))
+            assert results[name] == pytest.approx(expected, abs=0, nan_ok=True), name
+        assert 0 < results["uneven"]["ar_2"] < results["uneven"]["ar_10"]
+        assert math.isnan(results["nothing anywhere"]["ar_2"])

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchor_lightning.metrics import voc_average_precision
-from anchor_lightning.metrics.voc import VOCResult
+from anchor_lightning.errors import UserError
+from anchor_lightning.metrics import VOCMeanAveragePrecision
+from anchor_lightning.metrics.voc import VOCResult, voc_average_precision
 from anchor_lightning.structures import Detections, GroundTruth
 from tests.helpers.metric_scenes import found, ground_truth, nothing, random_scene
 
@@ -195,11 +196,11 @@ def test_a_recall_of_three_tenths_misses_the_fourth_level_as_in_matlab() -> None
 
 def test_means_leave_out_classes_without_truth() -> None:
     # Class 0 perfect, class 1 has ground truth and no detections (0), class 2 has detections and no ground truth (NaN).
-    ground_truths = [ground_truth(1, [BOX, ELSEWHERE], [0, 1])]
-    result = voc_average_precision(ground_truths, {1: found([BOX, BOX], [0.9, 0.8], [0, 2])}, 3)
+    scene = [ground_truth(1, [BOX, ELSEWHERE], [0, 1])], {1: found([BOX, BOX], [0.9, 0.8], [0, 2])}
+    result = voc_average_precision(*scene, 3)
     np.testing.assert_array_equal(result.ap_area, [1.0, 0.0, math.nan])
-    assert result.mean_area == 0.5
-    assert result.mean_11_point == pytest.approx(0.5, abs=1e-12)
+    means = VOCMeanAveragePrecision(3).average_precision(*scene)
+    assert means == pytest.approx({"map_voc": 0.5, "map_voc07": 0.5}, abs=1e-12)
 
 
 def test_nothing_at_all_is_nan() -> None:
@@ -209,13 +210,13 @@ def test_nothing_at_all_is_nan() -> None:
         ([ground_truth(1, [], [])], {1: nothing()}),
     ):
         result = voc_average_precision(ground_truths, detections, 2)
-        assert np.isnan(result.ap_area).all() and math.isnan(result.mean_area) and math.isnan(result.mean_11_point)
+        assert np.isnan(result.ap_area).all() and np.isnan(result.ap_11_point).all()
 
 
 @pytest.mark.parametrize("threshold", [0.0, -0.5, 1.1, math.nan])
-def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
-    with pytest.raises(ValueError, match="iou_threshold"):
-        voc_average_precision([ground_truth(1, [BOX], [0])], {}, 1, threshold)
+def test_a_threshold_out_of_range_is_rejected(threshold: float) -> None:
+    with pytest.raises(UserError, match="iou_threshold"):
+        VOCMeanAveragePrecision(1, iou_threshold=threshold)
 
 
 def test_detections_in_half_precision_and_with_gradients_are_read() -> None:

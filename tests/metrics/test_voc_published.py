@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from mean_average_precision import MetricBuilder
 from mean_average_precision.utils import compute_average_precision, compute_average_precision_with_recall_thresholds
 
-from anchor_lightning.metrics import voc_average_precision
+from anchor_lightning.metrics.voc import voc_average_precision
 from anchor_lightning.structures import Detections, GroundTruth
 from tests.helpers.metric_scenes import Scene, found, ground_truth, random_scene
 
@@ -122,7 +122,7 @@ def test_equals_the_package_on_crowded_scenes(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ground truth boxes", "detections"),
+    ("ground_truths", "detections"),
     [
         pytest.param(
             [ground_truth(1, [BOX, ELSEWHERE], [0, 0])],
