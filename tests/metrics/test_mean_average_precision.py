@@ -6,7 +6,6 @@ import json
 import math
 import pickle
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +18,7 @@ from anchor_lightning.errors import UserError
 from anchor_lightning.metrics import COCOMeanAveragePrecision, VOCMeanAveragePrecision
 from anchor_lightning.metrics.coco import coco_average_precision
 from anchor_lightning.metrics.voc import voc_average_precision
-from anchor_lightning.structures import Detections, GroundTruth
-from tests.helpers.metric_processes import SHARDS, on_two_ranks
-from tests.helpers.metric_scenes import found, ground_truth, nothing, random_scene, torchmetrics_input
+from tests.helpers.metric_scenes import found, ground_truth, random_scene, torchmetrics_input
 
 BOX = [10.0, 10.0, 50.0, 50.0]
 NAMES = ["cat", "dog", "cow"]
@@ -53,20 +50,6 @@ def numbers(metric: Any) -> dict[str, float]:
 def found_and_missed() -> tuple[Items, Items]:
     """Two images without ids; the box of the first is found."""
     return [item([BOX], [0], scores=[0.9]), item([], [], scores=[])], [item([BOX], [0]), item([BOX], [0])]
-
-
-def scene() -> tuple[list[GroundTruth], dict[int, Detections]]:
-    ground_truths, detections = random_scene(11, num_images=9, num_classes=3)
-    return ground_truths, {record.image_id: detections.get(record.image_id, nothing()) for record in ground_truths}
-
-
-def evaluate(image_ids: Sequence[int]) -> dict[str, float]:
-    """Updated image by image, in this order."""
-    ground_truths, detections = scene()
-    metrics = both(NAMES, per_class=True)
-    for image_id in image_ids:
-        metrics.update(*torchmetrics_input([ground_truths[image_id - 1]], detections))
-    return numbers(metrics)
 
 
 def assert_same(result: dict[str, float], expected: dict[str, float]) -> None:
@@ -277,36 +260,3 @@ def test_classes_must_be_unique_and_present(classes: Any) -> None:
     for metric_class in CLASSES:
         with pytest.raises(UserError, match="classes"):
             metric_class(classes)
-
-
-def _rank(rank: int) -> dict[str, Any]:
-    """One of two processes: every case of SHARDS, then steps that only one rank makes, then an error on rank 0."""
-    results: dict[str, Any] = {name: evaluate(shards[rank]) for name, shards in SHARDS.items()}
-    preds, target = found_and_missed()
-    metric = VOCMeanAveragePrecision(1)
-    for _ in range(rank):
-        metric(preds, target)  # of this rank alone, so without waiting for the other
-    metric.update(preds[:1], target[:1])
-    results["computed twice"] = [numbers(metric)]
-    metric.update(preds[1:], target[1:])
-    results["computed twice"].append(numbers(metric))
-    metric.average_precision = lambda *_: 1 / 0  # type: ignore[assignment]
-    metric.update(preds, target)
-    try:
-        metric.compute()
-    except ZeroDivisionError as error:
-        results["error"] = str(error)
-    return results
-
-
-@NOT_UPDATED
-def test_two_ranks_equal_one_to_the_digit(tmp_path: Path) -> None:
-    ranks = on_two_ranks(_rank, tmp_path)
-    for results in ranks:
-        assert "zero" in results.pop("error")
-        # Found on rank 0: 1 of 1, then of 2; on rank 1: 2 of 3, then of 4.
-        assert [result["map_voc"] for result in results.pop("computed twice")] == [pytest.approx(3 / 4), 3 / 6]
-        for name, shards in SHARDS.items():
-            expected = evaluate(sorted({*shards[0], *shards[1]}))
-            assert_same(results[name], json.loads(json.dumps(expected)))
-    assert ranks[0]["uneven"]["map"] > 0

@@ -6,7 +6,6 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from torch import Tensor
 from anchor_lightning.errors import UserError
 from anchor_lightning.metrics import ProposalRecall
 from anchor_lightning.structures import GroundTruth
-from tests.helpers.metric_processes import SHARDS, on_two_ranks
 from tests.helpers.metric_scenes import found, ground_truth, random_scene, torchmetrics_input
 from tests.helpers.pycocotools_reference import evaluate_directly
 
@@ -261,31 +259,3 @@ def test_nothing_is_printed_logged_or_warned_of(
         )
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
-
-
-def evaluate(image_ids: Sequence[int]) -> dict[str, float]:
-    ground_truths, proposals = scene(11, num_images=9)
-    metric = ProposalRecall([2, 10])
-    for image_id in image_ids:
-        metric.update(*arguments(ground_truths, {image_id: proposals[image_id]}))
-    return numbers(metric)
-
-
-def _rank(rank: int) -> dict[str, Any]:
-    """One of two processes: every case of SHARDS, then copies of an image that differ."""
-    results = {name: evaluate(shards[rank]) for name, shards in SHARDS.items()}
-    metric = ProposalRecall([50])
-    copies = proposed([BOX], [0.5]), proposed([], [])
-    metric.update(*arguments([ground_truth(1, [BOX], [0])], {1: copies[rank]}))
-    return results | {"the lowest rank's copy": numbers(metric)}
-
-
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_two_ranks_equal_one_to_the_digit(tmp_path: Path) -> None:
-    for results in on_two_ranks(_rank, tmp_path):
-        assert results.pop("the lowest rank's copy") == {"ar_50": 1.0, "recall_iou50_50": 1.0}
-        for name, shards in SHARDS.items():
-            expected = evaluate(sorted({*shards[0], *shards[1]}))
-            assert results[name] == pytest.approx(expected, abs=0, nan_ok=True), name
-        assert 0 < results["uneven"]["ar_2"] < results["uneven"]["ar_10"]
-        assert math.isnan(results["nothing anywhere"]["ar_2"])

@@ -1,0 +1,58 @@
+"""The metrics of a split, from batches and known ground truth."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from anchor_lightning.errors import UserError
+from anchor_lightning.metrics.evaluation import Evaluation
+from anchor_lightning.structures import DetectionBatch
+from tests.helpers.metric_scenes import found, ground_truth, nothing
+
+BOX = [10.0, 10.0, 50.0, 50.0]
+SPLIT = [ground_truth(i, [BOX], [0]) for i in (3, 5, 8)]
+
+
+def batch(image_ids: list[int]) -> DetectionBatch:
+    """Inputs of 100 x 200 pixels (height, width) of stored images of 200 x 100."""
+    count = len(image_ids)
+    sizes = torch.tensor([[200.0, 100.0]]).repeat(count, 1)
+    boxes, labels, colour = torch.zeros(count, 1, 4), torch.zeros(count, 1, dtype=torch.int64), torch.zeros(count, 3)
+    images, ids = torch.zeros(count, 3, 100, 200), torch.tensor(image_ids, dtype=torch.int64)
+    return DetectionBatch(images, boxes, labels, labels > 0, ids, sizes, colour)
+
+
+def test_images_that_were_updated_count_once_with_their_first_detections() -> None:
+    evaluation = Evaluation(SPLIT, ["cat"], two_stage=False)
+    evaluation.update(batch([8, 3]), [found([BOX], [0.5], [0]), nothing()], [])
+    evaluation.update(batch([]), [], [])
+    evaluation.update(batch([8]), [nothing()], [])
+    result = evaluation.compute(per_class=True)
+    assert (result["map_voc"], result["ap/cat"]) == (0.5, pytest.approx(51 / 101))
+    assert list(evaluation.detections) == [8, 3] and len(evaluation.detections[8].scores) == 1
+    assert {name for name in result if "/" in name} == {"ap/cat", "ap_voc/cat", "ap_voc07/cat"}
+    assert evaluation.compute(per_class=False) == pytest.approx(
+        {name: value for name, value in result.items() if "/" not in name}, nan_ok=True
+    )
+
+
+def test_proposals_are_scaled_to_the_stored_image_and_rank_by_their_order() -> None:
+    evaluation = Evaluation(SPLIT, ["cat"], two_stage=True)
+    in_input = [20.0, 5.0, 100.0, 25.0]  # twice as wide, half as high
+    elsewhere = [[0.0, 0.0, 1.0, 1.0]] * 50
+    proposals = [torch.tensor([in_input, *elsewhere]), torch.tensor([*elsewhere, in_input])]
+    evaluation.update(batch([3, 5]), [nothing(), nothing()], proposals)
+    evaluation.update(batch([]), [], [])
+    result = evaluation.compute(per_class=False)
+    assert (result["rpn_ar_50"], result["rpn_ar_100"]) == (0.5, 1)
+    assert {name for name in result if name.startswith("rpn_")} == {
+        f"rpn_{kind}_{limit}" for kind in ("ar", "recall_iou50") for limit in (50, 100, 300, 1000)
+    }
+
+
+def test_detections_that_are_not_finite_are_rejected() -> None:
+    with pytest.raises(UserError, match="image 5: scores"):
+        Evaluation(SPLIT, ["cat"], False).update(batch([5]), [found([BOX], [math.nan], [0])], [])
