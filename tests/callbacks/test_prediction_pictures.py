@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from anchor_lightning import DetectionTask
 from anchor_lightning.callbacks import PredictionPictures
 from anchor_lightning.callbacks.prediction_pictures import SHEET_SIDE, Picture, wandb_boxes
 from anchor_lightning.data import COCODataModule
+from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.structures import Detections, GroundTruth
 from tests.helpers.made_data import make_coco
 
@@ -45,7 +47,12 @@ def picture(scale: float = 1.0) -> Picture:
 
 def validate(folder: Path, callback: PredictionPictures, **options: Any) -> Trainer:
     seed_everything(0, verbose=False)
-    task = DetectionTask(num_classes=2, class_names=NAMES, width=0.1, anchors={"init": [[32.0, 32.0], [20.0, 40.0]]})
+    task = DetectionTask(
+        num_classes=2,
+        class_names=NAMES,
+        detector=partial(YOLOv2, width=0.1),
+        anchors={"init": [[32.0, 32.0], [20.0, 40.0]]},
+    )
     data = COCODataModule(root=str(make_coco(folder / "data")), batch_size=3, image_size=[64, 96], num_workers=0)
     options = {"logger": False, "limit_val_batches": 1.0} | options
     trainer = Trainer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from anchor_lightning import DetectionTask
 from anchor_lightning.callbacks import PredictionWriter
 from anchor_lightning.data import COCODataModule
+from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.metrics.coco import coco_average_precision
 from anchor_lightning.structures import Detections, GroundTruth
 from tests.helpers.made_data import make_coco, make_coco_test
@@ -40,7 +42,9 @@ def make_task() -> DetectionTask:
     """An untrained network whose shapes are those of `make_coco`'s boxes: some of its boxes are right by chance."""
     seed_everything(0, verbose=False)
     anchors = {"init": [[w, h] for w in (20.0, 32.0, 44.0) for h in (20.0, 32.0, 44.0)]}
-    return DetectionTask(num_classes=2, class_names=["car", "cat"], width=0.1, anchors=anchors)
+    return DetectionTask(
+        num_classes=2, class_names=["car", "cat"], detector=partial(YOLOv2, width=0.1), anchors=anchors
+    )
 
 
 def make_trainer(folder: Path) -> Trainer:
@@ -88,7 +92,7 @@ def predict(
 ) -> Path:
     """Writes given detections by way of the trainer; returns the file."""
     task = make_task()
-    monkeypatch.setattr(task, "detect", lambda batch: [detections[i] for i in batch.image_ids.tolist()])
+    monkeypatch.setattr(task, "detect", lambda batch: ([detections[i] for i in batch.image_ids.tolist()], []))
     make_trainer(folder).predict(task, data)
     return folder / "predictions.json"
 
