@@ -173,7 +173,7 @@ def _average_precisions(true_positive: np.ndarray, num_positives: int) -> tuple[
 
 def _match(ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections]) -> _Matches:
     scores, labels, overlaps, positions = [], [], [], []
-    num_truths_before = 0
+    num_boxes_before = 0
     for ground_truth in ground_truths:
         found = detections.get(ground_truth.image_id)
         if found is not None and len(found.labels):
@@ -188,23 +188,23 @@ def _match(ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detect
             scores.append(found.scores.detach().double().cpu().numpy())
             labels.append(found_labels)
             overlaps.append(overlap)
-            positions.append(best + num_truths_before)
-        num_truths_before += len(ground_truth.labels)
+            positions.append(best + num_boxes_before)
+        num_boxes_before += len(ground_truth.labels)
     if not scores:
         return _Matches(np.zeros(0), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
     return _Matches(*(np.concatenate(parts) for parts in (scores, labels, overlaps, positions)))
 
 
-def _overlap(boxes_xyxy: np.ndarray, truth_xyxy: np.ndarray) -> np.ndarray:
+def _overlap(boxes_xyxy: np.ndarray, target_xyxy: np.ndarray) -> np.ndarray:
     """The development kit's IoU, which counts pixels from corner to corner inclusive: (N, 4), (G, 4) -> (N, G)."""
     left, top, right, bottom = (boxes_xyxy + _TO_INCLUSIVE).T[:, :, None]  # (N, 1)
-    truth_left, truth_top, truth_right, truth_bottom = (truth_xyxy + _TO_INCLUSIVE).T[:, None, :]  # (1, G)
-    width = np.minimum(right, truth_right) - np.maximum(left, truth_left) + 1
-    height = np.minimum(bottom, truth_bottom) - np.maximum(top, truth_top) + 1
+    target_left, target_top, target_right, target_bottom = (target_xyxy + _TO_INCLUSIVE).T[:, None, :]  # (1, G)
+    width = np.minimum(right, target_right) - np.maximum(left, target_left) + 1
+    height = np.minimum(bottom, target_bottom) - np.maximum(top, target_top) + 1
     intersection = width * height
     union = (
         (right - left + 1) * (bottom - top + 1)
-        + (truth_right - truth_left + 1) * (truth_bottom - truth_top + 1)
+        + (target_right - target_left + 1) * (target_bottom - target_top + 1)
         - intersection
     )
     iou: np.ndarray = np.zeros_like(intersection)

@@ -134,14 +134,14 @@ def test_equal_scores_keep_the_order_of_the_image_ids() -> None:
         assert coco_average_precision(order, detections, 1).summary["map"] == pytest.approx(0.5, abs=1e-12)
 
 
-def test_classes_without_truth_are_nan_and_outside_the_mean() -> None:
+def test_classes_without_ground_truth_are_nan_and_outside_the_mean() -> None:
     ground_truths = [ground_truth(1, [BOX, SMALL], [0, 1])]
     result = coco_average_precision(ground_truths, {1: found([BOX, BOX], [0.9, 0.8], [0, 2])}, 4)
     np.testing.assert_allclose(result.ap, [1.0, 0.0, math.nan, math.nan])
     assert result.summary["map"] == pytest.approx(0.5, abs=1e-12)
 
 
-def test_without_truth_everything_is_nan_and_without_detections_zero() -> None:
+def test_without_ground_truth_everything_is_nan_and_without_detections_zero() -> None:
     empty, full = ground_truth(1, [], []), ground_truth(1, [BOX], [0])
     crowd = ground_truth(1, [BOX], [0], ignore=[True])
     for ground_truths, detections in (

@@ -157,7 +157,7 @@ def test_only_the_best_proposals_of_each_image_count_by_hand() -> None:
     assert list(result.values()) == pytest.approx([1 / 3, 1 / 3, 2 / 3] * 2, abs=1e-6)
 
 
-def test_a_truth_is_found_once_and_a_second_proposal_goes_to_the_next_best() -> None:
+def test_a_ground_truth_is_found_once_and_a_second_proposal_goes_to_the_next_best() -> None:
     # Both proposals overlap the first ground truth most (IoU 1). The second has 0.6 with the other ground truth: 3 of
     # 10 thresholds.
     ground_truths = [ground_truth(1, [[0, 0, 40, 40], [0, 10, 40, 50]], [0, 1])]
@@ -167,7 +167,7 @@ def test_a_truth_is_found_once_and_a_second_proposal_goes_to_the_next_best() -> 
 
 
 @pytest.mark.parametrize(("labels", "expected"), [([0, 1], (3 * 2 + 7) / 20), ([1, 0], 10 / 20)])
-def test_of_truths_overlapped_alike_the_last_class_is_taken(labels: list[int], expected: float) -> None:
+def test_of_ground_truth_boxes_overlapped_alike_the_last_class_is_taken(labels: list[int], expected: float) -> None:
     # The best proposal has IoU 0.6 with both ground truth boxes, the second is the first ground truth: found only where
     # that is left free.
     ground_truths = [ground_truth(1, [[0, 0, 40, 40], [0, 20, 40, 60]], labels)]

@@ -128,7 +128,7 @@ def test_average_precision_by_hand() -> None:
     assert result.ap_11_point[0] == pytest.approx((3 * 1 + 3 * 2 / 3 + 2 * 3 / 5) / 11, abs=1e-12)
 
 
-def test_a_second_detection_of_a_truth_is_wrong() -> None:
+def test_a_second_detection_of_a_ground_truth_is_wrong() -> None:
     # Two ground truth boxes. Right, duplicate, right: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1.
     # area: 1/2 * 1 + 1/2 * 2/3 = 5/6. 11 points: levels 0 to .5 -> 1, .6 to 1 -> 2/3: (6 + 5 * 2/3) / 11.
     ground_truths = [ground_truth(1, [BOX, ELSEWHERE], [0, 0])]
@@ -138,7 +138,7 @@ def test_a_second_detection_of_a_truth_is_wrong() -> None:
     assert result.ap_11_point[0] == pytest.approx((6 + 10 / 3) / 11, abs=1e-12)
 
 
-def test_a_duplicate_is_not_handed_on_to_the_second_best_truth() -> None:
+def test_a_duplicate_is_not_handed_on_to_the_second_best_ground_truth() -> None:
     # Both detections overlap the first ground truth most; the second ground truth (IoU 0.6 with them) stays unfound:
     # recall 1/2.
     ground_truths = [ground_truth(1, [[0, 0, 40, 40], [0, 10, 40, 50]], [0, 0])]
@@ -146,7 +146,7 @@ def test_a_duplicate_is_not_handed_on_to_the_second_best_truth() -> None:
     assert voc_average_precision(ground_truths, detections, 1).ap_area[0] == pytest.approx(0.5, abs=1e-12)
 
 
-def test_difficult_truths_neither_count_as_missed_nor_make_a_detection_wrong() -> None:
+def test_difficult_boxes_neither_count_as_missed_nor_make_a_detection_wrong() -> None:
     # The best detection meets the difficult ground truth, twice: as if it were not there. The one real ground truth:
     # precision 1.
     ground_truths = [ground_truth(1, [BOX, ELSEWHERE], [0, 0], ignore=[True, False])]
@@ -155,7 +155,7 @@ def test_difficult_truths_neither_count_as_missed_nor_make_a_detection_wrong() -
     assert result.ap_area[0] == result.ap_11_point[0] == pytest.approx(1.0, abs=1e-12)
 
 
-def test_only_difficult_hits_give_zero_and_only_difficult_truths_give_nan() -> None:
+def test_only_difficult_hits_give_zero_and_only_difficult_boxes_give_nan() -> None:
     ground_truths = [ground_truth(1, [BOX, ELSEWHERE, BOX], [0, 0, 1], ignore=[True, False, True])]
     result = voc_average_precision(ground_truths, {1: found([BOX, BOX], [0.9, 0.9], [0, 1])}, 2)
     assert result.ap_area[0] == result.ap_11_point[0] == 0
@@ -194,7 +194,7 @@ def test_a_recall_of_three_tenths_misses_the_fourth_level_as_in_matlab() -> None
     assert voc_average_precision(ground_truths, six, 1).ap_11_point[0] == pytest.approx(7 / 11, abs=1e-12)
 
 
-def test_means_leave_out_classes_without_truth() -> None:
+def test_means_leave_out_classes_without_ground_truth() -> None:
     # Class 0 perfect, class 1 has ground truth and no detections (0), class 2 has detections and no ground truth (NaN).
     scene = [ground_truth(1, [BOX, ELSEWHERE], [0, 1])], {1: found([BOX, BOX], [0.9, 0.8], [0, 2])}
     result = voc_average_precision(*scene, 3)
