@@ -13,7 +13,7 @@ from threading import Thread
 
 import pytest
 
-from anchor_lightning.data import archives
+from anchor_lightning.data.formats import archives
 from anchor_lightning.data.formats.archives import fetch_voc, unpack
 from anchor_lightning.data.formats.voc import VOCDataModule
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anchor_lightning.data import voc
+from anchor_lightning.data.formats import voc
 from anchor_lightning.data.formats.voc import VOC_CLASSES, VOCDataModule, parse_voc_xml
 from anchor_lightning.data.formats.voc_counts import PUBLISHED, SplitCounts
 from anchor_lightning.data.module import Split
