@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from anchor_lightning.anchors.iou import shape_iou
+from anchor_lightning.errors import UserError
 from anchor_lightning.structures import Assignment
 
 Distance = Literal["iou", "l2"]
@@ -64,13 +65,13 @@ def similarity(box_log_wh: Tensor, log_wh: Tensor, distance: Distance) -> Tensor
     """(..., A) negative distance of each box (..., 2) to each shape (A, 2), up to a constant that no softmax sees.
 
     Raises:
-        ValueError: The distance is neither `iou` nor `l2`.
+        UserError: The distance is neither `iou` nor `l2`.
     """
     if distance == "iou":
         return shape_iou(box_log_wh.exp()[..., None, :], log_wh.exp())
     if distance == "l2":
         return -(box_log_wh[..., None, :] - log_wh).square().sum(-1)
-    raise ValueError(f"distance: unknown '{distance}'; known are iou and l2")
+    raise UserError(f"unknown '{distance}'; known are iou and l2", argument="distance")
 
 
 def soft_or_hard(similarities: Tensor, temperature: Tensor | float) -> Tensor:
@@ -93,12 +94,11 @@ def critical_temperature(box_wh: Tensor) -> float:
         box_wh: (N, 2) widths and heights > 0 of the training boxes, N >= 2.
 
     Raises:
-        ValueError: There are fewer than two boxes.
+        UserError: There are fewer than two boxes.
     """
     if len(box_wh) < 2:
-        raise ValueError(
-            f"soft_assignment.start: auto needs the spread of the training boxes, but there are {len(box_wh)}; "
-            "give T as a number"
+        raise UserError(
+            f"the critical temperature needs two training boxes or more, there are {len(box_wh)}; give T as a number"
         )
     covariance = box_wh.double().log().T.cov(correction=0)
     return float(2 * torch.linalg.eigvalsh(covariance)[-1])

@@ -1,8 +1,17 @@
-"""Stateless box geometry that torchvision.ops does not have."""
+"""IoU of box shapes, boxes that share their centre.
+
+Shape letters: N boxes, A anchor shapes.
+"""
 
 from __future__ import annotations
 
+from typing import Final
+
+import torch
 from torch import Tensor
+
+CHUNK: Final = 65_536
+"""Boxes compared at a time: a million at once would need gigabytes."""
 
 
 def shape_iou(wh: Tensor, other_wh: Tensor) -> Tensor:
@@ -19,3 +28,22 @@ def shape_iou(wh: Tensor, other_wh: Tensor) -> Tensor:
     other_w, other_h = other_wh.unbind(-1)
     intersection = w.minimum(other_w) * h.minimum(other_h)
     return intersection / (w * h + other_w * other_h - intersection)
+
+
+def best_iou(box_wh: Tensor, wh: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU of boxes with their best shape, and which shape that is.
+
+    Args:
+        box_wh: (N, 2) widths and heights > 0.
+        wh: (A, 2) shapes > 0.
+
+    Returns:
+        (N,) float64 IoU in (0, 1]; (N,) int64 index of the shape, the lowest on a tie.
+    """
+    parts = [shape_iou(part.double()[:, None], wh.double()).max(1) for part in box_wh.split(CHUNK)]
+    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+
+
+def mean_best_iou(box_wh: Tensor, wh: Tensor) -> float:
+    """Mean over boxes (N, 2) of the IoU with their best shape of (A, 2), in (0, 1]; NaN without boxes."""
+    return float(best_iou(box_wh, wh)[0].mean())

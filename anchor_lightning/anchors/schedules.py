@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from anchor_lightning.errors import UserError
+
 TemperatureSchedule = Literal["linear", "geometric"]
 
 GEOMETRIC_END: Final = 0.005
@@ -21,10 +23,10 @@ def temperature_at(step: int, start: float, steps: int, schedule: TemperatureSch
             the start and is then 0.
 
     Raises:
-        ValueError: The schedule is unknown.
+        UserError: The schedule is unknown.
     """
     if schedule not in ("linear", "geometric"):
-        raise ValueError(f"soft_assignment.schedule: unknown '{schedule}'; known are linear and geometric")
+        raise UserError(f"unknown '{schedule}'; known are linear and geometric", argument="schedule")
     if step >= steps:
         return 0.0
     progress = step / steps

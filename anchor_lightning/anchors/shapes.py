@@ -9,6 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from anchor_lightning.errors import UserError
+
 
 class AnchorShapes(nn.Module):
     """A anchor shapes as learnable logarithms (§3.2: ŝ = log s is learned instead of s).
@@ -56,12 +58,10 @@ class AnchorShapes(nn.Module):
         """Starts the shapes at `wh`, (A, 2) in pixels of the network input.
 
         Raises:
-            ValueError: The count differs from A, or a side is not a positive finite number.
+            UserError: The count differs from A, or a side is not a positive finite number.
         """
         if wh.shape != self.log_wh.shape:
-            raise ValueError(
-                f"model.anchors: expected {tuple(self.log_wh.shape)} widths and heights, got {tuple(wh.shape)}"
-            )
+            raise UserError(f"expected {tuple(self.log_wh.shape)} widths and heights, got {tuple(wh.shape)}")
         check_positive(wh)
         self.log_wh.copy_(wh.log())
         self.initial_log_wh.copy_(self.log_wh)
@@ -85,15 +85,16 @@ class AnchorShapes(nn.Module):
         return f"num={len(self.log_wh)}, learn={self.log_wh.requires_grad}, pending={self.pending}"
 
 
-def check_positive(wh: Tensor) -> None:
-    """Refuses shapes that have no logarithm.
+def check_positive(wh: Tensor, argument: str | None = None) -> None:
+    """Raises an error for shapes (A, 2) that have no logarithm.
 
     Raises:
-        ValueError: Naming the first shape with a side that is not a positive finite number.
+        UserError: Naming the first shape with a side that is not a positive finite number, and the argument if given.
     """
     for index, (w, h) in enumerate(wh.tolist()):
-        if not (math.isfinite(w) and math.isfinite(h) and w > 0 and h > 0):
-            raise ValueError(
-                f"model.anchors: shape {index} is ({w}, {h}); widths and heights are pixels of the network input and "
-                "must be positive (grid units of a darknet .cfg times the stride, 32, are pixels)"
+        if not (0 < w < math.inf and 0 < h < math.inf):
+            raise UserError(
+                f"shape {index} is {w:g} x {h:g}; widths and heights are pixels of the network input and must be "
+                "positive and finite",
+                argument,
             )

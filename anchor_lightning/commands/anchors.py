@@ -12,22 +12,18 @@ from typing import Any, Final, Literal
 
 from torch import Tensor
 
-from anchor_lightning.anchors import kmeans_shapes
+from anchor_lightning.anchors import mean_best_iou
 from anchor_lightning.commands.anchor_tables import named_values, score_table, shape_table, short_labels, usage_table
 from anchor_lightning.commands.data_options import box_shapes
 from anchor_lightning.commands.shape_files import check_output, read_shapes, write_text
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.image_size import parse_image_size
-from anchor_lightning.fitting.ascent import ascent_shapes, check_boxes, score_exactly
+from anchor_lightning.fitting import FitMethod, check_distinct, fit_shapes
 from anchor_lightning.fitting.formats import RESIZED, AnchorSet, Resized, Target, anchors_text, export_notes
 from anchor_lightning.fitting.score import RATIO_THRESHOLD, AnchorScore, score_shapes, size_groups
-from anchor_lightning.fitting.simulate import learn_shapes
 from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure
 
-Method = Literal["ascent", "kmeans", "learned"]
 Resize = Literal["stretch", "letterbox"]
-LEARN_STEPS: Final = 4500
-"""The paper's warm-up of 1,500 steps, and 3,000 steps more in which the shapes settle."""
 
 
 def fit(
@@ -35,7 +31,7 @@ def fit(
     num: int = 5,
     levels: int = 1,
     image_size: int | list[int] | None = None,
-    method: Method = "ascent",
+    method: FitMethod = "ascent",
     resize: Resize = "stretch",
     seed: int = 0,
     output: str = "anchors.json",
@@ -64,11 +60,10 @@ def fit(
     _check_numbers(num, levels)
     check_output(Path(output))
     boxes, _ = _boxes(data, image_size, resize)
-    check_boxes(boxes, num)
+    check_distinct(boxes, num)
     begin = time.perf_counter()
     wh = fit_shapes(boxes, num, method, data.image_size, len(boxes) / len(data.records("train")), seed)
     seconds = time.perf_counter() - begin
-    wh = wh[wh.prod(1).argsort(stable=True)]
     result = score_shapes(boxes, wh)
     source = f"anchors fit --method {method} on {_describe(data, boxes, resize)}"
     values = named_values(result, RATIO_THRESHOLD)
@@ -84,27 +79,6 @@ def fit(
     if levels > 1 and resize == "stretch":
         print("YOLOv5 and mmdet keep the aspect of images: fit for them with --resize letterbox.")
     return anchors
-
-
-def fit_shapes(
-    box_wh: Tensor, num: int, method: Method, image_size: tuple[int, int], boxes_per_image: float, seed: int = 0
-) -> Tensor:
-    """The (num, 2) shapes that a method fits to (N, 2) boxes, all in pixels of the network input.
-
-    Args:
-        box_wh: The boxes.
-        num: Number of shapes.
-        method: As for `fit`.
-        image_size: Height and width of the network input; only `learned` reads it.
-        boxes_per_image: Mean number of boxes of an image; only `learned` reads it.
-        seed: Of the starts.
-    """
-    if method == "ascent":
-        return ascent_shapes(box_wh, num, seed)
-    start = kmeans_shapes(box_wh, num, seed)
-    if method == "kmeans":
-        return start
-    return learn_shapes(box_wh, start, LEARN_STEPS, image_size, boxes_per_image, seed=seed)[-1]
 
 
 def score(
@@ -140,12 +114,12 @@ def score(
     sets = [read_shapes(given) for given in shapes]
     labels = short_labels(shapes)
     boxes, classes = _boxes(data, image_size, resize)
-    check_boxes(boxes, 1)
+    check_distinct(boxes, 1)
     scores = [score_shapes(boxes, anchors.wh, ratio_threshold=ratio_threshold) for anchors in sets]
     augmented: list[float] = []
     if resize == "stretch":  # as this project's training does
         shown = data.train_box_shapes(augmented=True)
-        augmented = [score_exactly(shown, anchors.wh) for anchors in sets]
+        augmented = [mean_best_iou(shown, anchors.wh) for anchors in sets]
     print(_describe(data, boxes, resize))
     print(
         score_table(labels, scores, ratio_threshold, size_groups(boxes), classes, data.class_names, augmented),

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from anchor_lightning.anchors.initialization import NAMED_GRID_UNITS, initial_shapes
 from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
-from anchor_lightning.fitting.format_readers import read_json
-from anchor_lightning.fitting.formats import AnchorSet
+from anchor_lightning.fitting.formats import AnchorSet, read_json
 from anchor_lightning.training.checkpoint_files import read_checkpoint
 
 KNOWN: Final = (

@@ -28,6 +28,7 @@ from anchor_lightning.data.transforms import (
     warp_boxes,
     warp_image,
 )
+from anchor_lightning.errors import UserError
 from anchor_lightning.structures import DetectionBatch, GroundTruth
 
 SMALLEST_BUCKET = 32
@@ -36,7 +37,7 @@ MAX_BAD_IN_A_ROW = 100
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image of a split and what is annotated in it.
+    """One image of a split and its ground truth.
 
     Args:
         path: The image file; also what tells two images apart when splits are checked for overlap.
@@ -51,6 +52,10 @@ class ImageRecord:
     height: int
     width: int
     ground_truth: GroundTruth
+
+    def is_target(self, keep_difficult: bool) -> np.ndarray:
+        """(N,) bool, the boxes that training uses: those that are not ignorable, or all with `keep_difficult`."""
+        return ~self.ground_truth.ignore | keep_difficult
 
 
 class Sample(NamedTuple):
@@ -112,10 +117,7 @@ class DetectionDataset(Dataset[Sample]):
         self._paths = np.array([os.fsencode(r.path) for r in records])
         self._sizes = np.array([(r.height, r.width) for r in records], dtype=np.int64).reshape(-1, 2)
         self._ids = np.array([r.ground_truth.image_id for r in records], dtype=np.int64)
-        used = [
-            np.ones_like(r.ground_truth.ignore) if training and keep_difficult else ~r.ground_truth.ignore
-            for r in records
-        ]
+        used = [r.is_target(training and keep_difficult) for r in records]
         counts = [int(u.sum()) for u in used]
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         empty_boxes, empty_labels = np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
@@ -150,7 +152,7 @@ class DetectionDataset(Dataset[Sample]):
             (height, width, 3) uint8 RGB.
 
         Raises:
-            ValueError: If the image cannot be read; names the file.
+            UserError: The image cannot be read; names the file.
         """
         return read_image(
             self.path(index), min_size, expected_size=(int(self._sizes[index, 0]), int(self._sizes[index, 1]))
@@ -165,16 +167,16 @@ class DetectionDataset(Dataset[Sample]):
             index = (key.index + step) % len(self)
             try:
                 return self._make(key._replace(index=index))
-            except ValueError as error:
+            except UserError as error:
                 self._mark_bad(index, error)
             if not self.training:
                 return _no_sample(key.image_size)
-        raise ValueError(
+        raise UserError(
             f"{min(len(self), MAX_BAD_IN_A_ROW)} images in a row cannot be read, from {self.path(key.index)} on. "
-            "data.skip_bad_images is meant for a few: check the data set."
+            "skip_bad_images is meant for a few: check the data set."
         )
 
-    def _mark_bad(self, index: int, error: ValueError) -> None:
+    def _mark_bad(self, index: int, error: UserError) -> None:
         if not self._bad[index]:
             self._bad[index] = 1
             warnings.warn(f"Skipped an image that cannot be read: {error}", stacklevel=2)

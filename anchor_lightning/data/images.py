@@ -1,19 +1,22 @@
 """The one place where image files are read.
 
 JPEGs go through libjpeg-turbo in its strict mode, everything else through PIL. Missing data is an error; other warnings
-of a decoder are not. EXIF orientation is ignored on purpose: VOC and COCO annotate the pixels as they are stored.
+of a decoder are not. EXIF orientation is ignored on purpose: the boxes of VOC and COCO are those of the stored pixels.
 """
 
 from __future__ import annotations
 
 import io
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
+
+from anchor_lightning.errors import UserError
 
 JPEG_START = b"\xff\xd8"
 MIN_REDUCTION = 2
@@ -40,95 +43,79 @@ def read_image(
         (height, width, 3) uint8.
 
     Raises:
-        ValueError: If the file is missing, is no image, is truncated or corrupt, or is not of the expected size; names
+        UserError: If the file is missing, is no image, is truncated or corrupt, or is not of the expected size; names
             the file.
     """
-    data = _read_bytes(path)
-    if data.startswith(JPEG_START):
-        height, width = min_size or (0, 0)
-        factor = MIN_REDUCTION if min_size else 1
-        try:
-            stored = simplejpeg.decode_jpeg_header(data)[:2]
-            if expected_size:
-                _check_size(path, stored, expected_size)
-            if stored[0] * stored[1] > MAX_PIXELS:
-                # Before gigabytes are taken for a header that may be wrong; PIL refuses as many.
-                raise SizeError(f"{path}: {stored[1]} x {stored[0]} pixels are too many to read. Make it smaller.")
-            image: np.ndarray = simplejpeg.decode_jpeg(data, min_height=height, min_width=width, min_factor=factor)
-            return image
-        except SizeError:
-            raise
-        except ValueError as error:
-            if "premature end" in str(error).lower():
-                raise ValueError(f"{path}: the JPEG is truncated ({error}). Restore the file.") from None
-    # What strict mode refuses without data missing (extraneous bytes, say), PIL decodes.
-    return _read_with_pil(path, data, min_size, expected_size)
-
-
-class SizeError(ValueError):
-    """An image whose size is not the annotated one, or is too large to be read."""
+    with _naming(path):
+        data = Path(path).read_bytes()
+    if data.startswith(JPEG_START) and (jpeg := _read_jpeg(path, data, min_size, expected_size)) is not None:
+        return jpeg
+    with _naming(path), Image.open(io.BytesIO(data)) as image:
+        _check_size(path, (image.height, image.width), expected_size)
+        image.load()
+        pixels = np.array(_to_rgb(image))
+    return reduced(pixels, min_size) if min_size else pixels
 
 
 def image_size_of(path: Path | str) -> tuple[int, int]:
     """Height and width in pixels of the stored image, from its header alone.
 
     Raises:
-        ValueError: If the file is missing or is no image; names the file.
+        UserError: If the file is missing or is no image; names the file.
     """
-    _refuse_pipe(path)
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such image. Add it, or take it out of the annotations.") from None
-    except UnidentifiedImageError:
-        raise ValueError(_no_image(path, Path(path).stat().st_size)) from None
-    except Exception as error:  # PIL's readers raise whatever the bytes lead them to
-        raise ValueError(f"{path}: cannot be read as an image ({_why(error)}). Restore or remove the file.") from None
+    with _naming(path), Image.open(path) as image:
+        return image.height, image.width
 
 
-def _refuse_pipe(path: Path | str) -> None:
-    """Opening a named pipe would wait for ever, and a device may have no end."""
+@contextmanager
+def _naming(path: Path | str) -> Iterator[None]:
+    """Turns whatever reading a file raises into an error that names it.
+
+    Raises:
+        UserError: The file cannot be read, or is a named pipe, whose opening would wait for ever, or a device.
+    """
     mode = 0
     with suppress(OSError, ValueError):  # whoever opens it says what is wrong
         mode = Path(path).stat().st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode):
-        raise ValueError(f"{path}: cannot be read as an image (it is no plain file). Restore or remove the file.")
-
-
-def _why(error: Exception) -> str:
-    """What PIL says, or at least which error it was; without the file's name, which stands before it."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
-
-
-def _read_bytes(path: Path | str) -> bytes:
-    _refuse_pipe(path)
+        raise UserError(f"{path}: cannot be read as an image (it is no plain file). Restore or remove the file.")
     try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such image. Add it, or take it out of the annotations.") from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise ValueError(f"{path}: cannot be read ({_why(error)}).") from None
-
-
-def _read_with_pil(
-    path: Path | str, data: bytes, min_size: tuple[int, int] | None, expected_size: tuple[int, int] | None
-) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if expected_size:
-                _check_size(path, (image.height, image.width), expected_size)
-            image.load()
-            rgb = _to_rgb(path, image)
-    except SizeError:
+        yield
+    except UserError:
         raise
-    except UnidentifiedImageError:
-        raise ValueError(_no_image(path, len(data))) from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image. Add it, or take it out of the annotations.") from None
     except Exception as error:  # PIL's readers raise whatever the bytes lead them to
-        raise ValueError(f"{path}: cannot be read as an image ({_why(error)}). Restore or remove the file.") from None
-    return reduced(np.array(rgb), min_size) if min_size else np.array(rgb)
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # PIL's message names a buffer in memory
+            if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
+                formats = ", ".join(IMAGE_SUFFIXES)
+                raise UserError(f"{path} is no image, or of a kind that is not read. Give one of {formats}.") from None
+            why = "what is in it is no image" if Path(path).stat().st_size else "the file is empty"
+        raise UserError(f"{path}: cannot be read as an image ({why}). Restore or remove the file.") from None
+
+
+def _read_jpeg(
+    path: Path | str, data: bytes, min_size: tuple[int, int] | None, expected_size: tuple[int, int] | None
+) -> np.ndarray | None:
+    """The pixels of a JPEG; None where strict mode rejects a file without data missing, which PIL decodes."""
+    height, width = min_size or (0, 0)
+    try:
+        stored = simplejpeg.decode_jpeg_header(data)[:2]
+        _check_size(path, stored, expected_size)
+        if stored[0] * stored[1] > MAX_PIXELS:
+            # Before gigabytes are taken for a header that may be wrong; PIL rejects as many.
+            raise UserError(f"{path}: {stored[1]} x {stored[0]} pixels are too many to read. Make it smaller.")
+        image: np.ndarray = simplejpeg.decode_jpeg(
+            data, min_height=height, min_width=width, min_factor=MIN_REDUCTION if min_size else 1
+        )
+        return image
+    except UserError:
+        raise
+    except ValueError as error:
+        if "premature end" in str(error).lower():
+            raise UserError(f"{path}: the JPEG is truncated ({error}). Restore the file.") from None
+        return None
 
 
 def reduced(image: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
@@ -139,16 +126,7 @@ def reduced(image: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
     return np.array(Image.fromarray(image).reduce(factor)) if factor > 1 else image
 
 
-def _no_image(path: Path | str, num_bytes: int) -> str:
-    """What is said of a file that PIL finds no image in; PIL's own words name a buffer in memory."""
-    formats = ", ".join(IMAGE_SUFFIXES)
-    if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
-        return f"{path} is no image, or of a kind that is not read. Give one of {formats}."
-    what = "the file is empty" if num_bytes == 0 else "what is in it is no image"
-    return f"{path}: cannot be read as an image ({what}). Restore or remove the file."
-
-
-def _to_rgb(path: Path | str, image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     """An 8-bit RGB image; 16-bit RGB files are already reduced to 8 bits by PIL."""
     if not image.mode.startswith(("I", "F")):
         return image.convert("RGB")
@@ -159,12 +137,12 @@ def _to_rgb(path: Path | str, image: Image.Image) -> Image.Image:
     return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
-def _check_size(path: Path | str, size: tuple[int, int], expected: tuple[int, int]) -> None:
-    if tuple(size) != tuple(expected):
+def _check_size(path: Path | str, size: tuple[int, int], expected: tuple[int, int] | None) -> None:
+    if expected and tuple(size) != tuple(expected):
         hint = (
             " The annotation seems to be made on the image as its EXIF tag turns it." if size[::-1] == expected else ""
         )
-        raise SizeError(
+        raise UserError(
             f"{path}: the stored image is {size[1]} x {size[0]} pixels, its annotation says {expected[1]} x "
             f"{expected[0]}.{hint} Correct width and height in the annotation, and the boxes with them."
         )

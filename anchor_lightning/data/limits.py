@@ -1,4 +1,4 @@
-"""What worker processes need of the machine: open files and shared memory, asked for before they start."""
+"""Open files and shared memory, which worker processes need, checked before they start."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from anchor_lightning.errors import UserError
 
 FILES: Final = 64
 FILES_PER_WORKER: Final = 32
@@ -16,7 +18,7 @@ WANTED_FILES: Final = 4096
 
 
 def check_limits(num_workers: int, batch_bytes: int) -> None:
-    """Refuses workers that would stop the process for ever, or be killed, with their first batches.
+    """Raises an error for workers that would stop the process for ever, or be killed, with their first batches.
 
     The limit of open files is raised as far as the process may.
 
@@ -25,21 +27,22 @@ def check_limits(num_workers: int, batch_bytes: int) -> None:
         batch_bytes: Of the images of one batch.
 
     Raises:
-        ValueError: There may be too few open files, or not one batch a worker fits into the shared memory.
+        UserError: There may be too few open files, or not one batch a worker fits into the shared memory.
     """
     if num_workers == 0:
         return
     needed, allowed = FILES + FILES_PER_WORKER * num_workers, _open_files()
     if allowed is not None and allowed < needed:
-        raise ValueError(
-            f"data.num_workers: {num_workers} workers need about {needed} open files, and the process may have "
-            f"{allowed}. Raise the limit (ulimit -n {WANTED_FILES}), or set data.num_workers to 0."
+        raise UserError(
+            f"{num_workers} workers need about {needed} open files, and the process may have {allowed}. Raise the limit "
+            f"(ulimit -n {WANTED_FILES}), or give 0.",
+            argument="num_workers",
         )
     if SHARED.is_dir() and (free := shutil.disk_usage(SHARED).free) < num_workers * batch_bytes:
-        raise ValueError(
-            f"data.num_workers: {num_workers} workers need {num_workers * batch_bytes / 1e6:,.1f} MB of shared memory, "
-            f"and {SHARED} has {free / 1e6:,.1f} MB. Enlarge it (docker run --shm-size), or lower data.num_workers or "
-            "data.batch_size."
+        raise UserError(
+            f"{num_workers} workers need {num_workers * batch_bytes / 1e6:,.1f} MB of shared memory, and {SHARED} has "
+            f"{free / 1e6:,.1f} MB. Enlarge it (docker run --shm-size), or lower num_workers or batch_size.",
+            argument="num_workers",
         )
 
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -16,31 +16,21 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from anchor_lightning.data.box_shapes import annotated_box_shapes, augmented_box_shapes
-from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, Sample, collate
+from anchor_lightning.data.box_shapes import box_shapes
+from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, collate
 from anchor_lightning.data.image_size import parse_image_size
 from anchor_lightning.data.limits import check_limits
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
 from anchor_lightning.data.transforms import distort_colour
+from anchor_lightning.errors import UserError
 from anchor_lightning.structures import DetectionBatch, GroundTruth
-
-__all__ = [
-    "DetectionDataModule",
-    "DetectionDataset",
-    "DetectionLoader",
-    "ImageRecord",
-    "Sample",
-    "SampleKey",
-    "Split",
-    "collate",
-]
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class DetectionDataModule(LightningDataModule, ABC):
-    """The base of the data modules; a concrete one supplies `class_names`, `_default_splits` and `_read_split`.
+    """The base of the data modules; a concrete one supplies `class_names` and `_read_split`.
 
     Args:
         root: Folder of the data set.
@@ -58,9 +48,11 @@ class DetectionDataModule(LightningDataModule, ABC):
         seed: Of order and augmentation; that of `seed_everything` if not given, 0 if there is none either.
 
     Raises:
-        ValueError: If an image size is no positive multiple of 32, or a number is out of range.
+        UserError: An image size is no positive multiple of 32, or a number is out of range.
     """
 
+    root_content: ClassVar[str] = "the folder of the data set"
+    """What `root` must be, for the error where it is not given."""
     native_crop = False
     """Whether training crops at native scale instead of jitter and resizing."""
 
@@ -83,15 +75,14 @@ class DetectionDataModule(LightningDataModule, ABC):
         # A rank without images takes part in evaluation with an empty batch, see EvalBatchSampler.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.root = None if root is None else Path(root)
-        self.image_size = parse_image_size(image_size, "data.image_size")
+        self.image_size = parse_image_size(image_size)
         self.val_image_size = (
-            self.image_size if val_image_size is None else parse_image_size(val_image_size, "data.val_image_size")
+            self.image_size if val_image_size is None else parse_image_size(val_image_size, "val_image_size")
         )
         per_rank_batch_size(batch_size, 1)
-        if num_workers < 0:
-            raise ValueError(f"data.num_workers must be 0 or more, got {num_workers}.")
-        if seed is not None and seed < 0:
-            raise ValueError(f"data.seed must be 0 or more, got {seed}.")
+        for name, value in (("num_workers", num_workers), ("seed", seed or 0)):
+            if value < 0:
+                raise UserError(f"must be 0 or more, got {value}.", argument=name)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.augment = augment
@@ -110,16 +101,26 @@ class DetectionDataModule(LightningDataModule, ABC):
         """Names of the classes, in the order of their labels; available before `setup`."""
 
     @abstractmethod
-    def _default_splits(self) -> dict[Split, str]:
-        """Name of the split that each role takes when none is given."""
-
-    @abstractmethod
     def _read_split(self, name: str) -> list[ImageRecord]:
         """Parse and check one split; its box warnings are given here, once."""
+
+    def _default_splits(self) -> dict[Split, str]:
+        """Name of the split that each role takes when none is given."""
+        return {split: split for split in SPLITS}
 
     def _has_split(self, name: str) -> bool:
         """Whether `_read_split(name)` would find its files."""
         return False
+
+    def _root(self) -> Path:
+        """`root`, of a module that cannot do without.
+
+        Raises:
+            UserError: It is not given.
+        """
+        if self.root is None:
+            raise UserError(f"is not given. Set it to {self.root_content}.", argument="root")
+        return self.root
 
     def _make_dataset(self, records: Sequence[ImageRecord], training: bool) -> DetectionDataset:
         """The dataset over the records; for modules whose images do not come from files."""
@@ -142,7 +143,7 @@ class DetectionDataModule(LightningDataModule, ABC):
 
     @property
     def data_seed(self) -> int:
-        """The seed in use: `data.seed`, else that of Lightning's `seed_everything`, else 0."""
+        """The seed in use: `seed`, else that of Lightning's `seed_everything`, else 0."""
         return int(os.environ.get("PL_GLOBAL_SEED", "0")) if self._given_seed is None else self._given_seed
 
     def split_name(self, split: Split) -> str:
@@ -154,15 +155,15 @@ class DetectionDataModule(LightningDataModule, ABC):
         """The images of a split, parsed on first use.
 
         Raises:
-            ValueError: If annotations are malformed or missing, or the split has no image.
+            UserError: Annotations are malformed or missing, or the split has no image.
         """
         name = self.split_name(split)
         if name not in self._records:
             records = self._read_split(name)
             if not records:
-                raise ValueError(
-                    f"The split {name!r} of {self.root} has no images. Give another one as data.{split}_split, or "
-                    "check the list it is made from."
+                raise UserError(
+                    f"{name!r} of {self.root} has no images. Give another split, or check the list it is made from.",
+                    argument=f"{split}_split",
                 )
             self._records[name] = records
         return self._records[name]
@@ -173,10 +174,10 @@ class DetectionDataModule(LightningDataModule, ABC):
         return [names[image_id] for image_id in image_ids]
 
     def ground_truth(self, split: Split) -> list[GroundTruth]:
-        """All annotated boxes of a split, the ignorable ones included, in the order of `records`.
+        """All boxes of a split, the ignorable ones included, in the order of `records`.
 
         Raises:
-            ValueError: As `records`, and if the split has images only.
+            UserError: As `records`, or the split has images only.
         """
         return [record.ground_truth for record in self.records(split)]
 
@@ -187,11 +188,10 @@ class DetectionDataModule(LightningDataModule, ABC):
 
         Args:
             augmented: As training shows them, cropped and expanded, in one draw an image that is always the same; else
-                as they are annotated.
+                as they are stored.
         """
-        measure = augmented_box_shapes if augmented else annotated_box_shapes
-        return measure(
-            self.records("train"), self.image_size, native_crop=self.native_crop, keep_difficult=self.keep_difficult
+        return box_shapes(
+            self.records("train"), self.image_size, self.native_crop, self.keep_difficult, augmented=augmented
         )
 
     def bad_images(self) -> list[Path]:
@@ -204,8 +204,8 @@ class DetectionDataModule(LightningDataModule, ABC):
         """Parse and check the splits that a stage needs: fit, validate, test or predict.
 
         Raises:
-            ValueError: If a split is malformed, empty, lacks the annotations that every stage but predict needs, or
-                shares images with the training split, or the global batch is larger than the training split.
+            UserError: A split is malformed, empty, lacks the annotations that every stage but predict needs, or shares
+                images with the training split, or the global batch is larger than the training split.
         """
         area = max(math.prod(self.image_size), math.prod(self.val_image_size))
         ranks = 1 if self.trainer is None else self.trainer.world_size
@@ -213,7 +213,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         if stage == "fit":
             self.ground_truth("train")
             if self.trainer is not None:
-                self._train_sampler()  # refuses a batch size that cannot be
+                self._train_sampler()  # raises for a batch that is too large
             if self.trainer is None or self.trainer.limit_val_batches:
                 self.ground_truth("val")
                 self._check_overlap("val")
@@ -227,10 +227,11 @@ class DetectionDataModule(LightningDataModule, ABC):
     def _check_overlap(self, split: Split) -> None:
         shared = {r.path for r in self.records("train")} & {r.path for r in self.records(split)}
         if shared:
-            raise ValueError(
-                f"{len(shared)} images are both in the training split {self.split_name('train')!r} and in the {split} "
-                f"split {self.split_name(split)!r} of {self.root}, {min(shared).name} for one. Give splits without "
-                f"common images as data.train_split and data.{split}_split."
+            raise UserError(
+                f"{len(shared)} images of {self.split_name(split)!r} are also in the training split "
+                f"{self.split_name('train')!r} of {self.root}, {min(shared).name} for one. Give splits without common "
+                "images.",
+                argument=f"{split}_split",
             )
 
     def train_dataloader(self) -> DetectionLoader:
@@ -238,18 +239,17 @@ class DetectionDataModule(LightningDataModule, ABC):
         return self._loader("train", self._train_sampler(), training=True)
 
     def _train_sampler(self) -> TrainBatchSampler:
-        trainer = self.trainer
-        return TrainBatchSampler(
-            len(self.records("train")),
-            self.batch_size,
-            self.image_size,
-            seed=self.data_seed,
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
-            accumulation=1 if trainer is None else trainer.accumulate_grad_batches,
-            limit=1.0 if trainer is None else trainer.limit_train_batches,
-            global_step=lambda: 0 if trainer is None else trainer.global_step,
-        )
+        options: dict[str, Any] = {}
+        if (trainer := self.trainer) is not None:
+            options = {
+                "rank": trainer.global_rank,
+                "world_size": trainer.world_size,
+                "accumulation": trainer.accumulate_grad_batches,
+                "limit": trainer.limit_train_batches,
+                "global_step": lambda: trainer.global_step,
+            }
+        num_images = len(self.records("train"))
+        return TrainBatchSampler(num_images, self.batch_size, self.image_size, seed=self.data_seed, **options)
 
     def val_dataloader(self) -> DetectionLoader:
         """The validation batches of this rank, each image once and in order."""
@@ -296,4 +296,4 @@ class DetectionDataModule(LightningDataModule, ABC):
         """Say how many images were skipped."""
         bad = self.bad_images()
         if bad:
-            rank_zero_warn(f"Skipped {len(bad)} images that cannot be read, {bad[0]} for one (data.skip_bad_images).")
+            rank_zero_warn(f"Skipped {len(bad)} images that cannot be read, {bad[0]} for one (skip_bad_images).")

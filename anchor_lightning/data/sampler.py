@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from anchor_lightning.errors import UserError
+
 NO_IMAGE = -1
 """`SampleKey.index` of a place that holds no image, see `EvalBatchSampler`."""
 
@@ -55,7 +57,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         global_step: Returns the number of optimizer steps done, read at every `iter()`.
 
     Raises:
-        ValueError: If the split has fewer images than a batch, or the batch does not divide among the ranks.
+        UserError: If the split has fewer images than a batch, or the batch does not divide among the ranks.
     """
 
     def __init__(
@@ -73,9 +75,10 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
     ) -> None:
         per_rank_batch_size(batch_size, world_size)
         if num_images < batch_size:
-            raise ValueError(
-                f"The training split has {num_images} images, fewer than data.batch_size = {batch_size}, and an "
-                f"incomplete batch is never used. Set data.batch_size to {max(1, num_images)} or less."
+            raise UserError(
+                f"{batch_size} is larger than the {num_images} images of the training split, and an incomplete batch is "
+                f"never used. Give {max(1, num_images)} or less.",
+                argument="batch_size",
             )
         self.num_images = num_images
         self.batch_size = batch_size
@@ -151,16 +154,17 @@ def per_rank_batch_size(batch_size: int, world_size: int) -> int:
     """The share of a global batch that one rank takes.
 
     Raises:
-        ValueError: If `batch_size` is not positive or not divisible by `world_size`.
+        UserError: If `batch_size` is not positive or not divisible by `world_size`.
     """
     if batch_size < 1:
-        raise ValueError(f"data.batch_size must be positive, got {batch_size}.")
+        raise UserError(f"must be positive, got {batch_size}.", argument="batch_size")
     if batch_size % world_size:
         lower = batch_size // world_size * world_size
         nearest = " or ".join(str(size) for size in (lower, lower + world_size) if size)
-        raise ValueError(
-            f"data.batch_size = {batch_size} is the global batch and does not divide among {world_size} processes. "
-            f"Set it to {nearest}, or change trainer.devices."
+        raise UserError(
+            f"{batch_size} is the global batch and does not divide among {world_size} processes. Give {nearest}, or "
+            "change the number of processes.",
+            argument="batch_size",
         )
     return batch_size // world_size
 

@@ -78,7 +78,7 @@ class Scene:
 def draw_scene(scene_seed: int, split: str, index: int) -> Scene:
     """Choose and place the objects of an image, without painting it.
 
-    Two to five objects (fewer where they find no room) of shapes from the mixture of `MODES`, whole within the canvas.
+    Two to five objects (fewer where no place is free) of shapes from the mixture of `MODES`, whole within the canvas.
     The centres of no two objects lie in the same cell of 32 pixels, and later objects together cover at most 45 % of
     the box of an earlier one.
 

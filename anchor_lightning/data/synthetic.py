@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anchor_lightning.data.module import DetectionDataModule, DetectionDataset, ImageRecord, Split
+from anchor_lightning.data.dataset import DetectionDataset, ImageRecord
+from anchor_lightning.data.module import DetectionDataModule
 from anchor_lightning.data.scenes import CANVAS, CLASS_NAMES, MODES, SPLITS, draw_scene, paint
+from anchor_lightning.errors import UserError
 
 
 class SyntheticDataset(DetectionDataset):
@@ -49,7 +51,7 @@ class SyntheticDataModule(DetectionDataModule):
         kwargs: See `DetectionDataModule`; `root` has no meaning here.
 
     Raises:
-        ValueError: If a number is out of range, a split is unknown, or `root` is given.
+        UserError: A number is out of range, a split is unknown, or `root` is given.
     """
 
     MODES: ClassVar[tuple[tuple[float, float], ...]] = MODES
@@ -66,9 +68,9 @@ class SyntheticDataModule(DetectionDataModule):
         super().__init__(image_size=image_size, **kwargs)
         for name, value, least in (("num_train", num_train, 1), ("num_val", num_val, 1), ("scene_seed", scene_seed, 0)):
             if value < least:
-                raise ValueError(f"data.{name} must be {least} or more, got {value}.")
+                raise UserError(f"must be {least} or more, got {value}.", argument=name)
         if self.root is not None:
-            raise ValueError(f"data.root = {self.root}: synthetic scenes are drawn, not read. Leave data.root out.")
+            raise UserError(f"{self.root}, but synthetic scenes are drawn, not read. Leave it out.", argument="root")
         self.scene_seed = scene_seed
         self._sizes = {"train": num_train, "val": num_val, "test": num_val}
 
@@ -82,15 +84,12 @@ class SyntheticDataModule(DetectionDataModule):
         height, width = self.image_size
         return torch.tensor(self.MODES) * torch.tensor([width / CANVAS, height / CANVAS])
 
-    def _default_splits(self) -> dict[Split, str]:
-        return {"train": "train", "val": "val", "test": "test"}
-
     def _has_split(self, name: str) -> bool:
         return name in SPLITS
 
     def _read_split(self, name: str) -> list[ImageRecord]:
         if name not in self._sizes:
-            raise ValueError(f"Synthetic scenes have no split {name!r}; there are {', '.join(SPLITS)}.")
+            raise UserError(f"synthetic scenes have no split {name!r}; there are {', '.join(SPLITS)}.")
         records = []
         for index in range(self._sizes[name]):
             path = Path("synthetic", str(self.scene_seed), name, str(index))

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from anchor_lightning.anchors.initialization import kmeans_shapes, mean_best_iou
-from anchor_lightning.anchors.iou import shape_iou
+from anchor_lightning.anchors.iou import mean_best_iou, shape_iou
+from anchor_lightning.fitting.kmeans import check_distinct, kmeans_shapes
 
 COARSE, FINE = 0.1, 0.05
 """Sides of the cells in nats: boxes of one cell differ by up to 10 % and 5 %."""
@@ -26,7 +26,6 @@ COARSE_RATE, FINE_RATE, LAST_RATE = 0.1, 0.05, 0.01
 """Adam's rates: about the change of a logarithm in the first step."""
 KMEANS_SAMPLE: Final = 4096
 MAX_LAST_BOXES: Final = 65_536
-SCORE_CHUNK: Final = 65_536
 
 
 class Cells(NamedTuple):
@@ -69,9 +68,9 @@ def ascent_shapes(box_wh: Tensor, num: int, seed: int = 0, start_wh: Tensor | No
         (A, 2) float32 shapes in the unit of the boxes, smallest area first.
 
     Raises:
-        ValueError: There are no boxes, fewer distinct ones than `num`, or `num` is less than 1.
+        UserError: As `check_distinct`.
     """
-    check_boxes(box_wh, num)
+    check_distinct(box_wh, num)
     boxes = box_wh.float()
     generator = torch.Generator().manual_seed(seed)
     coarse, fine = gather(boxes, COARSE), gather(boxes, FINE)
@@ -93,42 +92,8 @@ def ascent_shapes(box_wh: Tensor, num: int, seed: int = 0, start_wh: Tensor | No
     found = climbed[score.argmax()]
     last = boxes[torch.randperm(len(boxes), generator=generator)[:MAX_LAST_BOXES]]
     polished, _ = _climb(Cells(last, torch.full((len(last),), 1 / len(last))), found[None], LAST_STEPS, LAST_RATE)
-    wh = max([found, polished[0], *given], key=lambda shapes: score_exactly(boxes, shapes))
+    wh = max([found, polished[0], *given], key=lambda shapes: mean_best_iou(boxes, shapes))
     return wh[wh.prod(1).argsort()]
-
-
-def check_boxes(box_wh: Tensor, num: int) -> None:
-    """Refuses boxes that `num` shapes cannot be fitted to.
-
-    Args:
-        box_wh: (N, 2) widths and heights.
-        num: Number of shapes asked for.
-
-    Raises:
-        ValueError: There are no boxes, fewer distinct ones than `num`, or `num` is less than 1.
-    """
-    if num < 1:
-        raise ValueError(f"--num: {num} shapes; give 1 or more")
-    if len(box_wh) == 0:
-        raise ValueError("The training split has no boxes to fit shapes to; give another data set or data.train_split")
-    if len(box_wh[: 64 * num].unique(dim=0)) < num and (distinct := len(box_wh.unique(dim=0))) < num:
-        raise ValueError(
-            f"--num: {num} shapes, but the training boxes have only {distinct} distinct shapes at this image size; ask "
-            f"for at most {distinct}"
-        )
-
-
-def score_exactly(box_wh: Tensor, wh: Tensor) -> float:
-    """The mean best IoU over all boxes in float64; NaN without boxes.
-
-    Args:
-        box_wh: (N, 2) widths and heights.
-        wh: (A, 2) shapes.
-    """
-    shapes = wh.double()
-    # In chunks: a set of a million boxes would need gigabytes at once.
-    total = sum(mean_best_iou(part.double(), shapes) * len(part) for part in box_wh.split(SCORE_CHUNK))
-    return total / len(box_wh) if len(box_wh) else float("nan")
 
 
 def gather(box_wh: Tensor, side: float) -> Cells:
@@ -158,7 +123,7 @@ def _draw_starts(cells: Cells, num: int, generator: torch.Generator) -> Tensor:
     first = torch.multinomial(cells.weight, NUM_STARTS, replacement=True, generator=generator)
     starts = cells.wh[first][:, None]
     for _ in range(num - 1):
-        far = (1 - _iou(cells, starts).amax(1)).clamp_min(1e-6)  # never all zero, which multinomial refuses
+        far = (1 - _iou(cells, starts).amax(1)).clamp_min(1e-6)  # all zero is an error of multinomial
         drawn = torch.multinomial(far.square() * cells.weight, 1, generator=generator)
         starts = torch.cat([starts, cells.wh[drawn]], dim=1)
     return starts

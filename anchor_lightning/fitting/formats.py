@@ -1,4 +1,4 @@
-"""Anchor shapes as text for other tools, in their units and order; `export_readers` reads these texts.
+"""Anchor shapes as text for other tools, in their units and order.
 
 | target | unit and order | levels |
 |---|---|---|
@@ -12,15 +12,17 @@
 from __future__ import annotations
 
 import json
-import math
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import torch
 from torch import Tensor
 
-from anchor_lightning.anchors.initialization import STRIDE
+from anchor_lightning.anchors.initialization import GRID_UNIT
+from anchor_lightning.anchors.shapes import check_positive
+from anchor_lightning.errors import UserError
 
 Target = Literal["darknet", "ultralytics", "mmdet", "torchvision", "json"]
 STRIDES: Final = {1: (32,), 2: (16, 32), 3: (8, 16, 32), 4: (8, 16, 32, 64)}
@@ -63,7 +65,7 @@ class AnchorSet:
         resize: How the images that they were fitted to got to that input; None if that is not known.
 
     Raises:
-        ValueError: A side is not positive, or the shapes cannot be divided equally.
+        UserError: A side is not positive, or the shapes cannot be divided equally.
     """
 
     wh: Tensor
@@ -74,16 +76,12 @@ class AnchorSet:
     resize: Resized | None = None
 
     def __post_init__(self) -> None:
-        for index, (w, h) in enumerate(self.wh.tolist()):
-            if not (0 < w < math.inf and 0 < h < math.inf):
-                raise ValueError(
-                    f"shape {index} is {w:g} x {h:g}; widths and heights are pixels of the network input and must be "
-                    "positive and finite"
-                )
+        check_positive(self.wh)
         if self.levels < 1 or len(self.wh) % self.levels:
-            raise ValueError(
-                f"--levels: {len(self.wh)} shapes do not divide equally among {self.levels} levels; the number of "
-                "shapes counts all levels together, as in 9 shapes on 3 levels"
+            raise UserError(
+                f"{len(self.wh)} shapes do not divide equally among {self.levels} levels; the number of shapes counts "
+                "all levels together, as in 9 shapes on 3 levels",
+                argument="levels",
             )
 
     @property
@@ -114,17 +112,17 @@ def anchors_text(anchors: AnchorSet, to: Target, version: int | None = None) -> 
             2 for one level and 3 for several if None.
 
     Raises:
-        ValueError: The tool cannot express what is asked for.
+        UserError: The tool cannot express what is asked for.
     """
     if to == "darknet":
         return _darknet(anchors, version)
     if version is not None:
-        raise ValueError(f"--version is for darknet (2 or 3); leave it out for {to}")
+        raise UserError(f"it is for darknet (2 or 3); leave it out for {to}", argument="version")
     return _WRITERS[to](anchors)
 
 
 def export_notes(anchors: AnchorSet, to: Target) -> list[str]:
-    """What the user of another tool should heed about these shapes, a sentence each; the text's comments say it, too.
+    """Hints for the user of another tool on these shapes, a sentence each; the text's comments hold them, too.
 
     Args:
         anchors: The shapes.
@@ -140,7 +138,7 @@ def export_notes(anchors: AnchorSet, to: Target) -> list[str]:
     fitted = RESIZED[anchors.resize]
     return [
         f"{to} {does}; these shapes were fitted to {fitted} ones. Unless all images have the aspect of the network "
-        f"input, fit again with --resize {theirs}{otherwise}."
+        f"input, fit again with resize {theirs}{otherwise}."
     ]
 
 
@@ -149,7 +147,7 @@ def _torchvision_levels(levels: int) -> str:
     here = f"No detector of torchvision has {levels} feature maps"
     if levels in _TORCHVISION_LEVELS:
         here = f"A list for each feature map: {levels} of them suit {_TORCHVISION_LEVELS[levels]}"
-    others = [f"--levels {count} for {who}" for count, who in _TORCHVISION_LEVELS.items() if count != levels]
+    others = [f"levels {count} for {who}" for count, who in _TORCHVISION_LEVELS.items() if count != levels]
     return (
         f"{here}. Fit again with {', or '.join(others)}. SSD takes no shapes but those of its own DefaultBoxGenerator."
     )
@@ -170,11 +168,12 @@ def _torchvision_resize(anchors: AnchorSet) -> str:
     return f"{does}: for these shapes give the detector {asked}."
 
 
-# Writers.
-
-
 def _number(value: float) -> str:
     return f"{value:.9g}"  # every float32 comes back as it was
+
+
+def _pairs(level: list[list[float]]) -> str:
+    return f"[{', '.join(f'({_number(w)}, {_number(h)})' for w, h in level)}]"
 
 
 def _head(anchors: AnchorSet, to: Target, *hints: str) -> str:
@@ -186,20 +185,19 @@ def _head(anchors: AnchorSet, to: Target, *hints: str) -> str:
 def _darknet(anchors: AnchorSet, version: int | None) -> str:
     version = version or (2 if anchors.levels == 1 else 3)
     if version not in (2, 3):
-        raise ValueError(f"--version: {version}; darknet's anchors are those of 2, or of 3 and later (3)")
+        raise UserError(f"{version}; darknet's anchors are those of 2, or of 3 and later (3)", argument="version")
     if version == 2 and anchors.levels > 1:
-        raise ValueError(f"darknet's [region] layer (YOLOv2) has one level, not {anchors.levels}; give --version 3")
+        raise UserError(
+            f"darknet's [region] layer (YOLOv2) has one level, not {anchors.levels}; give 3", argument="version"
+        )
     levels = anchors.by_level
-    scale = STRIDE if version == 2 else 1
+    scale = GRID_UNIT if version == 2 else 1
     text = ",  ".join(",".join(_number(side / scale) for side in shape) for level in levels for shape in level)
     if version == 2:
-        unit = f"grid units: times {STRIDE} they are pixels of the network input"
+        unit = f"grid units: times {GRID_UNIT} they are pixels of the network input"
         return f"{_head(anchors, 'darknet', unit)}[region]\nanchors={text}\nnum={len(anchors.wh)}\n"
-    hint = (
-        "pixels; put into each [yolo] layer; filters of the convolution before it = (numbers of mask) x (classes + 5)"
-    )
-    sections = []
-    size = len(levels[0])
+    hint = "pixels; put into each [yolo] layer; filters of the convolution before it = mask's numbers x (classes + 5)"
+    sections, size = [], len(levels[0])
     for level in reversed(range(len(levels))):  # darknet's heads come largest stride first
         mask = ",".join(str(level * size + shape) for shape in range(size))
         sections.append(f"[yolo]\nmask={mask}\nanchors={text}\nnum={len(anchors.wh)}\n")
@@ -219,10 +217,7 @@ def _ultralytics(anchors: AnchorSet) -> str:
 def _mmdet(anchors: AnchorSet) -> str:
     strides = _strides(anchors, "mmdet's YOLO heads")
     hint = "pixels, largest stride first; put below `_base_` of a config with a YOLOV3Head, or into its model"
-    rows = "".join(
-        f"                [{', '.join(f'({_number(w)}, {_number(h)})' for w, h in level)}],\n"
-        for level in reversed(anchors.by_level)
-    )
+    rows = "".join(f"                {_pairs(level)},\n" for level in reversed(anchors.by_level))
     return (
         f"{_head(anchors, 'mmdet', hint)}"
         "model = dict(\n    bbox_head=dict(\n        anchor_generator=dict(\n            type='YOLOAnchorGenerator',\n"
@@ -236,9 +231,7 @@ def _torchvision(anchors: AnchorSet) -> str:
         "it cannot be asked for a free list of widths and heights. Here `sizes` only states how many there are on each",
         f"of the {anchors.levels} levels; the shapes themselves are then put into `cell_anchors`, unrounded.",
     ]
-    rows = "".join(
-        f"    [{', '.join(f'({_number(w)}, {_number(h)})' for w, h in level)}],\n" for level in anchors.by_level
-    )
+    rows = "".join(f"    {_pairs(level)},\n" for level in anchors.by_level)
     return (
         f"{_head(anchors, 'torchvision', *notes)}"
         "import torch\nfrom torchvision.models.detection.anchor_utils import AnchorGenerator\n\n"
@@ -276,8 +269,32 @@ _WRITERS: Final[dict[str, Callable[[AnchorSet], str]]] = {
 
 def _strides(anchors: AnchorSet, who: str, least: int = 1) -> tuple[int, ...]:
     if not least <= anchors.levels <= max(STRIDES):
-        raise ValueError(
-            f"{who} have {least} to {max(STRIDES)} levels, not {anchors.levels}; give --levels 3 and a number of "
-            "shapes that divides by it, 9 in most models"
+        raise UserError(
+            f"{who} have {least} to {max(STRIDES)} levels, not {anchors.levels}; give 3 and a number of shapes that "
+            "divides by it, 9 in most models",
+            argument="levels",
         )
     return STRIDES[anchors.levels]
+
+
+def read_json(text: str) -> AnchorSet:
+    """The shapes in a text that `anchors_text` wrote as `json`.
+
+    Raises:
+        UserError: It is something else.
+    """
+    try:
+        content = json.loads(text)
+        size, resize = content["image_size"], content.get("resize")  # older files do not say how images were resized
+        if content["format"] != FORMAT or resize not in (None, *RESIZED):
+            raise KeyError
+        return AnchorSet(
+            torch.tensor(content["anchors"], dtype=torch.float32).reshape(-1, 2),
+            int(content["levels"]),
+            str(content["source"]),
+            None if size is None else (int(size[0]), int(size[1])),
+            {str(name): float(value) for name, value in content["score"].items()},
+            resize,
+        )
+    except (ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError):
+        raise UserError("the text is no anchors.json of anchor_lightning (anchors fit writes one)") from None

@@ -11,9 +11,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from anchor_lightning.anchors.iou import shape_iou
+from anchor_lightning.anchors.iou import CHUNK, best_iou
+from anchor_lightning.errors import UserError
 
-CHUNK: Final = 65_536
 RATIO_THRESHOLD: Final = 4.0
 """YOLOv5's `anchor_t`."""
 SIZE_NAMES: Final = ("small", "medium", "large")
@@ -57,28 +57,21 @@ def score_shapes(
         ratio_threshold: > 1; YOLOv5 assigns a shape to a box when max(w/a_w, a_w/w, h/a_h, a_h/h) is below it.
 
     Raises:
-        ValueError: A threshold is out of its range.
+        UserError: A threshold is out of its range.
     """
-    if not 0 < iou_threshold <= 1 or not ratio_threshold > 1:
-        raise ValueError(
-            f"The IoU threshold must be above 0 and at most 1, the ratio threshold above 1; got {iou_threshold} and "
-            f"{ratio_threshold}"
-        )
-    shapes = wh.double()
-    best_iou, best_anchor = torch.empty(len(box_wh), dtype=torch.float64), torch.empty(len(box_wh), dtype=torch.int64)
-    ratio = torch.empty(len(box_wh), dtype=torch.float64)
-    for start in range(0, len(box_wh), CHUNK):
-        part = slice(start, start + CHUNK)
-        boxes = box_wh[part].double()[:, None]  # (n, 1, 2) against (A, 2)
-        best_iou[part], best_anchor[part] = shape_iou(boxes, shapes).max(1)
-        quotient = boxes / shapes
-        ratio[part] = quotient.maximum(1 / quotient).amax(2).amin(1)
+    if not 0 < iou_threshold <= 1:
+        raise UserError(f"{iou_threshold:g}; give a number above 0, at most 1", argument="iou_threshold")
+    if not ratio_threshold > 1:
+        raise UserError(f"{ratio_threshold:g}; give a factor above 1, YOLOv5's is 4", argument="ratio_threshold")
+    iou, best_anchor = best_iou(box_wh, wh)
+    quotients = (part.double()[:, None] / wh.double() for part in box_wh.split(CHUNK))  # (n, A, 2) each
+    ratio = torch.cat([quotient.maximum(1 / quotient).amax(2).amin(1) for quotient in quotients])
     return AnchorScore(
-        mean_best_iou=float(best_iou.mean()),
-        recall_iou=float((best_iou >= iou_threshold).double().mean()),
+        mean_best_iou=float(iou.mean()),
+        recall_iou=float((iou >= iou_threshold).double().mean()),
         recall_ratio=float((ratio < ratio_threshold).double().mean()),
         usage=best_anchor.bincount(minlength=len(wh)).double() / max(1, len(box_wh)),
-        best_iou=best_iou,
+        best_iou=iou,
         best_anchor=best_anchor,
         within_ratio=ratio < ratio_threshold,
     )

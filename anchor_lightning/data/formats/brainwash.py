@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
 
+from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.cleaning import BoxCleaner
-from anchor_lightning.data.images import image_size_of
-from anchor_lightning.data.module import DetectionDataModule, ImageRecord, Split
-from anchor_lightning.structures import GroundTruth
+from anchor_lightning.data.module import DetectionDataModule
+from anchor_lightning.errors import UserError
 
 LINE = re.compile(r'"(?P<name>[^"]+)"\s*(?::(?P<boxes>.*))?', re.DOTALL)
 # No two parts may take the same letters: a damaged line of a few thousand digits would take minutes.
@@ -32,9 +31,10 @@ class BrainwashDataModule(DetectionDataModule):
         kwargs: See `DetectionDataModule`. A split is `train`, `val`, `test` or the name of an `.idl` file under `root`.
 
     Raises:
-        ValueError: If a file is missing or a line is malformed; names file and line.
+        UserError: A file is missing or a line is malformed; names file and line.
     """
 
+    root_content = "the folder that holds the brainwash_*.idl files"
     native_crop = True
 
     def __init__(
@@ -50,14 +50,6 @@ class BrainwashDataModule(DetectionDataModule):
         """The one class."""
         return ["head"]
 
-    def _default_splits(self) -> dict[Split, str]:
-        return {"train": "train", "val": "val", "test": "test"}
-
-    def _root(self) -> Path:
-        if self.root is None:
-            raise ValueError("data.root is not given. Set it to the folder that holds the brainwash_*.idl files.")
-        return self.root
-
     def _file(self, name: str) -> Path:
         return self._root() / (name if name.endswith(".idl") else f"brainwash_{name}.idl")
 
@@ -67,27 +59,17 @@ class BrainwashDataModule(DetectionDataModule):
     def _read_split(self, name: str) -> list[ImageRecord]:
         file = self._file(name)
         if not file.is_file():
-            raise ValueError(
-                f"{file}: no such annotations. data.root must hold brainwash_train.idl, brainwash_val.idl and "
-                "brainwash_test.idl, or data.*_split must name other .idl files under it."
+            raise UserError(
+                f"{file}: no such annotations. The folder must hold brainwash_train.idl, brainwash_val.idl and "
+                "brainwash_test.idl, or the splits must name other .idl files under it.",
+                argument="root",
             )
         cleaner, records = BoxCleaner(), []
         for i, (image, boxes) in enumerate(parse_idl(file)):
             path = self._root() / image
-            try:
-                height, width = image_size_of(path)
-            except ValueError as error:
-                if not self.skip_bad_images:
-                    raise
-                rank_zero_warn(f"Left out an image that cannot be read: {error}")
-                continue
-            boxes, _ = cleaner.clean(boxes, height, width, f"{file}, {image}")
-            wh = boxes[:, 2:] - boxes[:, :2]
-            count = len(boxes)
-            ground_truth = GroundTruth(
-                i + 1, boxes, np.zeros(count, dtype=np.int64), np.zeros(count, dtype=bool), wh[:, 0] * wh[:, 1]
-            )
-            records.append(ImageRecord(path, path.stem, height, width, ground_truth))
+            if (size := cleaner.image_size(path, self.skip_bad_images)) is not None:
+                ground_truth = cleaner.ground_truth(i + 1, boxes, [0] * len(boxes), size, f"{file}, {image}")
+                records.append(ImageRecord(path, path.stem, *size, ground_truth))
         cleaner.report(str(file))
         return records
 
@@ -96,7 +78,7 @@ def parse_idl(file: Path) -> list[tuple[str, np.ndarray]]:
     """The lines of an `.idl` file: image name and (N, 4) float64 boxes as written, N = 0 for an image without heads.
 
     Raises:
-        ValueError: If a line is not `"image": (x1, y1, x2, y2), …;`; names file and line. An image listed twice too.
+        UserError: A line is not `"image": (x1, y1, x2, y2), …;`; names file and line. An image listed twice too.
     """
     parsed: dict[str, np.ndarray] = {}
     for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
@@ -107,11 +89,11 @@ def parse_idl(file: Path) -> list[tuple[str, np.ndarray]]:
         text = (match["boxes"] or "") if match else ""
         boxes = np.array([[float(v) for v in m.groups()] for m in BOX.finditer(text)]).reshape(-1, 4)
         if match is None or BOX.sub("", text).replace(",", "").strip():
-            raise ValueError(
+            raise UserError(
                 f'{file}, line {number}: expected "image": (x1, y1, x2, y2), …; but found {line.strip()[:80]!r}. '
                 "Correct the line."
             )
         if match["name"] in parsed:
-            raise ValueError(f"{file}, line {number}: {match['name']!r} is listed before. Take one of the lines out.")
+            raise UserError(f"{file}, line {number}: {match['name']!r} is listed before. Take one of the lines out.")
         parsed[match["name"]] = boxes
     return list(parsed.items())

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.cleaning import BoxCleaner
 from anchor_lightning.data.formats.text import distinct_names, exists
 from anchor_lightning.data.images import image_size_of
-from anchor_lightning.data.module import DetectionDataModule, ImageRecord, Split
+from anchor_lightning.data.module import SPLITS, DetectionDataModule, Split
+from anchor_lightning.errors import UserError
 from anchor_lightning.structures import GroundTruth
 
 MAX_ID = 2**63 - 1
 """Ids are kept as 64-bit numbers."""
 MAX_SIDE = 1_000_000
 """Pixels; where an annotation says more, the image is asked."""
-SPLIT_NAMES: tuple[Split, ...] = ("train", "val", "test")
 
 
 class COCODataModule(DetectionDataModule):
@@ -40,8 +41,10 @@ class COCODataModule(DetectionDataModule):
         kwargs: See `DetectionDataModule`.
 
     Raises:
-        ValueError: If a file is missing or malformed, or the splits disagree on the categories; names it.
+        UserError: A file is missing or malformed, or the splits disagree on the categories; names it.
     """
+
+    root_content = "the folder that holds annotations/ and the images"
 
     def __init__(
         self,
@@ -70,17 +73,17 @@ class COCODataModule(DetectionDataModule):
         return list(self._read_categories())
 
     def ground_truth(self, split: Split) -> list[GroundTruth]:
-        """All annotated boxes of a split, crowds included, in the order of `records`.
+        """All boxes of a split, crowds included, in the order of `records`.
 
         Raises:
-            ValueError: As `records`, and if the split's file holds no annotations.
+            UserError: As `records`, or the split's file holds no annotations.
         """
         ground_truths, name = super().ground_truth(split), self.split_name(split)
         if name in self._images_only:
-            raise ValueError(
+            raise UserError(
                 f"{self._annotation_file(name)} holds no 'annotations': predict can use it, but there is nothing to "
-                f"{'train on' if split == 'train' else 'measure against'}; give an annotated file as "
-                f"data.{name}_annotations."
+                f"{'train on' if split == 'train' else 'measure against'}; give an annotated file.",
+                argument=f"{name}_annotations",
             )
         return ground_truths
 
@@ -90,9 +93,10 @@ class COCODataModule(DetectionDataModule):
             there = [name for name in self._used_splits() if self._has_split(name)]
             if not there:
                 looked = ", ".join(str(self._annotation_file(name)) for name in self._used_splits())
-                raise ValueError(
-                    f"No annotations found; looked for {looked}. Correct data.root, or give data.train_annotations and "
-                    "data.val_annotations."
+                raise UserError(
+                    f"no annotations found; looked for {looked}. Correct it, or give train_annotations and "
+                    "val_annotations.",
+                    argument="root",
                 )
             file = self._annotation_file(there[0])
             self._categories = _categories(file, load_coco_json(file))
@@ -100,16 +104,11 @@ class COCODataModule(DetectionDataModule):
 
     # Where things are.
 
-    def _root(self) -> Path:
-        if self.root is None:
-            raise ValueError("data.root is not given. Set it to the folder that holds annotations/ and the images.")
-        return self.root
-
     def _default_splits(self) -> dict[Split, str]:
         return {"train": "train", "val": "val", "test": "test" if self._annotations["test"] else "val"}
 
     def _used_splits(self) -> list[str]:
-        return list(dict.fromkeys(self.split_name(role) for role in SPLIT_NAMES))
+        return list(dict.fromkeys(self.split_name(role) for role in SPLITS))
 
     def _annotation_file(self, name: str) -> Path:
         return self._root() / (self._annotations.get(name) or f"annotations/instances_{name}2017.json")
@@ -127,13 +126,13 @@ class COCODataModule(DetectionDataModule):
         content = load_coco_json(file)
         categories = _categories(file, content)
         if categories != self._read_categories():
-            raise ValueError(
+            raise UserError(
                 f"{file}: its categories are not those of the other splits ({len(categories)} against "
                 f"{len(self._read_categories())}, or other names). Give every split the same list of categories."
             )
         if not folder.is_dir():
-            raise ValueError(
-                f"{folder}: no such folder of images for {file}. Correct data.root or give data.{name}_images."
+            raise UserError(
+                f"{folder}: no such folder of images for {file}. Give it, or correct root.", argument=f"{name}_images"
             )
         if "annotations" not in content:
             self._images_only.add(name)
@@ -145,14 +144,16 @@ class COCODataModule(DetectionDataModule):
             image_id, file_name = _image_entry(file, position, image)
             path = folder / file_name
             if path.name not in present and not exists(path) and not self.skip_bad_images:
-                raise ValueError(f"{path}: no such image, but {file} lists it. Add it, or correct data.{name}_images.")
+                raise UserError(f"{path}: no such image, but {file} lists it. Add it, or correct {name}_images.")
             height, width = self._image_size(image, path)
-            ground_truth = _annotated(file, image_id, annotations.pop(image_id, []), labels, (height, width), cleaner)
+            ground_truth = _ground_truth(
+                file, image_id, annotations.pop(image_id, []), labels, (height, width), cleaner
+            )
             records.append(ImageRecord(path, file_name, height, width, ground_truth))
         if len({record.ground_truth.image_id for record in records}) != len(records):
-            raise ValueError(f"{file}: two entries of 'images' have the same id. Give each image an id of its own.")
+            raise UserError(f"{file}: two entries of 'images' have the same id. Give each image an id of its own.")
         if annotations:
-            raise ValueError(
+            raise UserError(
                 f"{file}: annotations refer to image_id {next(iter(annotations))!r}, which 'images' does not have. Add "
                 "the image or take its annotations out."
             )
@@ -170,25 +171,25 @@ def load_coco_json(file: Path) -> dict[str, Any]:
     """The content of an annotation file, with the lists `images` and `categories` present.
 
     Raises:
-        ValueError: If the file is missing, is no JSON, lacks `images` or `categories`, or has `annotations` that are no
+        UserError: The file is missing, is no JSON, lacks `images` or `categories`, or has `annotations` that are no
             list. It may lack them: files that only tell of images do.
     """
     try:
         content = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise ValueError(
-            f"{file}: no such annotations. Correct data.root or name the file as data.train_annotations, "
-            "data.val_annotations or data.test_annotations."
+        raise UserError(
+            f"{file}: no such annotations. Correct root, or name the file as train_annotations, val_annotations or "
+            "test_annotations."
         ) from None
     except OSError as error:
-        raise ValueError(f"{file}: cannot be read ({error.strerror}).") from None
+        raise UserError(f"{file}: cannot be read ({error.strerror}).") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: is no JSON ({error}). Restore the file.") from None
+        raise UserError(f"{file}: is no JSON ({error}). Restore the file.") from None
     fields = ("images", "annotations", "categories")
     found = {"annotations": [], **content} if isinstance(content, dict) else {}
     missing = [f for f in fields if not isinstance(found.get(f), list)]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{file}: lacks the list {missing[0]!r}. It must be COCO's detection format: {', '.join(fields)}."
         )
     return dict(content)
@@ -198,9 +199,9 @@ def _categories(file: Path, content: dict[str, Any]) -> dict[int, str]:
     try:
         categories = {int(c["id"]): str(c["name"]) for c in content["categories"]}
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise ValueError(f"{file}: an entry of 'categories' lacks a whole number 'id' or a 'name'. Add it.") from None
+        raise UserError(f"{file}: an entry of 'categories' lacks a whole number 'id' or a 'name'. Add it.") from None
     if len(categories) < max(1, len(content["categories"])):
-        raise ValueError(f"{file}: 'categories' is empty or has an id twice. Give each category an id of its own.")
+        raise UserError(f"{file}: 'categories' is empty or has an id twice. Give each category an id of its own.")
     distinct_names(list(categories.values()), f"{file}: 'categories'")
     return dict(sorted(categories.items()))
 
@@ -209,9 +210,9 @@ def _image_entry(file: Path, position: int, image: object) -> tuple[int, str]:
     try:
         image_id, name = image["id"], image["file_name"]  # type: ignore[index]
     except (KeyError, TypeError):
-        raise ValueError(f"{file}: images[{position}] lacks 'id' or 'file_name'. Add it.") from None
+        raise UserError(f"{file}: images[{position}] lacks 'id' or 'file_name'. Add it.") from None
     if not isinstance(image_id, int) or not 1 <= image_id <= MAX_ID or not isinstance(name, str) or not name:
-        raise ValueError(
+        raise UserError(
             f"{file}: images[{position}] has id {image_id!r} and file_name {name!r}; ids must be whole numbers from 1 "
             "on, file names text. Correct them."
         )
@@ -227,14 +228,14 @@ def _annotations_by_image(file: Path, content: dict[str, Any]) -> dict[int, list
             if isinstance(sides, str) or len([float(side) for side in sides]) != 4:
                 raise ValueError
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise ValueError(
+            raise UserError(
                 f"{file}: annotations[{position}] lacks 'image_id', or a 'bbox' of four numbers [x, y, width, height]. "
                 "Correct it."
             ) from None
     return by_image
 
 
-def _annotated(
+def _ground_truth(
     file: Path,
     image_id: int,
     annotations: list[dict[str, Any]],
@@ -245,31 +246,29 @@ def _annotated(
     for annotation in annotations:
         category = annotation.get("category_id")
         if not isinstance(category, int | float) or category not in labels:
-            raise ValueError(
+            raise UserError(
                 f"{file}: annotation {annotation.get('id')} of image {image_id} has the unknown category_id "
                 f"{category!r}. Add it to 'categories' or correct it."
             )
     xywh = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
-    boxes, kept = cleaner.clean(
-        np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1), *size, f"image {image_id}"
-    )
-    area = np.array([_area(file, image_id, a) for a in annotations], dtype=np.float64)
-    return GroundTruth(
-        image_id=image_id,
-        boxes_xyxy=boxes,
-        labels=np.array([labels[a["category_id"]] for a in annotations], dtype=np.int64)[kept],
-        ignore=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool)[kept],
-        area=area[kept],
+    return cleaner.ground_truth(
+        image_id,
+        np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+        [labels[a["category_id"]] for a in annotations],
+        size,
+        f"image {image_id}",
+        ignore=[bool(a.get("iscrowd", 0)) for a in annotations],
+        area=[_area(file, image_id, a) for a in annotations],
     )
 
 
 def _area(file: Path, image_id: int, annotation: dict[str, Any]) -> float:
-    """The annotated area, in pixels; that of the box where there is none."""
+    """The area that an annotation states, in pixels; that of the box where it states none."""
     area = annotation.get("area") or float(annotation["bbox"][2]) * float(annotation["bbox"][3])
     try:
         return float(area)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(
+        raise UserError(
             f"{file}: annotation {annotation.get('id')} of image {image_id} has the area {str(area)[:40]!r}, which is "
             "no number. Correct it or take it out."
         ) from None

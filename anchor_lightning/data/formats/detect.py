@@ -1,4 +1,4 @@
-"""Which data module reads a folder or file, told from what lies there."""
+"""The data module that reads a folder or file, by the layout found there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from anchor_lightning.data.formats.voc import SET_FOLDERS
+from anchor_lightning.errors import UserError
 
 Found = tuple[str, dict[str, Any]]
 """The name of a data module's class, and its arguments."""
@@ -20,22 +21,23 @@ def detect_data(path: Path) -> Found:
             `data.yaml`.
 
     Raises:
-        ValueError: It is none of these; says what was looked for.
+        UserError: It is none of these; says what was looked for.
     """
     if path.is_file():
         if path.suffix.lower() == ".json":
             return "COCODataModule", _coco_file(path)
         if path.suffix.lower() in (".yaml", ".yml"):
             return "YOLODataModule", {"data_yaml": str(path)}
-        raise ValueError(f"--data: {path} is neither a COCO .json nor a YOLO data.yaml, nor a folder")
+        raise UserError(f"{path} is neither a COCO .json nor a YOLO data.yaml, nor a folder", argument="data")
     found = _voc(path) or _coco(path) or _yolo(path)
     if found is None and (path / "brainwash_train.idl").is_file():
         found = "BrainwashDataModule", {"root": str(path)}
     if found is None:
-        raise ValueError(
-            f"--data: {path} looks like no data set that is known; looked for Annotations and JPEGImages or VOC2007, "
-            "VOC2012 (VOC), annotations/*.json (COCO), data.yaml or images and labels (YOLO). Give the folder that "
-            "holds these, a COCO .json, a data.yaml, or a class (--data VOCDataModule --data.root FOLDER)"
+        raise UserError(
+            f"{path} looks like no data set that is known; looked for Annotations and JPEGImages or VOC2007, VOC2012 "
+            "(VOC), annotations/*.json (COCO), data.yaml or images and labels (YOLO). Give the folder that holds these, "
+            "a COCO .json, a data.yaml, or a data module and its root",
+            argument="data",
         )
     return found
 
@@ -51,9 +53,10 @@ def _voc(folder: Path) -> Found | None:
 def _voc_split(folder: Path) -> dict[str, str]:
     lists = folder / SET_FOLDERS[2]
     if not lists.is_dir():
-        raise ValueError(
-            f"--data: {folder} has VOC's Annotations and JPEGImages but no {SET_FOLDERS[2]}; put a train.txt there, "
-            "the names of the training images without suffix, one a line"
+        raise UserError(
+            f"{folder} has VOC's Annotations and JPEGImages but no {SET_FOLDERS[2]}; put a train.txt there, the names of "
+            "the training images without suffix, one a line",
+            argument="data",
         )
     has_default = (lists / "train.txt").is_file() or not (lists / "trainval.txt").is_file()
     return {} if has_default else {"train_split": "trainval"}
@@ -71,7 +74,7 @@ def _coco(folder: Path) -> Found | None:
     chosen = boxes or training or files
     if len(chosen) > 1:
         names = ", ".join(file.name for file in chosen)
-        raise ValueError(f"--data: {folder / 'annotations'} has several candidates ({names}); give one as --data FILE")
+        raise UserError(f"{folder / 'annotations'} has several candidates ({names}); give one of them", argument="data")
     return "COCODataModule", _coco_file(chosen[0])
 
 

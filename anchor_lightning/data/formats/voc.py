@@ -9,35 +9,18 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.archives import fetch_voc
 from anchor_lightning.data.formats.cleaning import BoxCleaner
 from anchor_lightning.data.formats.text import distinct_names, parse_voc_xml, read_text
 from anchor_lightning.data.formats.voc_counts import SplitCounts, compare_with_published
 from anchor_lightning.data.images import IMAGE_SUFFIXES, image_size_of
-from anchor_lightning.data.module import DetectionDataModule, ImageRecord, Split
-from anchor_lightning.structures import GroundTruth
+from anchor_lightning.data.module import DetectionDataModule, Split
+from anchor_lightning.errors import UserError
 
 VOC_CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 SET_FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
 FIELDS = ("xmin", "ymin", "xmax", "ymax")
@@ -61,8 +44,10 @@ class VOCDataModule(DetectionDataModule):
         kwargs: See `DetectionDataModule`.
 
     Raises:
-        ValueError: If a folder, list, annotation or image is missing or malformed; names it and what to do.
+        UserError: A folder, list, annotation or image is missing or malformed; names it and what to do.
     """
+
+    root_content = "a VOCdevkit folder or a set in VOC's layout"
 
     def __init__(
         self,
@@ -73,10 +58,10 @@ class VOCDataModule(DetectionDataModule):
     ) -> None:
         super().__init__(**kwargs)
         if not years:
-            raise ValueError("data.years is empty. Give the years to use, [2007, 2012] for one.")
+            raise UserError("is empty. Give the years to use, [2007, 2012] for one.", argument="years")
         self.years = sorted(set(years))
         self.download = download
-        self._class_names = None if class_names is None else distinct_names(class_names, "data.class_names")
+        self._class_names = None if class_names is None else distinct_names(class_names, "names", "class_names")
 
     @property
     def class_names(self) -> list[str]:
@@ -98,11 +83,6 @@ class VOCDataModule(DetectionDataModule):
 
     # Where things are.
 
-    def _root(self) -> Path:
-        if self.root is None:
-            raise ValueError("data.root is not given. Set it to a VOCdevkit folder or a set in VOC's layout.")
-        return self.root
-
     def _own_set(self) -> bool:
         return all((self._root() / folder).is_dir() for folder in SET_FOLDERS)
 
@@ -116,10 +96,10 @@ class VOCDataModule(DetectionDataModule):
         if missing:
             here = [name for name in SET_FOLDERS if (self._root() / name).is_dir()]
             hint = f" It has {', '.join(here)} itself, but not the rest." if here else ""
-            raise ValueError(
-                f"{folder} lacks {', '.join(missing)}.{hint} data.root = {self._root()} must hold VOC{year} with "
-                f"{', '.join(SET_FOLDERS)} (or be such a folder itself): correct data.root or data.years, or set "
-                "data.download to true."
+            raise UserError(
+                f"{folder} lacks {', '.join(missing)}.{hint} {self._root()} must hold VOC{year} with "
+                f"{', '.join(SET_FOLDERS)} (or be such a folder itself): correct it or years, or set download to true.",
+                argument="root",
             )
         return folder
 
@@ -139,7 +119,7 @@ class VOCDataModule(DetectionDataModule):
     def _has_split(self, name: str) -> bool:
         try:
             return all(file.is_file() for file in self._list_files(name))
-        except ValueError:
+        except UserError:
             return False
 
     # What they say.
@@ -150,18 +130,20 @@ class VOCDataModule(DetectionDataModule):
         for file in self._list_files(name):
             folder = file.parents[2]
             image_ids = self._image_ids(folder)
-            paths = _ImageFinder(folder / "JPEGImages")
-            difficult: list[bool] = []  # of every object as annotated, the broken ones that are dropped included
+            images = folder / "JPEGImages"
+            paths = {path.stem: path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+            difficult: list[bool] = []  # of every object of the files, the broken ones that are dropped included
             stems = dict.fromkeys(_read_list(file))  # a line that comes twice is one image
             for stem in stems:
                 if stem not in image_ids:
-                    raise ValueError(
+                    raise UserError(
                         f"{file}: lists {stem!r}, but {folder / 'Annotations' / stem}.xml does not exist. Add the "
                         "annotation or take the line out."
                     )
                 tree = parse_voc_xml(annotation := folder / "Annotations" / f"{stem}.xml")
                 difficult += map(_is_difficult, tree.findall("object"))
-                records.append(self._read_image(annotation, tree, paths.find(stem), image_ids[stem], labels, cleaner))
+                path = paths.get(stem, images / f"{stem}.jpg")  # reading its size reports one that is not there
+                records.append(self._read_image(annotation, tree, path, image_ids[stem], labels, cleaner))
             if not self._own_set():
                 compare_with_published(file, SplitCounts(len(stems), difficult.count(False), difficult.count(True)))
         cleaner.report(f"{self._root()} ({name})")
@@ -180,30 +162,29 @@ class VOCDataModule(DetectionDataModule):
     def _read_image(
         self, file: Path, tree: Element, path: Path, image_id: int, labels: dict[str, int], cleaner: BoxCleaner
     ) -> ImageRecord:
-        height, width = self._image_size(file, tree, path)
+        size = self._image_size(tree, path)
         objects = tree.findall("object")  # direct children: a `part` has a name and a box of its own
         for obj in objects:
             if _text(obj, "name") not in labels:
-                raise ValueError(
+                raise UserError(
                     f"{file}: unknown class {_text(obj, 'name')!r} in <object><name>. Correct it, or list all classes "
-                    f"as data.class_names; known are {', '.join(labels)}."
+                    f"as class_names; known are {', '.join(labels)}."
                 )
-        boxes, kept = cleaner.clean(np.array([_box(file, obj) for obj in objects]), height, width, str(file))
-        wh = boxes[:, 2:] - boxes[:, :2]
-        ground_truth = GroundTruth(
-            image_id=image_id,
-            boxes_xyxy=boxes,
-            labels=np.array([labels[_text(obj, "name")] for obj in objects], dtype=np.int64)[kept],
-            ignore=np.array([_is_difficult(obj) for obj in objects], dtype=bool)[kept],
-            area=wh[:, 0] * wh[:, 1],
+        ground_truth = cleaner.ground_truth(
+            image_id,
+            np.array([_box(file, obj) for obj in objects]),
+            [labels[_text(obj, "name")] for obj in objects],
+            size,
+            str(file),
+            ignore=[_is_difficult(obj) for obj in objects],
         )
-        return ImageRecord(path, file.stem, height, width, ground_truth)
+        return ImageRecord(path, file.stem, *size, ground_truth)
 
-    def _image_size(self, file: Path, tree: Element, path: Path) -> tuple[int, int]:
+    def _image_size(self, tree: Element, path: Path) -> tuple[int, int]:
         """Height and width from the image's header: <size> is wrong or missing in many a set."""
         try:
             return image_size_of(path)
-        except ValueError:
+        except UserError:
             sides = [_text(tree, f"size/{side}") for side in ("height", "width")]
             if self.skip_bad_images and all(side.isdigit() and int(side) for side in sides):
                 return int(sides[0]), int(sides[1])
@@ -213,9 +194,7 @@ class VOCDataModule(DetectionDataModule):
         files = sorted((self._root() / "Annotations").glob("*.xml"))
         names = sorted({_text(obj, "name") for file in files for obj in parse_voc_xml(file).findall("object")} - {""})
         if not names:
-            raise ValueError(
-                f"No <object><name> in any .xml of {self._root() / 'Annotations'}: nothing to learn there."
-            )
+            raise UserError(f"No <object><name> in any .xml of {self._root() / 'Annotations'}: nothing to learn there.")
         return names
 
 
@@ -239,7 +218,7 @@ def _box(file: Path, obj: Element) -> list[float]:
         try:
             values.append(float(text))
         except ValueError:
-            raise ValueError(
+            raise UserError(
                 f"{file}: <bndbox><{field}> of an object {_text(obj, 'name')!r} is {text!r}, not a number. Correct it."
             ) from None
     corners = np.array(values).reshape(2, 2)
@@ -251,7 +230,7 @@ def _read_list(file: Path) -> Iterable[str]:
     """The first column of a list; the devkit's lists of one class have a second one."""
     if not file.is_file():
         there = ", ".join(sorted(f.stem for f in file.parent.glob("*.txt"))) or "none"
-        raise ValueError(
+        raise UserError(
             f"{file}: no such list. Set the split to a list that exists (there are: {there}; `2007/test` names the "
             "list of one year)."
         )
@@ -260,15 +239,3 @@ def _read_list(file: Path) -> Iterable[str]:
 
 def _stems(folder: Path) -> list[str]:
     return sorted(file.stem for file in folder.glob("*.xml"))
-
-
-class _ImageFinder:
-    """Finds the image of a stem, whatever its suffix, with one look into the folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._files = {file.stem: file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES}
-
-    def find(self, stem: str) -> Path:
-        # Falls through to a name whose absence `image_size_of` reports.
-        return self._files.get(stem, self.folder / f"{stem}.jpg")

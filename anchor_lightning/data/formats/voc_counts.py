@@ -1,4 +1,4 @@
-"""What the full Pascal VOC sets hold, and the warning when what stands in their place holds something else."""
+"""Counts of the full Pascal VOC sets, and the warning where a set differs from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 
 class SplitCounts(NamedTuple):
-    """What one list of a year holds, as its annotation files say.
+    """Images and objects of one list of a year, as its annotation files say.
 
     Args:
         images: Images of the list.
@@ -22,7 +22,8 @@ class SplitCounts(NamedTuple):
     difficult: int | None
 
     def __str__(self) -> str:
-        return f"{self.plain:,} objects" + (f" + {self.difficult:,} difficult" if self.difficult is not None else "")
+        difficult = "" if self.difficult is None else f" + {self.difficult:,} difficult"
+        return f"{self.images:,} images, {self.plain:,} objects{difficult}"
 
 
 # By the year's folder and the list. The challenge publishes the objects without the difficult ones; those of the years'
@@ -39,14 +40,14 @@ PUBLISHED: Final[dict[tuple[str, str], SplitCounts]] = {
 
 
 def compare_with_published(list_file: Path, found: SplitCounts) -> None:
-    """Warns, on one process, of a list of a devkit's year that does not hold what the full set does.
+    """Warns, on one process, of a list of a devkit's year whose counts are not those of the full set.
 
     A warning and no error: a subset is a fine thing to train on, as long as nobody takes its numbers for those of the
     benchmark. Lists without published counts are passed over.
 
     Args:
         list_file: A list in `ImageSets/Main` of a year's folder.
-        found: What it holds, counted before any broken box is dropped.
+        found: Its counts, taken before any broken box is dropped.
     """
     year, name = list_file.parents[2].name, list_file.stem
     published = PUBLISHED.get((year, name))
@@ -54,18 +55,8 @@ def compare_with_published(list_file: Path, found: SplitCounts) -> None:
         return
     if published.difficult is None:
         found = found._replace(difficult=None)
-    if found.images < published.images:
+    if found != published:
         rank_zero_warn(
-            f"{list_file}: {found.images:,} of the {published.images:,} images of the full {year} {name}. Numbers "
-            "measured on this part of it are not those of the benchmark: say so beside them, or complete the set."
-        )
-    elif found.images > published.images:
-        rank_zero_warn(
-            f"{list_file}: {found.images:,} images, but the full {year} {name} has {published.images:,}. Numbers "
-            "measured on it are not those of the benchmark: say so beside them, or restore the published list."
-        )
-    elif found != published:
-        rank_zero_warn(
-            f"{list_file}: the {found.images:,} images of {year} {name} have {found}, but {published} were published. "
-            "Annotations were changed or lost: restore them, or do not compare numbers with those of the benchmark."
+            f"{list_file}: {found}, but the full {year} {name} has {published}. Numbers measured on it are not those of "
+            "the benchmark: say so beside them, or restore the set."
         )

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from lightning.pytorch.utilities import rank_zero_warn
 
+from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.cleaning import BoxCleaner
 from anchor_lightning.data.formats.text import distinct_names, exists, read_text
-from anchor_lightning.data.images import IMAGE_SUFFIXES, image_size_of
-from anchor_lightning.data.module import SPLITS, DetectionDataModule, ImageRecord, Split
-from anchor_lightning.structures import GroundTruth
+from anchor_lightning.data.images import IMAGE_SUFFIXES
+from anchor_lightning.data.module import SPLITS, DetectionDataModule, Split
+from anchor_lightning.errors import UserError
 
 BOX_NUMBERS = 5
 MAX_CLASSES = 100_000
@@ -38,17 +38,17 @@ class YOLODataModule(DetectionDataModule):
         kwargs: See `DetectionDataModule`; `root` replaces the `path` of the `data.yaml`.
 
     Raises:
-        ValueError: If a file or folder is missing or malformed; names it, with the line, and what to do.
+        UserError: A file or folder is missing or malformed; names it, with the line, and what to do.
     """
+
+    root_content = "the folder of images/ and labels/, or give data_yaml"
 
     def __init__(self, data_yaml: str | None = None, class_names: list[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if self.root is None and data_yaml is None:
-            raise ValueError("data.root is not given. Set it to the folder of images/ and labels/, or data.data_yaml.")
         self.data_yaml = self._find_file(data_yaml)
         self._content = {} if self.data_yaml is None else load_data_yaml(self.data_yaml)
         self._class_names = (
-            self._names_given() if class_names is None else distinct_names(class_names, "data.class_names")
+            self._names_given() if class_names is None else distinct_names(class_names, "names", "class_names")
         )
 
     @property
@@ -63,7 +63,7 @@ class YOLODataModule(DetectionDataModule):
                 for number, _ in read_label_file(label_path_of(path))
             ]
             if not numbers:
-                raise ValueError(f"{self._where()}: no labels found to take the classes from. Give data.class_names.")
+                raise UserError(f"{self._where()}: no labels found to take the classes from. Give class_names.")
             self._class_names = [f"class {number}" for number in range(max(numbers) + 1)]
         return self._class_names
 
@@ -71,8 +71,7 @@ class YOLODataModule(DetectionDataModule):
 
     def _find_file(self, data_yaml: str | None) -> Path | None:
         if data_yaml is None:
-            assert self.root is not None
-            default = self.root / "data.yaml"
+            default = self._root() / "data.yaml"
             return default if default.is_file() else None
         file = Path(data_yaml)
         return self.root / file if self.root is not None and not file.is_file() else file
@@ -83,8 +82,7 @@ class YOLODataModule(DetectionDataModule):
     def _bases(self) -> list[Path]:
         """Folders that the entries of the file may be relative to, the likeliest first."""
         if self.data_yaml is None or self.root is not None:
-            assert self.root is not None
-            return [self.root]
+            return [self._root()]
         beside = self.data_yaml.parent
         given = self._content.get("path")
         return [beside / str(given), Path(str(given)), beside] if given else [beside]
@@ -106,7 +104,7 @@ class YOLODataModule(DetectionDataModule):
     def _has_split(self, name: str) -> bool:
         try:
             return bool(self._places(name))
-        except ValueError:  # many a data.yaml names a test set that is not at hand
+        except UserError:  # many a data.yaml names a test set that is not at hand
             return False
 
     def _places(self, name: str) -> list[Path]:
@@ -120,7 +118,7 @@ class YOLODataModule(DetectionDataModule):
         entry = self._content.get(name)
         entries = entry if isinstance(entry, list) else [] if entry is None else [entry]
         if any(isinstance(place, list | dict) for place in entries):
-            raise ValueError(f"{self._where()}: {name}: must be a path or a list of paths. Correct the entry.")
+            raise UserError(f"{self._where()}: {name}: must be a path or a list of paths. Correct the entry.")
         return [self._resolve(str(place), name) for place in entries]
 
     def _resolve(self, place: str, name: str) -> Path:
@@ -129,9 +127,9 @@ class YOLODataModule(DetectionDataModule):
         for path in tried:
             if exists(path):
                 return path
-        raise ValueError(
+        raise UserError(
             f"{self._where()}: {name}: there is no {' or '.join(map(str, dict.fromkeys(tried)))}. Correct the entry or "
-            "'path', or give the set's folder as data.root."
+            "'path', or give the set's folder as root."
         )
 
     def _images(self, name: str) -> list[Path]:
@@ -139,7 +137,7 @@ class YOLODataModule(DetectionDataModule):
         if not places:
             known = ", ".join(sorted(str(key) for key in self._content if key not in ("path", "names", "nc"))) or "none"
             looked = f"it has {known}" if self.data_yaml else f"looked for images/{name} and {name}/images"
-            raise ValueError(f"{self._where()}: there is no split {name!r} ({looked}). Correct data.root or the split.")
+            raise UserError(f"{self._where()}: there is no split {name!r} ({looked}). Correct root or the split.")
         return [path for place in places for path in _images_in(place, self._bases()[0])]
 
     # What they say.
@@ -147,29 +145,14 @@ class YOLODataModule(DetectionDataModule):
     def _read_split(self, name: str) -> list[ImageRecord]:
         cleaner = BoxCleaner()
         records: list[ImageRecord] = []
-        bad: list[str] = []
         for path in self._images(name):
             labels = read_label_file(label_path_of(path), self.num_classes)
-            try:
-                height, width = image_size_of(path)
-            except ValueError as error:
-                if not self.skip_bad_images:
-                    raise
-                bad.append(str(error))
+            if (size := cleaner.image_size(path, self.skip_bad_images)) is None:
                 continue
-            shares = np.array([box for _, box in labels]).reshape(-1, 4)
-            boxes, kept = cleaner.clean(shares * (width, height, width, height), height, width, str(path))
-            wh = boxes[:, 2:] - boxes[:, :2]
-            ground_truth = GroundTruth(
-                image_id=len(records) + 1,
-                boxes_xyxy=boxes,
-                labels=np.array([number for number, _ in labels], dtype=np.int64)[kept],
-                ignore=np.zeros(len(boxes), dtype=bool),
-                area=wh[:, 0] * wh[:, 1],
-            )
-            records.append(ImageRecord(path, path.name, height, width, ground_truth))
-        if bad:
-            rank_zero_warn(f"Left out {len(bad)} images of {self._where()} ({name}); the first: {bad[0]}")
+            boxes = np.array([box for _, box in labels]).reshape(-1, 4) * np.tile(size[::-1], 2)
+            numbers = [number for number, _ in labels]
+            ground_truth = cleaner.ground_truth(len(records) + 1, boxes, numbers, size, str(path))
+            records.append(ImageRecord(path, path.name, *size, ground_truth))
         cleaner.report(f"{self._where()} ({name})")
         return records
 
@@ -178,18 +161,15 @@ def load_data_yaml(file: Path) -> dict[str, Any]:
     """The content of a `data.yaml`, as plain values: nothing in it is executed.
 
     Raises:
-        ValueError: It is missing, is no YAML, or names no split.
+        UserError: It is missing, is no YAML, or names no split.
     """
+    text = read_text(file)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: cannot be read ({error}). Correct data.data_yaml.") from None
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist, say
-        raise ValueError(f"{file}: is no YAML ({' '.join(str(error).split())}). Correct it.") from None
+        raise UserError(f"{file}: is no YAML ({' '.join(str(error).split())}). Correct it.") from None
     if not isinstance(content, dict) or not {"train", "val"} & content.keys():
-        raise ValueError(
-            f"{file}: has neither 'train' nor 'val'. It must be a YOLO data.yaml: path, train, val, names."
-        )
+        raise UserError(f"{file}: has neither 'train' nor 'val'. It must be a YOLO data.yaml: path, train, val, names.")
     return content
 
 
@@ -197,13 +177,13 @@ def parse_names(file: str, names: object) -> list[str]:
     """The class names of a `data.yaml`: a list, or a dict from the numbers 0, 1, … to names.
 
     Raises:
-        ValueError: They are neither, or a number is missing.
+        UserError: They are neither, or a number is missing.
     """
     if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[number] for number in range(len(names))]
     if isinstance(names, list) and names and not any(isinstance(name, list | dict) for name in names):
         return [str(name) for name in names]
-    raise ValueError(
+    raise UserError(
         f"{file}: 'names' must be a list of names, or a dict with the keys 0, 1, 2, … without gaps. Correct it."
     )
 
@@ -223,47 +203,41 @@ def read_label_file(file: Path, num_classes: int | None = None) -> list[tuple[in
 
     Args:
         file: One object a line; a file that does not exist has none.
-        num_classes: Numbers from this on are refused; None takes any.
+        num_classes: Numbers must be below it; None takes any.
 
     Raises:
-        ValueError: A line is malformed; names file and line.
+        UserError: A line is malformed; names file and line.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:  # not UTF-8, or a name with a zero byte
-        raise ValueError(f"{file}: cannot be read as text ({error}). Restore or remove the file.") from None
     return [
         _parse_line(f"{file}:{number}", line.split(), num_classes)
-        for number, line in enumerate(text.splitlines(), start=1)
+        for number, line in enumerate(read_text(file, default="").splitlines(), start=1)
         if line.strip()
     ]
 
 
-def _parse_line(where: str, words: list[str], num_classes: int | None) -> tuple[int, list[float]]:
+def _parse_line(where: str, fields: list[str], num_classes: int | None) -> tuple[int, list[float]]:
     try:
-        numbers = [float(word) for word in words]
+        numbers = [float(field) for field in fields]
     except ValueError:
-        raise ValueError(f"{where}: {' '.join(words)[:60]!r} are not all numbers. Correct the line.") from None
+        raise UserError(f"{where}: {' '.join(fields)[:60]!r} are not all numbers. Correct the line.") from None
     # An outline has three points or more; an even count is a box with a confidence, say.
     if len(numbers) != BOX_NUMBERS and (len(numbers) < BOX_NUMBERS + 2 or len(numbers) % 2 == 0):
-        raise ValueError(
+        raise UserError(
             f"{where}: {len(numbers)} numbers; a line is `class x y w h`, or `class` and the points of an outline, x y "
             "each. Correct the line."
         )
     label, coordinates = numbers[0], np.array(numbers[1:])
     if not 0 <= label < MAX_CLASSES or label != int(label):
-        raise ValueError(
-            f"{where}: the class {words[0]} is no whole number from 0 to {MAX_CLASSES - 1:,}. Correct the line."
+        raise UserError(
+            f"{where}: the class {fields[0]} is no whole number from 0 to {MAX_CLASSES - 1:,}. Correct the line."
         )
     if num_classes is not None and label >= num_classes:
-        raise ValueError(
+        raise UserError(
             f"{where}: the class {int(label)} is out of range, there are {num_classes} (0 to {num_classes - 1}). "
-            "Correct the line, or the names in data.yaml or data.class_names."
+            "Correct the line, or the names in data.yaml or class_names."
         )
     if not ((coordinates >= -TOLERANCE) & (coordinates <= 1 + TOLERANCE)).all():
-        raise ValueError(
+        raise UserError(
             f"{where}: the coordinates must be shares of the image's width and height, from 0 to 1, not pixels. "
             "Correct the line."
         )
@@ -279,7 +253,7 @@ def _images_in(place: Path, base: Path) -> Iterable[Path]:
     if place.is_dir():
         return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if place.suffix.lower() != ".txt":
-        raise ValueError(f"{place}: is neither a folder of images nor a .txt with image paths. Correct the split.")
+        raise UserError(f"{place}: is neither a folder of images nor a .txt with image paths. Correct the split.")
     lines = read_text(place).splitlines()
     # Paths are relative to the list; some tools write them relative to the set's folder.
     return [

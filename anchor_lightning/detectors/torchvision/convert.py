@@ -22,13 +22,13 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 
-from anchor_lightning.anchors import kmeans_shapes
 from anchor_lightning.detectors.torchvision.generators import (
     LearnableAnchorGenerator,
     LearnableAnchors,
     LearnableDefaultBoxes,
     LevelShapes,
 )
+from anchor_lightning.fitting import kmeans_shapes
 
 CLUSTERING: Final = "loss_anchor_clustering"
 """The entry that the loss dict gains: λ times Eq. 11-12's clustering term."""

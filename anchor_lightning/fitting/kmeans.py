@@ -1,0 +1,91 @@
+"""IoU k-means, with which YOLOv2 chooses its priors."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from anchor_lightning.anchors.iou import best_iou, mean_best_iou
+from anchor_lightning.errors import UserError
+
+MAX_ITERATIONS: Final = 300
+NUM_RESTARTS: Final = 8
+RESTART_SAMPLE: Final = 8192
+
+
+def kmeans_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
+    """k-means centres of box shapes with 1 - IoU as the distance.
+
+    Several k-means++ starts run on a sample of the boxes; the best of them is refined on all.
+
+    Args:
+        box_wh: (N, 2) widths and heights > 0.
+        num: Number of centres.
+        seed: Of the starts and the sample; equal arguments give equal centres.
+
+    Returns:
+        (num, 2) float32 centres, smallest area first.
+
+    Raises:
+        UserError: As `check_distinct`.
+    """
+    check_distinct(box_wh, num)
+    boxes = box_wh.double()
+    generator = torch.Generator().manual_seed(seed)
+    sample = boxes[torch.randperm(len(boxes), generator=generator)[:RESTART_SAMPLE]]
+    starts = [_lloyd(sample, _plus_plus(sample, num, generator)) for _ in range(NUM_RESTARTS)]
+    best = max(starts, key=lambda centres: mean_best_iou(sample, centres))
+    centres = _lloyd(boxes, best)
+    return centres[centres.prod(1).argsort()].float()
+
+
+def check_distinct(box_wh: Tensor, num: int) -> None:
+    """Raises an error for boxes (N, 2) that `num` shapes cannot be fitted to.
+
+    Raises:
+        UserError: `num` is less than 1, there are no boxes, or fewer than `num` distinct ones.
+    """
+    if num < 1:
+        raise UserError(f"{num} shapes; give 1 or more", argument="num")
+    if len(box_wh) == 0:
+        raise UserError("there are no training boxes to fit shapes to; give another data set or training split")
+    # A `unique` over all boxes of a large set costs more than the clustering; a sample mostly settles the question.
+    if len(box_wh[:RESTART_SAMPLE].unique(dim=0)) < num and (distinct := len(box_wh.unique(dim=0))) < num:
+        raise UserError(
+            f"{num} shapes, but the training boxes have only {distinct} distinct shapes at this image size; ask for at "
+            f"most {distinct}",
+            argument="num",
+        )
+
+
+def _plus_plus(boxes: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    """k-means++ seeding: each further centre is a box drawn with probability proportional to (1 - best IoU)²."""
+    centres = boxes[torch.randint(len(boxes), (1,), generator=generator)]
+    while len(centres) < num:
+        distance = (1 - best_iou(boxes, centres)[0]).clamp_min(0).square()
+        if not distance.sum() > 0:  # fewer distinct shapes in the sample than centres
+            distance = torch.ones_like(distance)
+        centres = torch.cat([centres, boxes[torch.multinomial(distance, 1, generator=generator)]])
+    return centres
+
+
+def _lloyd(boxes: Tensor, centres: Tensor) -> Tensor:
+    """Alternates nearest centre by IoU and mean of the members, and returns the best centres that were met.
+
+    The mean does not maximise the IoU, so a step may lose a little: the best is kept rather than the last.
+    """
+    best, best_score, previous = centres, -1.0, None
+    for _ in range(MAX_ITERATIONS):
+        iou, nearest = best_iou(boxes, centres)
+        if (score := float(iou.mean())) > best_score:
+            best, best_score = centres, score
+        if previous is not None and torch.equal(nearest, previous):
+            break
+        previous = nearest
+        count = nearest.bincount(minlength=len(centres))
+        total = torch.zeros_like(centres).index_add_(0, nearest, boxes)
+        # A centre that lost all its members starts again at the box that is served worst.
+        centres = torch.where(count[:, None] > 0, total / count[:, None].clamp_min(1), boxes[iou.argmin()])
+    return best
