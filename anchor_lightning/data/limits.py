@@ -34,8 +34,8 @@ def check_limits(num_workers: int, batch_bytes: int) -> None:
     needed, allowed = FILES + FILES_PER_WORKER * num_workers, _open_files()
     if allowed is not None and allowed < needed:
         raise UserError(
-            f"{num_workers} workers need about {needed} open files, and the process may have {allowed}. Raise the limit "
-            f"(ulimit -n {WANTED_FILES}), or give 0.",
+            f"{num_workers} workers need about {needed} open files, and the process may have {allowed}. Raise the "
+            f"limit (ulimit -n {WANTED_FILES}), or give 0.",
             argument="num_workers",
         )
     if SHARED.is_dir() and (free := shutil.disk_usage(SHARED).free) < num_workers * batch_bytes:

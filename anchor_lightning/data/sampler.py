@@ -76,8 +76,8 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         per_rank_batch_size(batch_size, world_size)
         if num_images < batch_size:
             raise UserError(
-                f"{batch_size} is larger than the {num_images} images of the training split, and an incomplete batch is "
-                f"never used. Give {max(1, num_images)} or less.",
+                f"{batch_size} is larger than the {num_images} images of the training split, and an incomplete batch "
+                f"is never used. Give {max(1, num_images)} or less.",
                 argument="batch_size",
             )
         self.num_images = num_images

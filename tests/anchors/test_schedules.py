@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from anchor_lightning.anchors import clustering_weight_at, learning_rate_at, temperature_at
+from anchor_lightning.errors import UserError
 
 
 def test_the_papers_temperature() -> None:
@@ -36,5 +37,5 @@ def test_the_papers_learning_rate_on_voc() -> None:
 
 
 def test_unknown_schedule() -> None:
-    with pytest.raises(ValueError, match="known are linear and geometric"):
+    with pytest.raises(UserError, match="cosine"):
         temperature_at(0, 2.0, 100, "cosine")  # type: ignore[arg-type]

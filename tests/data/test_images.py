@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from anchor_lightning.data.images import image_size_of, read_image
-from tests.data.conftest import texture, write_image
+from anchor_lightning.errors import UserError
+from tests.helpers.tiny_data import texture, write_image
 
 PIXELS = texture(40, 60)
 
@@ -110,7 +111,7 @@ def test_a_truncated_jpeg_is_an_error(tmp_path: Path, keep: float, progressive: 
     data = jpeg_bytes(tmp_path, progressive=progressive)
     path = tmp_path / "part.jpg"
     path.write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(ValueError, match=r"part\.jpg"):
+    with pytest.raises(UserError, match=r"part\.jpg"):
         read_image(path)
 
 
@@ -118,7 +119,7 @@ def test_missing_data_behind_an_end_marker_is_an_error(tmp_path: Path) -> None:
     data = jpeg_bytes(tmp_path)
     path = tmp_path / "part.jpg"
     path.write_bytes(data[: len(data) // 2] + b"\xff\xd9")
-    with pytest.raises(ValueError, match="truncated"):
+    with pytest.raises(UserError, match="truncated"):
         read_image(path)
 
 
@@ -138,21 +139,21 @@ def test_what_is_no_image_names_itself(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
     for read in (read_image, image_size_of):
-        with pytest.raises(ValueError, match=r"broken\.jpg"):
+        with pytest.raises(UserError, match=r"broken\.jpg"):
             read(path)
 
 
-def test_what_is_no_image_is_said_in_our_words(tmp_path: Path) -> None:
+def test_errors_say_why_a_file_is_no_image(tmp_path: Path) -> None:
     cases = {
-        "a.txt": (b"hello", r"a\.txt is no image, or of a kind that is not read\. Give one of \.jpg, .*\.webp\."),
-        "a.png": (b"hello", r"a\.png: cannot be read as an image \(what is in it is no image\)"),
-        "b.png": (b"", r"b\.png: cannot be read as an image \(the file is empty\)"),
-        "c.jpg": (b"\xff\xd8\xff\xe0 no image", r"c\.jpg: cannot be read as an image"),
+        "a.txt": (b"hello", r"a\.txt .*\.jpg, .*\.webp"),
+        "a.png": (b"hello", r"a\.png: .*no image"),
+        "b.png": (b"", r"b\.png: .*empty"),
+        "c.jpg": (b"\xff\xd8\xff\xe0 no image", r"c\.jpg: "),
     }
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
         for read in (read_image, image_size_of):
-            with pytest.raises(ValueError, match=message) as caught:
+            with pytest.raises(UserError, match=message) as caught:
                 read(tmp_path / name)
             assert "BytesIO" not in str(caught.value) and "identify" not in str(caught.value)
 
@@ -160,13 +161,13 @@ def test_what_is_no_image_is_said_in_our_words(tmp_path: Path) -> None:
 def test_a_truncated_png_is_an_error(tmp_path: Path) -> None:
     path = write_image(tmp_path / "part.png")
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match=r"part\.png"):
+    with pytest.raises(UserError, match=r"part\.png"):
         read_image(path)
 
 
 def test_a_missing_file_names_itself(tmp_path: Path) -> None:
     for read in (read_image, image_size_of):
-        with pytest.raises(ValueError, match=r"gone\.jpg: no such image"):
+        with pytest.raises(UserError, match=r"gone\.jpg: no such image"):
             read(tmp_path / "gone.jpg")
 
 
@@ -174,11 +175,11 @@ def test_a_missing_file_names_itself(tmp_path: Path) -> None:
 def test_a_size_other_than_the_annotated_one_is_an_error(tmp_path: Path, suffix: str) -> None:
     path = write_image(tmp_path / f"image.{suffix}")
     assert read_image(path, expected_size=(40, 60)).shape == (40, 60, 3)
-    with pytest.raises(ValueError, match=r"60 x 40 pixels, its annotation says 40 x 60\. .*EXIF"):
+    with pytest.raises(UserError, match=r"60 x 40 .* 40 x 60\. .*EXIF"):
         read_image(path, expected_size=(60, 40))
 
 
 def test_float_images_have_no_known_range(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "image.tif")
-    with pytest.raises(ValueError, match="no known range"):
+    with pytest.raises(UserError, match="no known range"):
         read_image(tmp_path / "image.tif")

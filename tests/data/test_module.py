@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from anchor_lightning.data import box_shapes
+from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.image_size import parse_image_size
-from anchor_lightning.data.module import ImageRecord
 from anchor_lightning.data.transforms import GeometryParams, distort_colour
-from tests.data.conftest import MemoryModule, ground_truth, record
-from tests.data.test_sampling_resume import Recorder
+from anchor_lightning.errors import UserError
+from anchor_lightning.structures import DetectionBatch
+from tests.helpers.tiny_data import MemoryModule, ground_truth, record
 
 
 def attach(module: MemoryModule, **attributes: Any) -> MemoryModule:
@@ -35,7 +36,7 @@ def attach(module: MemoryModule, **attributes: Any) -> MemoryModule:
 
 
 def test_image_sizes_are_sides_or_pairs() -> None:
-    assert parse_image_size(416, "data.image_size") == (416, 416)
+    assert parse_image_size(416) == (416, 416)
     module = MemoryModule(image_size=320, val_image_size=[480, 640])
     assert (module.image_size, module.val_image_size) == ((320, 320), (480, 640))
     assert MemoryModule(image_size=[96, 32]).val_image_size == (96, 32)
@@ -52,19 +53,17 @@ def test_image_sizes_are_sides_or_pairs() -> None:
         ([32], "one int"),
     ],
 )
-def test_a_wrong_size_names_field_and_remedy(value: int | list[int], remedy: str) -> None:
-    with pytest.raises(ValueError, match=rf"data\.val_image_size .*{remedy}"):
+def test_an_invalid_size_names_argument_and_remedy(value: int | list[int], remedy: str) -> None:
+    with pytest.raises(UserError, match=rf"val_image_size: .*{remedy}"):
         MemoryModule(val_image_size=value)
 
 
 def test_other_options_are_checked() -> None:
-    for options, field in (
-        ({"batch_size": 0}, "batch_size"),
-        ({"num_workers": -1}, "num_workers"),
-        ({"seed": -1}, "seed"),
-    ):
-        with pytest.raises(ValueError, match=rf"data\.{field}"):
-            MemoryModule(**options)
+    options: dict[str, Any] = {"batch_size": 0, "num_workers": -1, "seed": -1}
+    for argument, value in options.items():
+        with pytest.raises(UserError) as caught:
+            MemoryModule(**{argument: value})
+        assert caught.value.argument == argument
 
 
 def test_the_seed_is_lightnings_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,12 +83,12 @@ def test_splits_are_parsed_once() -> None:
 
 def test_an_empty_split_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MemoryModule.counts, "val", 0)
-    with pytest.raises(ValueError, match=r"'val' .* has no images.*data\.val_split"):
+    with pytest.raises(UserError, match=r"val_split: 'val' .*no images"):
         MemoryModule().setup("fit")
 
 
 def test_splits_with_common_images_are_an_error() -> None:
-    with pytest.raises(ValueError, match=r"20 images are both .*'train'.*val split 'train'.*data\.val_split"):
+    with pytest.raises(UserError, match=r"val_split: 20 images .*'train'"):
         MemoryModule(val_split="train").setup("fit")
     MemoryModule(val_split="train").setup("validate")
 
@@ -159,6 +158,28 @@ def test_on_the_device_images_are_floats_and_colours_change_in_training_only() -
         assert torch.equal(other.on_after_batch_transfer(batch, 0).images, plain)
 
 
+class Seen(LightningModule):
+    """Learns nothing and notes the images of each training batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.ids: list[list[int]] = []
+
+    def training_step(self, batch: DetectionBatch, batch_idx: int) -> torch.Tensor:
+        self.ids.append(batch.image_ids.tolist())
+        return self.weight.sum() * batch.images.mean()
+
+    def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
+        assert batch.images.shape[-2:] == (32, 64)
+
+    def predict_step(self, batch: DetectionBatch, batch_idx: int) -> list[int]:
+        return batch.image_ids.tolist()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
 def test_lightning_runs_every_stage(tmp_path: Path) -> None:
     trainer = Trainer(
         accelerator="cpu",
@@ -169,9 +190,9 @@ def test_lightning_runs_every_stage(tmp_path: Path) -> None:
         enable_model_summary=False,
         default_root_dir=tmp_path,
     )
-    module, data = Recorder(), MemoryModule(batch_size=4, image_size=[32, 64], num_workers=1)
+    module, data = Seen(), MemoryModule(batch_size=4, image_size=[32, 64], num_workers=1)
     trainer.fit(module, data)
-    assert [len(ids) for _, ids, _ in module.seen] == [4, 4, 4]
+    assert [len(ids) for ids in module.ids] == [4, 4, 4]
     trainer.validate(module, data, verbose=False)
     predicted = trainer.predict(module, data)
     assert predicted is not None

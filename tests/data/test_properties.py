@@ -1,4 +1,4 @@
-"""Whatever numbers stand in a file: what is read lies in its image, or the file is refused by name."""
+"""Whatever numbers a file holds: what is read lies in its image, or the error names the file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anchor_lightning.data import BrainwashDataModule, COCODataModule, VOCDataModule, YOLODataModule
+from anchor_lightning.data import (
+    BrainwashDataModule,
+    COCODataModule,
+    DetectionDataModule,
+    VOCDataModule,
+    YOLODataModule,
+)
 from anchor_lightning.data.formats.brainwash import parse_idl
 from anchor_lightning.data.formats.yolo import read_label_file
-from anchor_lightning.data.module import DetectionDataModule
-from tests.data.conftest import write_image
+from anchor_lightning.errors import UserError
+from tests.helpers.tiny_data import write_image
 
 HEIGHT, WIDTH = 40, 60
 Corners = tuple[float, float, float, float]
@@ -87,17 +93,13 @@ def test_what_is_read_lies_in_the_image(
     with tempfile.TemporaryDirectory() as folder:
         try:
             (record,) = make(Path(folder), boxes).records("train")
-        except ValueError as error:
+        except UserError as error:
             assert folder in str(error)
             return
     read = record.ground_truth.boxes_xyxy
-    assert (
-        len(read)
-        == len(record.ground_truth.labels)
-        == len(record.ground_truth.ignore)
-        == len(record.ground_truth.area)
-        <= len(boxes)
-    )
+    ground_truth = record.ground_truth
+    assert {len(x) for x in (ground_truth.labels, ground_truth.ignore, ground_truth.area)} == {len(read)}
+    assert len(read) <= len(boxes)
     assert np.isfinite(read).all() and (read[:, 2:] > read[:, :2]).all()
     assert (read >= 0).all() and (read <= (WIDTH, HEIGHT, WIDTH, HEIGHT)).all()
 
@@ -122,13 +124,13 @@ def test_good_boxes_come_back(
 
 @quick
 @given(text=st.text(max_size=80) | st.binary(max_size=80).map(lambda b: b.decode("latin-1")))
-def test_any_text_is_labels_or_refused(text: str) -> None:
+def test_any_text_is_labels_or_an_error(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "a.txt"
         file.write_text(text, encoding="utf-8", errors="surrogatepass")
         try:
             labels = read_label_file(file)
-        except ValueError as error:
+        except UserError as error:
             assert "a.txt" in str(error)
             return
     assert all(number >= 0 and len(box) == 4 and all(map(math.isfinite, box)) for number, box in labels)
@@ -136,13 +138,13 @@ def test_any_text_is_labels_or_refused(text: str) -> None:
 
 @quick
 @given(content=st.binary(max_size=80) | st.text('"a:(),;. 1-\n', max_size=60).map(str.encode))
-def test_any_bytes_are_frames_or_refused(content: bytes) -> None:
+def test_any_bytes_are_frames_or_an_error(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "a.idl"
         file.write_bytes(content)
         try:
             frames = parse_idl(file)
-        except ValueError as error:
+        except UserError as error:
             assert "a.idl" in str(error)
             return
     assert all(name and boxes.shape[1:] == (4,) for name, boxes in frames)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anchor_lightning.structures import DetectionBatch
 from anchor_lightning.training.loop_state import restore_position
-from tests.data.conftest import MemoryModule
+from tests.helpers.tiny_data import MemoryModule
 
 
 class Recorder(LightningModule):

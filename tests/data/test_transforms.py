@@ -25,7 +25,7 @@ from anchor_lightning.data.transforms import (
     warp_boxes,
     warp_image,
 )
-from tests.data.conftest import texture
+from tests.helpers.tiny_data import texture
 
 
 def rng(seed: int = 0) -> np.random.Generator:

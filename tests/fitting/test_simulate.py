@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from anchor_lightning.anchors import initial_shapes, mean_best_iou
-from anchor_lightning.anchors.iou import shape_iou
+from anchor_lightning.anchors import best_iou, initial_shapes, mean_best_iou
 from anchor_lightning.data import COCODataModule, VOCDataModule
-from anchor_lightning.fitting.simulate import ShapesOnlyOptions, learn_shapes
+from anchor_lightning.fitting import ShapesOnlyOptions, kmeans_shapes, learn_shapes
 
 WARM_UP, AFTER = 1500, 3000
 pytestmark = pytest.mark.filterwarnings("ignore:Boxes of")
@@ -63,7 +62,7 @@ def boxes_of(root: Path, name: str) -> Boxes:
 def history_of(root: Path, name: str, init: str) -> Tensor:
     """The paper's schedule and 3,000 steps more."""
     boxes = boxes_of(root, name)
-    start = initial_shapes(init, box_wh=boxes.wh)
+    start = kmeans_shapes(boxes.wh, 5) if init == "kmeans" else initial_shapes(init)
     assert start is not None
     size = (boxes.image_size,) * 2
     return learn_shapes(boxes.wh, start, WARM_UP + AFTER, size, boxes.per_image, seed=SEEDS[name])
@@ -91,7 +90,7 @@ def test_three_initialisations_end_in_the_same_shapes(shared_data: Path, name: s
     assert min(scores) >= 0.99 * mean_best_iou(boxes, history_of(shared_data, name, "kmeans")[0])
     ordered = torch.stack([end[end.prod(1).argsort()] for end in ends])
     assert float((ordered.amax(0) / ordered.amin(0)).max()) <= 1.03, ordered.tolist()
-    usage = shape_iou(boxes[:, None], ends[-1][None]).argmax(1).bincount(minlength=5) / len(boxes)
+    usage = best_iou(boxes, ends[-1])[1].bincount(minlength=5) / len(boxes)
     assert float(usage.min()) > 0.01, f"a shape is dead: {usage.tolist()}"
 
 

@@ -82,7 +82,7 @@ class COCODataModule(DetectionDataModule):
         if name in self._images_only:
             raise UserError(
                 f"{self._annotation_file(name)} holds no 'annotations': predict can use it, but there is nothing to "
-                f"{'train on' if split == 'train' else 'measure against'}; give an annotated file.",
+                f"{'train on' if split == 'train' else 'measure against'}; give a file that has some.",
                 argument=f"{name}_annotations",
             )
         return ground_truths
@@ -145,11 +145,9 @@ class COCODataModule(DetectionDataModule):
             path = folder / file_name
             if path.name not in present and not exists(path) and not self.skip_bad_images:
                 raise UserError(f"{path}: no such image, but {file} lists it. Add it, or correct {name}_images.")
-            height, width = self._image_size(image, path)
-            ground_truth = _ground_truth(
-                file, image_id, annotations.pop(image_id, []), labels, (height, width), cleaner
-            )
-            records.append(ImageRecord(path, file_name, height, width, ground_truth))
+            size = self._image_size(image, path)
+            ground_truth = _ground_truth(file, image_id, annotations.pop(image_id, []), labels, size, cleaner)
+            records.append(ImageRecord(path, file_name, *size, ground_truth))
         if len({record.ground_truth.image_id for record in records}) != len(records):
             raise UserError(f"{file}: two entries of 'images' have the same id. Give each image an id of its own.")
         if annotations:

@@ -35,8 +35,8 @@ def detect_data(path: Path) -> Found:
     if found is None:
         raise UserError(
             f"{path} looks like no data set that is known; looked for Annotations and JPEGImages or VOC2007, VOC2012 "
-            "(VOC), annotations/*.json (COCO), data.yaml or images and labels (YOLO). Give the folder that holds these, "
-            "a COCO .json, a data.yaml, or a data module and its root",
+            "(VOC), annotations/*.json (COCO), data.yaml or images and labels (YOLO). Give the folder that holds "
+            "these, a COCO .json, a data.yaml, or a data module and its root",
             argument="data",
         )
     return found
@@ -54,8 +54,8 @@ def _voc_split(folder: Path) -> dict[str, str]:
     lists = folder / SET_FOLDERS[2]
     if not lists.is_dir():
         raise UserError(
-            f"{folder} has VOC's Annotations and JPEGImages but no {SET_FOLDERS[2]}; put a train.txt there, the names of "
-            "the training images without suffix, one a line",
+            f"{folder} has VOC's Annotations and JPEGImages but no {SET_FOLDERS[2]}; put a train.txt there, the names "
+            "of the training images without suffix, one a line",
             argument="data",
         )
     has_default = (lists / "train.txt").is_file() or not (lists / "trainval.txt").is_file()

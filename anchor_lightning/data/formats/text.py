@@ -16,17 +16,18 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
-def distinct_names(names: list[str], where: str, argument: str | None = None) -> list[str]:
+def distinct_names(names: list[str], where: str | None = None) -> list[str]:
     """The names of classes as given.
 
     Raises:
-        UserError: There is none, or one comes twice: results could not tell them apart. Names `where` they stand, and
-            the argument if they are one.
+        UserError: There is none, or one comes twice: results could not tell them apart. Names `where` they stand, the
+            argument `class_names` if not given.
     """
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not names or twice:
         problem = f"{twice[0]!r} comes {names.count(twice[0])} times" if twice else "is empty"
-        raise UserError(f"{where}: {problem}; give every class a name of its own.", argument)
+        message = f"{problem}; give every class a name of its own."
+        raise UserError(message, "class_names") if where is None else UserError(f"{where}: {message}")
     return names
 
 

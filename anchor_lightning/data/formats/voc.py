@@ -61,7 +61,7 @@ class VOCDataModule(DetectionDataModule):
             raise UserError("is empty. Give the years to use, [2007, 2012] for one.", argument="years")
         self.years = sorted(set(years))
         self.download = download
-        self._class_names = None if class_names is None else distinct_names(class_names, "names", "class_names")
+        self._class_names = None if class_names is None else distinct_names(class_names)
 
     @property
     def class_names(self) -> list[str]:

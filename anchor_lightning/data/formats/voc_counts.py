@@ -57,6 +57,6 @@ def compare_with_published(list_file: Path, found: SplitCounts) -> None:
         found = found._replace(difficult=None)
     if found != published:
         rank_zero_warn(
-            f"{list_file}: {found}, but the full {year} {name} has {published}. Numbers measured on it are not those of "
-            "the benchmark: say so beside them, or restore the set."
+            f"{list_file}: {found}, but the full {year} {name} has {published}. Numbers measured on it are not those "
+            "of the benchmark: say so beside them, or restore the set."
         )

@@ -47,9 +47,7 @@ class YOLODataModule(DetectionDataModule):
         super().__init__(**kwargs)
         self.data_yaml = self._find_file(data_yaml)
         self._content = {} if self.data_yaml is None else load_data_yaml(self.data_yaml)
-        self._class_names = (
-            self._names_given() if class_names is None else distinct_names(class_names, "names", "class_names")
-        )
+        self._class_names = self._names_given() if class_names is None else distinct_names(class_names)
 
     @property
     def class_names(self) -> list[str]:

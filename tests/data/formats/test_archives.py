@@ -16,6 +16,7 @@ import pytest
 from anchor_lightning.data.formats import archives
 from anchor_lightning.data.formats.archives import fetch_voc, unpack
 from anchor_lightning.data.formats.voc import VOCDataModule
+from anchor_lightning.errors import UserError
 
 
 def archive(path: Path, *members: tuple[str, bytes, str]) -> Path:
@@ -54,13 +55,11 @@ def published(monkeypatch: pytest.MonkeyPatch, server: str, file: Path, md5: str
     monkeypatch.setitem(archives.DATASET_YEAR_DICT, "2012", entry)
 
 
-@pytest.mark.parametrize("filtered", [True, False], ids=["with Python's filter", "without"])
 @pytest.mark.parametrize(
     "evil",
     [
         ("../evil", tarfile.REGTYPE, ""),
         ("a/../../evil", tarfile.REGTYPE, ""),
-        ("/tmp/anchor_lightning_evil", tarfile.REGTYPE, ""),
         ("link", tarfile.SYMTYPE, "../evil"),
         ("link", tarfile.SYMTYPE, "/etc"),
         ("link", tarfile.LNKTYPE, "../../evil"),
@@ -69,24 +68,17 @@ def published(monkeypatch: pytest.MonkeyPatch, server: str, file: Path, md5: str
     ],
     ids=lambda member: f"{member[0]} {member[2]}",
 )
-def test_a_member_that_leaves_the_folder_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evil: tuple[str, bytes, str], filtered: bool
-) -> None:
-    if not filtered:  # as in Python 3.11.3
-        monkeypatch.delattr(tarfile, "data_filter")
+def test_a_member_that_leaves_the_folder(tmp_path: Path, evil: tuple[str, bytes, str]) -> None:
     file = archive(tmp_path / "x.tar", ("good.txt", tarfile.REGTYPE, ""), evil)
     inside = tmp_path / "deep" / "inside"
     inside.mkdir(parents=True)
-    with pytest.raises(ValueError, match=rf"x\.tar: holds '{evil[0]}'"):
+    with pytest.raises(UserError, match=rf"x\.tar: .*'{evil[0]}'"):
         unpack(file, inside)
     assert not list(inside.iterdir()), "not even what comes before it"
-    assert not Path("/tmp/anchor_lightning_evil").exists() and not list(tmp_path.rglob("evil"))
+    assert not list(tmp_path.rglob("evil"))
 
 
-@pytest.mark.parametrize("filtered", [True, False], ids=["with Python's filter", "without"])
-def test_a_good_archive_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filtered: bool) -> None:
-    if not filtered:
-        monkeypatch.delattr(tarfile, "data_filter")
+def test_a_good_archive_is_unpacked(tmp_path: Path) -> None:
     members = [("a", tarfile.DIRTYPE, ""), ("a/b.txt", tarfile.REGTYPE, ""), ("a/c.txt", tarfile.SYMTYPE, "b.txt")]
     unpack(archive(tmp_path / "x.tar", *members), tmp_path)
     assert (tmp_path / "a" / "c.txt").read_bytes() == b"hello"
@@ -97,7 +89,7 @@ def test_what_is_no_archive_names_itself(tmp_path: Path, content: bytes) -> None
     (tmp_path / "x.tar").write_bytes(content[:-1])
     if content == bytes(5000):  # tar takes zeros for an archive without members
         return unpack(tmp_path / "x.tar", tmp_path)
-    with pytest.raises(ValueError, match=r"x\.tar: cannot be unpacked"):
+    with pytest.raises(UserError, match=r"x\.tar: "):
         unpack(tmp_path / "x.tar", tmp_path)
 
 
@@ -106,9 +98,7 @@ def test_the_checksum_is_compared_before_anything_is_unpacked(
 ) -> None:
     file = archive(tmp_path / "x.tar", ("VOCdevkit/VOC2012/x.txt", tarfile.REGTYPE, ""))
     published(monkeypatch, server, file, "0" * 32)
-    with pytest.raises(
-        ValueError, match=r"data\.download: .*x\.tar could not be fetched .* or is damaged.*fetched\.tar"
-    ):
+    with pytest.raises(UserError, match=r"download: .*x\.tar .*damaged.*fetched\.tar"):
         fetch_voc(tmp_path / "root", 2012, test=False)
     assert not (tmp_path / "root" / "VOCdevkit").exists()
     published(monkeypatch, server, file)
@@ -119,11 +109,11 @@ def test_the_checksum_is_compared_before_anything_is_unpacked(
 def test_through_the_data_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> None:
     published(monkeypatch, server, archive(tmp_path / "x.tar", ("../evil", tarfile.REGTYPE, "")))
     module = VOCDataModule(root=str(tmp_path / "VOCdevkit"), years=[2012], download=True)
-    with pytest.raises(ValueError, match=r"fetched\.tar: holds '\.\./evil'"):
+    with pytest.raises(UserError, match=r"fetched\.tar: .*'\.\./evil'"):
         module.prepare_data()
     monkeypatch.setitem(archives.DATASET_YEAR_DICT["2012"], "url", f"{server}/nowhere.tar")
     (tmp_path / "fetched.tar").unlink()
-    with pytest.raises(ValueError, match=r"nowhere\.tar could not be fetched"):
+    with pytest.raises(UserError, match=r"download: .*nowhere\.tar"):
         module.prepare_data()
-    with pytest.raises(ValueError, match=r"data\.years: VOC 2031 cannot be downloaded"):
+    with pytest.raises(UserError, match="years: VOC 2031"):
         VOCDataModule(root=str(tmp_path), years=[2031], download=True).prepare_data()

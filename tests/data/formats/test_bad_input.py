@@ -1,4 +1,4 @@
-"""What a mutation of a good file was found to break: each ends in a ValueError that names the file."""
+"""What a mutation of a good file was found to break: each ends in an error that names the file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import simplejpeg
 
 from anchor_lightning.data import BrainwashDataModule, COCODataModule, YOLODataModule
 from anchor_lightning.data.images import MAX_PIXELS, image_size_of, read_image
+from anchor_lightning.errors import UserError
 from tests.helpers.made_data import make_brainwash, make_coco, make_yolo
 
 HUGE = 10**400
@@ -40,7 +41,7 @@ def test_coco(tmp_path: Path, edit: Callable[[dict[str, Any]], None], message: s
     content = json.loads(file.read_text())
     edit(content)
     file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=rf"instances_train2017\.json.*{message}|{message}.*instances_train2017\.json"):
+    with pytest.raises(UserError, match=rf"instances_train2017\.json.*{message}|{message}.*instances_train2017\.json"):
         COCODataModule(root=str(tmp_path)).records("train")
 
 
@@ -57,7 +58,7 @@ def test_brainwash_names_that_no_file_can_have(tmp_path: Path) -> None:
     make_brainwash(tmp_path)
     for name in ("a\0b.png", "x" * 5000):
         (tmp_path / "brainwash_train.idl").write_text(f'"{name}";')
-        with pytest.raises(ValueError, match=name[-5:]):
+        with pytest.raises(UserError, match=name[-5:]):
             BrainwashDataModule(root=str(tmp_path)).records("train")
 
 
@@ -67,7 +68,7 @@ def test_brainwash_lines_take_no_more_time_than_they_are_long(tmp_path: Path, pi
     for start in ("", '"a.png": (', '"a.png"'):
         (tmp_path / "brainwash_train.idl").write_text(start + piece * 30_000 + "x")
         began = time.process_time()
-        with pytest.raises(ValueError, match=r"line 1"):
+        with pytest.raises(UserError, match=r"line 1"):
             BrainwashDataModule(root=str(tmp_path)).records("train")
         assert time.process_time() - began < 2, "a second for 30,000 pieces, a minute where the pattern backtracks"
 
@@ -85,7 +86,7 @@ def test_brainwash_lines_take_no_more_time_than_they_are_long(tmp_path: Path, pi
 def test_a_data_yaml(tmp_path: Path, content: str, message: str) -> None:
     make_yolo(tmp_path)
     (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\n" + content)
-    with pytest.raises(ValueError, match=rf"data\.yaml: .*{message}"):
+    with pytest.raises(UserError, match=rf"data\.yaml: .*{message}"):
         YOLODataModule(root=str(tmp_path), train_split="nope").records("train")
 
 
@@ -93,7 +94,7 @@ def test_a_data_yaml(tmp_path: Path, content: str, message: str) -> None:
 def test_a_split_that_is_no_path(tmp_path: Path, place: str) -> None:
     make_yolo(tmp_path)
     (tmp_path / "data.yaml").write_text(f"train: {place}\nval: images/val\nnames: [dog, cat]")
-    with pytest.raises(ValueError, match=r"data\.yaml: train: "):
+    with pytest.raises(UserError, match=r"data\.yaml: train: "):
         YOLODataModule(root=str(tmp_path)).records("train")
 
 
@@ -102,17 +103,17 @@ def test_yolo_texts_that_are_not_utf8_and_classes_beyond_any_set(tmp_path: Path)
     (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\n")
     label = tmp_path / "labels" / "train" / "00000.txt"
     label.write_text("99999999999 .5 .5 .2 .2\n")
-    with pytest.raises(ValueError, match=r"00000\.txt:1: the class 99999999999 is no whole number from 0 to 99,999"):
+    with pytest.raises(UserError, match=r"00000\.txt:1: .*99999999999"):
         _ = YOLODataModule(root=str(tmp_path)).class_names
     (tmp_path / "classes.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(ValueError, match=r"classes\.txt: is no text in UTF-8"):
+    with pytest.raises(UserError, match=r"classes\.txt: .*UTF-8"):
         YOLODataModule(root=str(tmp_path))
     (tmp_path / "train.txt").write_bytes(b"images/train/caf\xe9.jpg")
     (tmp_path / "data.yaml").write_text("train: train.txt\nval: images/val\nnames: [dog, cat]")
-    with pytest.raises(ValueError, match=r"train\.txt: is no text in UTF-8"):
+    with pytest.raises(UserError, match=r"train\.txt: .*UTF-8"):
         YOLODataModule(root=str(tmp_path)).records("train")
     (tmp_path / "train.txt").write_bytes(b"images/train/a\x00b.jpg")
-    with pytest.raises(ValueError, match=r"cannot be read as text"):
+    with pytest.raises(UserError, match=r"cannot be read"):
         YOLODataModule(root=str(tmp_path)).records("train")
 
 
@@ -125,10 +126,10 @@ def test_an_image_whose_name_is_not_utf8(tmp_path: Path) -> None:
     assert len(batch.images) == 4 and int(batch.mask.sum()) == 6, "three images have two boxes, its label has moved"
 
 
-def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_named_pipe_is_an_error_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
     for read in (read_image, image_size_of):
-        with pytest.raises(ValueError, match=r"a\.jpg: cannot be read as an image \(it is no plain file\)"):
+        with pytest.raises(UserError, match=r"a\.jpg: .*plain file"):
             read(tmp_path / "a.jpg")
 
 
@@ -139,7 +140,7 @@ def test_a_jpeg_that_says_it_is_huge_takes_no_memory(tmp_path: Path, monkeypatch
     assert MAX_PIXELS < 0xFFDC**2
     (tmp_path / "a.jpg").write_bytes(data)
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
-    with pytest.raises(ValueError, match=r"a\.jpg: 65500 x 65500 pixels are too many"):
+    with pytest.raises(UserError, match=r"a\.jpg: 65500 x 65500"):
         read_image(tmp_path / "a.jpg", expected_size=(65500, 65500))
 
 
@@ -151,5 +152,5 @@ def test_whatever_pil_raises_names_the_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("anchor_lightning.data.images.Image.open", fail)
     (tmp_path / "a.png").write_bytes(b"x")
     for read in (read_image, image_size_of):
-        with pytest.raises(ValueError, match=rf"a\.png: cannot be read as an image \({error or type(error).__name__}"):
+        with pytest.raises(UserError, match=rf"a\.png: .*{str(error) or type(error).__name__}"):
             read(tmp_path / "a.png")

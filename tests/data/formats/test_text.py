@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from anchor_lightning.data.formats.text import exists, parse_voc_xml, read_text
+from anchor_lightning.errors import UserError
 
 BOMB = (
     '<?xml version="1.0"{}?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">'
@@ -22,10 +23,11 @@ def test_text_without_its_mark(tmp_path: Path) -> None:
 
 def test_what_is_no_utf8_names_itself(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"caf\xe9 ol\xe9")
-    with pytest.raises(ValueError, match=r"a\.txt: is no text in UTF-8 .*byte 3"):
+    with pytest.raises(UserError, match=r"a\.txt: .*byte 3"):
         read_text(tmp_path / "a.txt")
-    with pytest.raises(ValueError, match=r"b\.txt: cannot be read \(No such file"):
+    with pytest.raises(UserError, match=r"b\.txt: .*No such file"):
         read_text(tmp_path / "b.txt")
+    assert read_text(tmp_path / "b.txt", default="") == ""
 
 
 def test_names_that_no_file_can_have(tmp_path: Path) -> None:
@@ -37,7 +39,7 @@ def test_names_that_no_file_can_have(tmp_path: Path) -> None:
 def test_entities_are_never_expanded(tmp_path: Path, encoding: str) -> None:
     declared = f' encoding="{encoding}"' if encoding else ""
     (tmp_path / "a.xml").write_bytes(BOMB.format(declared).encode(encoding or "utf-8"))
-    with pytest.raises(ValueError, match=r"a\.xml: declares a document type or entities"):
+    with pytest.raises(UserError, match=r"a\.xml: .*entities"):
         parse_voc_xml(tmp_path / "a.xml")
 
 
@@ -45,7 +47,7 @@ def test_files_elsewhere_are_never_read(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     text = f'<!DOCTYPE x [<!ENTITY f SYSTEM "{(tmp_path / "secret").as_uri()}">]><annotation>&f;</annotation>'
     (tmp_path / "a.xml").write_text(text)
-    with pytest.raises(ValueError, match="declares a document type or entities"):
+    with pytest.raises(UserError, match="entities"):
         parse_voc_xml(tmp_path / "a.xml")
 
 

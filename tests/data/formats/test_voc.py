@@ -16,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchor_lightning.data.formats import voc
-from anchor_lightning.data.formats.voc import VOC_CLASSES, VOCDataModule, parse_voc_xml
+from anchor_lightning.data.formats.text import parse_voc_xml
+from anchor_lightning.data.formats.voc import VOC_CLASSES, VOCDataModule
 from anchor_lightning.data.formats.voc_counts import PUBLISHED, SplitCounts
 from anchor_lightning.data.module import Split
-from tests.data.conftest import write_image
+from anchor_lightning.errors import UserError
+from tests.helpers.tiny_data import write_image
 
 DOG = "<object><name>dog</name><bndbox><xmin>11</xmin><ymin>6</ymin><xmax>30</xmax><ymax>25</ymax></bndbox></object>"
 
@@ -85,7 +87,7 @@ def test_one_year_and_a_named_list(devkit: Path) -> None:
     assert [r.name for r in module.records("train")] == ["2012_000001"]
     assert [r.name for r in module.records("val")] == ["000002"]
     assert module.records("train")[0].ground_truth.image_id != module.records("val")[0].ground_truth.image_id
-    with pytest.raises(ValueError, match=r"train\.txt: no such list.*there are: trainval"):
+    with pytest.raises(UserError, match=r"train\.txt: .*trainval"):
         VOCDataModule(root=str(devkit), years=[2012]).setup("fit")
 
 
@@ -148,7 +150,7 @@ def test_class_names_are_those_found_or_given(own_set: Path) -> None:
     assert VOCDataModule(root=str(own_set)).class_names == ["bird", "dog"]
     given_names = VOCDataModule(root=str(own_set), class_names=["dog", "bird"])
     assert given_names.records("val")[0].ground_truth.labels.tolist() == [1]
-    with pytest.raises(ValueError, match=r"c\.xml: unknown class 'bird' in <object><name>.*data\.class_names"):
+    with pytest.raises(UserError, match=r"c\.xml: .*'bird'.*class_names"):
         VOCDataModule(root=str(own_set), class_names=["dog"]).records("val")
 
 
@@ -156,72 +158,66 @@ def test_class_names_are_those_found_or_given(own_set: Path) -> None:
     ("content", "message"),
     [
         (b"", "is no XML"),
-        (b"<annotation><object></annotation>", "is no XML"),
-        (b"{}", "is no XML"),
         (b"\xff\xfe\x00", "is no XML"),
-        (b"<html></html>", "root element is <html>"),
-        (b"<!DOCTYPE a [<!ENTITY b 'c'>]><annotation>&b;</annotation>", "document type or entities"),
-        ("<!DOCTYPE a []><annotation/>".encode("utf-16"), "document type or entities"),
+        (b"<html></html>", "<html>"),
     ],
 )
 def test_a_malformed_annotation_names_itself(own_set: Path, content: bytes, message: str) -> None:
     (own_set / "Annotations" / "a.xml").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"a\.xml: .*{message}"):
+    with pytest.raises(UserError, match=rf"a\.xml: .*{message}"):
         VOCDataModule(root=str(own_set), class_names=["dog"]).setup("fit")
 
 
 @given(st.binary(max_size=200))
-def test_random_bytes_are_refused(content: bytes) -> None:
+def test_random_bytes_are_no_annotation(content: bytes) -> None:
     file = Path("unused.xml")
 
     class Fake(type(file)):  # type: ignore[misc]
         def read_bytes(self) -> bytes:
             return content
 
-    with pytest.raises(ValueError, match=r"unused\.xml"):
+    with pytest.raises(UserError, match=r"unused\.xml"):
         parse_voc_xml(Fake(file))
 
 
 def test_a_coordinate_that_is_no_number_names_its_field(own_set: Path) -> None:
     add(own_set, "a", box(1, "two", 3, 4))
-    with pytest.raises(ValueError, match=r"a\.xml: <bndbox><ymin> of an object 'dog' is 'two'"):
+    with pytest.raises(UserError, match=r"a\.xml: <bndbox><ymin> .*'two'"):
         VOCDataModule(root=str(own_set)).setup("fit")
 
 
 def test_missing_things_are_named(own_set: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("empty")
-    with pytest.raises(ValueError, match=r"VOC2007 lacks Annotations.*data\.root.*data\.download"):
+    with pytest.raises(UserError, match=r"root: .*VOC2007 lacks Annotations.*download"):
         VOCDataModule(root=str(elsewhere)).setup("fit")
-    with pytest.raises(ValueError, match=r"data\.root is not given"):
+    with pytest.raises(UserError, match="root: is not given"):
         VOCDataModule().setup("fit")
-    with pytest.raises(ValueError, match=r"nope\.txt: no such list.*train, val"):
+    with pytest.raises(UserError, match=r"nope\.txt: .*train, val"):
         VOCDataModule(root=str(own_set), train_split="nope").setup("fit")
     add_list(own_set, "val", ["c", "ghost"])
-    with pytest.raises(ValueError, match=r"val\.txt: lists 'ghost'"):
+    with pytest.raises(UserError, match=r"val\.txt: lists 'ghost'"):
         VOCDataModule(root=str(own_set)).setup("fit")
     add_list(own_set, "val", [])
-    with pytest.raises(ValueError, match=r"'val' .* has no images"):
+    with pytest.raises(UserError, match=r"val_split: 'val' .*no images"):
         VOCDataModule(root=str(own_set)).setup("fit")
     (own_set / "JPEGImages" / "a.jpg").unlink()
-    with pytest.raises(ValueError, match=r"a\.jpg: no such image"):
+    with pytest.raises(UserError, match=r"a\.jpg: "):
         VOCDataModule(root=str(own_set)).setup("fit")
-    with pytest.raises(ValueError, match=r"data\.years is empty"):
+    with pytest.raises(UserError, match="years: is empty"):
         VOCDataModule(years=[])
 
 
-def test_half_a_set_is_told_so(own_set: Path) -> None:
+def test_half_a_set(own_set: Path) -> None:
     for file in (own_set / "ImageSets" / "Main").iterdir():
         file.unlink()
     (own_set / "ImageSets" / "Main").rmdir()
-    with pytest.raises(ValueError, match="has Annotations, JPEGImages itself, but not the rest"):
+    with pytest.raises(UserError, match="has Annotations, JPEGImages itself"):
         VOCDataModule(root=str(own_set)).setup("fit")
 
 
 def test_overlapping_lists_are_an_error(own_set: Path) -> None:
     add_list(own_set, "test", "b")
-    with pytest.raises(
-        ValueError, match="1 images are both in the training split 'train' and in the test split 'test'"
-    ):
+    with pytest.raises(UserError, match=r"test_split: 1 images of 'test' .*'train'"):
         VOCDataModule(root=str(own_set)).setup("fit")
 
 
@@ -229,7 +225,7 @@ def test_a_bad_image_does_not_stop_a_set_that_skips_them(own_set: Path) -> None:
     add(own_set, "a", size="<size><width>60</width><height>40</height></size>")
     (own_set / "JPEGImages" / "a.jpg").write_bytes(b"")
     assert len(VOCDataModule(root=str(own_set), skip_bad_images=True).records("train")) == 2
-    with pytest.raises(ValueError, match=r"a\.jpg"):
+    with pytest.raises(UserError, match=r"a\.jpg"):
         VOCDataModule(root=str(own_set)).records("train")
 
 
@@ -281,14 +277,14 @@ def test_objects_are_counted_before_broken_ones_are_dropped(full_devkit: Path) -
 @pytest.mark.parametrize(
     ("objects", "said"),
     [
-        (DOG, r"have 1 objects \+ 0 difficult, but 1 objects \+ 1 difficult were published"),
-        (DOG * 2 + box(1, 1, 9, 9, more="<difficult>1</difficult>"), r"have 2 objects \+ 1 difficult, but 1 objects"),
+        (DOG, r"1 objects \+ 0 difficult, .*1 objects \+ 1 difficult"),
+        (DOG * 2 + box(1, 1, 9, 9, more="<difficult>1</difficult>"), r"2 objects \+ 1 difficult, .*1 objects"),
     ],
 )
 def test_other_objects_than_published_are_warned_about(full_devkit: Path, objects: str, said: str) -> None:
     add(full_devkit / "VOC2012", "2012_000001", objects)
     (message,) = count_warnings(VOCDataModule(root=str(full_devkit)), "train", "val")
-    assert re.search(r"VOC2012.*trainval\.txt: the 1 images of VOC2012 trainval " + said, message)
+    assert re.search(r"VOC2012.*trainval\.txt: 1 images, " + said, message)
 
 
 def test_a_part_of_a_set_is_warned_about_once(
@@ -299,15 +295,14 @@ def test_a_part_of_a_set_is_warned_about_once(
     module.setup("fit")
     module.setup("test")
     (message,) = [str(w.message) for w in recwarn if "benchmark" in str(w.message)]
-    assert "test.txt: 1 of the 4,952 images of the full VOC2007 test" in message
-    assert "not those of the benchmark" in message
+    assert "test.txt: 1 images" in message and "full VOC2007 test has 4,952 images" in message
 
 
 def test_more_images_than_published_are_warned_about(full_devkit: Path) -> None:
     add(full_devkit / "VOC2007", "000003")
     add_list(full_devkit / "VOC2007", "trainval", ["000001", "000003"])
     (message,) = count_warnings(VOCDataModule(root=str(full_devkit)), "train")
-    assert "trainval.txt: 2 images, but the full VOC2007 trainval has 1." in message
+    assert "trainval.txt: 2 images" in message and "full VOC2007 trainval has 1 images" in message
 
 
 def test_lists_and_sets_of_ones_own_are_not_compared(full_devkit: Path) -> None:
@@ -344,7 +339,7 @@ def test_published_counts_are_those_of_the_real_boxes(shared_data: Path) -> None
 @pytest.mark.filterwarnings("ignore:Boxes of")
 def test_the_real_subset_of_voc_2012(shared_data: Path) -> None:
     module = VOCDataModule(root=str(shared_data / "VOCdevkit"), years=[2012])
-    with pytest.warns(UserWarning, match=r"train\.txt: 2,740 of the 5,717 images of the full VOC2012 train"):
+    with pytest.warns(UserWarning, match=r"train\.txt: 2,740 images.*VOC2012 train has 5,717"):
         module.setup("fit")
     assert (len(module.records("train")), len(module.records("val"))) == (2740, 686)
     ground_truths = module.ground_truth("train") + module.ground_truth("val")

@@ -1,4 +1,4 @@
-"""Tiny data sets, made on the spot, and the place of the real ones."""
+"""Records, images and a data module of a few textured images."""
 
 from __future__ import annotations
 
@@ -7,21 +7,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from anchor_lightning.data.module import DetectionDataModule, DetectionDataset, ImageRecord, Split
+from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.data.dataset import DetectionDataset, ImageRecord
 from anchor_lightning.structures import GroundTruth
-
-SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    """The folder of real images; the test is skipped where there is none."""
-    if not SHARED_DATA.is_dir():
-        pytest.skip("no real data beside the checkout")
-    return SHARED_DATA
 
 
 def ground_truth(image_id: int, boxes: Sequence[Sequence[float]], ignore: Sequence[bool] | None = None) -> GroundTruth:
@@ -59,9 +49,6 @@ class MemoryModule(DetectionDataModule):
     @property
     def class_names(self) -> list[str]:
         return ["thing"]
-
-    def _default_splits(self) -> dict[Split, str]:
-        return {"train": "train", "val": "val", "test": "test"}
 
     def _read_split(self, name: str) -> list[ImageRecord]:
         return [

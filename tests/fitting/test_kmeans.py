@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from anchor_lightning.anchors import mean_best_iou, shape_iou
+from anchor_lightning.errors import UserError
+from anchor_lightning.fitting import kmeans_shapes
+
+
+def clusters(*centres: tuple[float, float], num: int = 200, spread: float = 0.05) -> Tensor:
+    """Boxes log-normally around the centres."""
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.tensor(c) * torch.exp(spread * torch.randn(num, 2, generator=generator)) for c in centres]
+    return torch.cat(rows)
+
+
+def test_finds_separate_clusters() -> None:
+    centres = [(20.0, 24.0), (40.0, 120.0), (150.0, 60.0)]
+    found = kmeans_shapes(clusters(*centres), 3)
+    torch.testing.assert_close(found, torch.tensor(centres), rtol=0.03, atol=0)
+
+
+def test_is_seeded() -> None:
+    boxes = clusters((20.0, 24.0), (60.0, 80.0), spread=0.6)
+    assert torch.equal(kmeans_shapes(boxes, 5, seed=1), kmeans_shapes(boxes, 5, seed=1))
+
+
+def test_beats_a_plain_restart() -> None:
+    """No worse than 20 runs of the textbook algorithm written as loops."""
+    boxes = clusters((20.0, 24.0), (60.0, 80.0), (150.0, 60.0), num=60, spread=0.5)
+    generator = torch.Generator().manual_seed(5)
+    best = 0.0
+    for _ in range(20):
+        centres = boxes[torch.randperm(len(boxes), generator=generator)[:4]]
+        for _ in range(50):
+            nearest = shape_iou(boxes[:, None], centres[None]).argmax(1)
+            centres = torch.stack(
+                [boxes[nearest == k].mean(0) if (nearest == k).any() else centres[k] for k in range(4)]
+            )
+        best = max(best, mean_best_iou(boxes, centres))
+    assert mean_best_iou(boxes, kmeans_shapes(boxes, 4)) >= best - 1e-3
+
+
+def test_needs_as_many_distinct_boxes() -> None:
+    boxes = torch.tensor([[10.0, 20.0], [30.0, 40.0]]).repeat(50, 1)
+    with pytest.raises(UserError, match="2 distinct"):
+        kmeans_shapes(boxes, 3)
+    with pytest.raises(UserError, match="no training boxes"):
+        kmeans_shapes(boxes[:0], 3)
+    with pytest.raises(UserError, match="num: 0"):
+        kmeans_shapes(boxes, 0)
+    assert kmeans_shapes(boxes, 2).tolist() == [[10, 20], [30, 40]]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 10_000))
+def test_centres_stay_within_the_boxes(num: int, seed: int) -> None:
+    boxes = torch.exp(torch.randn(40, 2, generator=torch.Generator().manual_seed(seed)) + 3)
+    centres = kmeans_shapes(boxes, num)
+    assert centres.shape == (num, 2)
+    assert (centres >= boxes.amin(0) * 0.999).all() and (centres <= boxes.amax(0) * 1.001).all()
