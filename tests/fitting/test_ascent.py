@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from anchor_lightning.anchors import mean_best_iou
-from anchor_lightning.data import COCODataModule, VOCDataModule
+from anchor_lightning.data import VOCDataModule
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting import ascent_shapes, kmeans_shapes
 from anchor_lightning.fitting.ascent import gather
@@ -29,25 +30,19 @@ def voc(root: Path) -> Tensor:
     return torch.tensor(sides) * 416 / 500
 
 
-def coco(root: Path) -> Tensor:
-    return COCODataModule(root=str(root / "coco")).train_box_shapes()
-
-
 def bccd(root: Path) -> Tensor:
     return VOCDataModule(root=str(root / "BCCD")).train_box_shapes()
 
 
 @pytest.mark.filterwarnings("ignore:Boxes of")
-@pytest.mark.parametrize(("read", "nums"), [(voc, (5,)), (coco, (9,)), (bccd, (2, 9))])
-def test_beats_kmeans_on_real_boxes(shared_data: Path, read: object, nums: tuple[int, ...]) -> None:
-    assert callable(read)
+@pytest.mark.parametrize(("read", "num"), [(voc, 5), (bccd, 9)])
+def test_beats_kmeans_on_real_boxes(shared_data: Path, read: Callable[[Path], Tensor], num: int) -> None:
     boxes = read(shared_data)
-    for num in nums:
-        found, bar = ascent_shapes(boxes, num), kmeans_shapes(boxes, num)
-        assert mean_best_iou(boxes, found) > mean_best_iou(boxes, bar), num
+    found, bar = ascent_shapes(boxes, num), kmeans_shapes(boxes, num)
+    assert mean_best_iou(boxes, found) > mean_best_iou(boxes, bar)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=4)
 @given(st.lists(st.tuples(SIDES, SIDES), min_size=4, max_size=30, unique=True), st.integers(1, 4))
 def test_is_never_worse_than_kmeans_and_the_given_start(sides: list[tuple[float, float]], num: int) -> None:
     boxes = torch.tensor(sides)
@@ -75,11 +70,11 @@ def test_one_shape_for_boxes_of_one_aspect_against_a_search() -> None:
 
 
 def test_is_seeded_and_knows_no_unit() -> None:
-    boxes = torch.exp(torch.randn(3000, 2, generator=torch.Generator().manual_seed(1))) * 50
+    boxes = torch.exp(torch.randn(1000, 2, generator=torch.Generator().manual_seed(1))) * 50
     threads = torch.get_num_threads()
-    first, second = ascent_shapes(boxes, 4), ascent_shapes(boxes, 4)
+    first, second = ascent_shapes(boxes, 2), ascent_shapes(boxes, 2)
     assert torch.equal(first, second) and torch.get_num_threads() == threads
-    scaled = ascent_shapes(boxes / 416, 4)
+    scaled = ascent_shapes(boxes / 416, 2)
     assert mean_best_iou(boxes / 416, scaled) == pytest.approx(mean_best_iou(boxes, first), rel=2e-3)
 
 
