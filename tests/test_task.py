@@ -131,7 +131,7 @@ def test_shapes_are_float32_and_move_under_low_precision(tmp_path: Path, precisi
 
 
 def test_kmeans_once_and_never_with_a_checkpoint(tmp_path: Path) -> None:
-    from anchor_lightning.anchors import kmeans_shapes
+    from anchor_lightning.fitting import kmeans_shapes
 
     data = make_data()
     task = make_task()

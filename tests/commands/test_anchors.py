@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from anchor_lightning.anchors import initial_shapes, kmeans_shapes, mean_best_iou
+from anchor_lightning.anchors import initial_shapes, mean_best_iou
 from anchor_lightning.callbacks.anchor_logger import append_rows
 from anchor_lightning.cli import main
 from anchor_lightning.commands.anchor_tables import usage_table
@@ -23,8 +23,8 @@ from anchor_lightning.commands.data_options import box_shapes, data_words, join_
 from anchor_lightning.commands.shape_files import read_shapes, write_text
 from anchor_lightning.data import COCODataModule, DetectionDataModule, VOCDataModule, YOLODataModule
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
-from anchor_lightning.fitting.format_readers import read_json
-from anchor_lightning.fitting.formats import AnchorSet
+from anchor_lightning.fitting import kmeans_shapes
+from anchor_lightning.fitting.formats import AnchorSet, read_json
 from anchor_lightning.fitting.score import score_shapes, size_groups
 from tests.helpers.made_data import make_brainwash, make_coco, make_voc, make_yolo
 

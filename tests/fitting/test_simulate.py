@@ -15,8 +15,8 @@ from anchor_lightning.fitting import ShapesOnlyOptions, kmeans_shapes, learn_sha
 
 WARM_UP, AFTER = 1500, 3000
 INITS = ("kmeans", "uniform", "identical")
-# Identical shapes end with seeds 0 and 3 in another arrangement of five, 1.3 % below k-means; with 1, 2 and 4 in the same
-# (docs/results.md).
+# With seeds 0 and 3 identical shapes end in another arrangement of five, 1.3 % below k-means; with 1, 2 and 4 in the
+# same (docs/results.md).
 SEED = 1
 
 
