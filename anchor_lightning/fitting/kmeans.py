@@ -50,7 +50,7 @@ def check_distinct(box_wh: Tensor, num: int) -> None:
     if num < 1:
         raise UserError(f"{num} shapes; give 1 or more", argument="num")
     if len(box_wh) == 0:
-        raise UserError("there are no training boxes to fit shapes to; give another data set or training split")
+        raise UserError("the training split has no boxes to fit shapes to; give another data set or split")
     # A `unique` over all boxes of a large set costs more than the clustering; a sample mostly settles the question.
     if len(box_wh[:RESTART_SAMPLE].unique(dim=0)) < num and (distinct := len(box_wh.unique(dim=0))) < num:
         raise UserError(

@@ -102,7 +102,7 @@ def test_fit_scores_what_it_writes_and_says_what_comes_next(
 
 
 def test_learned_keeps_the_quality(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("anchor_lightning.commands.anchors.LEARN_STEPS", 1700)
+    monkeypatch.setattr("anchor_lightning.fitting.fit.LEARN_STEPS", 1700)
     root = make_yolo(tmp_path / "set", num=20)
     words = ["anchors", "fit", "--data", str(root), "--num", "2", "--image_size", "64", "--method"]
     learned, kmeans = main([*words, "learned"]), main([*words, "kmeans"])
@@ -291,7 +291,7 @@ def test_how_images_were_resized_goes_with_the_shapes(tmp_path: Path, capsys: Pr
     for shapes, to in (("a.json", "ultralytics"), ("a.json", "mmdet"), ("b.json", "darknet")):
         text = main(["anchors", "export", "--shapes", shapes, "--to", to])
         said = capsys.readouterr()
-        assert said.out == text and said.err.startswith(f"Note: {to} ") and "fit again with --resize" in said.err
+        assert said.out == text and said.err.startswith(f"Note: {to} ") and "fit again with resize" in said.err
         assert " ".join(said.err.split()[1:]) in text.replace("\n# ", " ")
     main(["anchors", "export", "--shapes", "b.json", "--to", "ultralytics", "--levels", "4"])
     assert capsys.readouterr().err == ""

@@ -49,7 +49,7 @@ def test_needs_as_many_distinct_boxes() -> None:
     boxes = torch.tensor([[10.0, 20.0], [30.0, 40.0]]).repeat(50, 1)
     with pytest.raises(UserError, match="2 distinct"):
         kmeans_shapes(boxes, 3)
-    with pytest.raises(UserError, match="no training boxes"):
+    with pytest.raises(UserError, match="no boxes"):
         kmeans_shapes(boxes[:0], 3)
     with pytest.raises(UserError, match="num: 0"):
         kmeans_shapes(boxes, 0)

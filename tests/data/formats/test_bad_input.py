@@ -77,7 +77,7 @@ def test_brainwash_lines_take_no_more_time_than_they_are_long(tmp_path: Path, pi
     ("content", "message"),
     [
         ("x: 2020-99-99", "is no YAML"),
-        ("x: " + "[" * 5000, "is no YAML"),
+        ("x: " + "[" * 500, "is no YAML"),
         ("names: [[dog], cat]", "'names'"),
         ("names: {0: {a: b}}", "'names'"),
         ("names: [dog, cat]\n7: x\nb: y", "no split 'nope'"),
