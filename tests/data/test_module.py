@@ -81,12 +81,6 @@ def test_splits_are_parsed_once() -> None:
     assert len(MemoryModule(val_split="test").records("val")) == 3
 
 
-def test_an_empty_split_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MemoryModule.counts, "val", 0)
-    with pytest.raises(UserError, match=r"val_split: 'val' .*no images"):
-        MemoryModule().setup("fit")
-
-
 def test_splits_with_common_images_are_an_error() -> None:
     with pytest.raises(UserError, match=r"val_split: 20 images .*'train'"):
         MemoryModule(val_split="train").setup("fit")

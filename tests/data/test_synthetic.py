@@ -103,16 +103,6 @@ def test_samples_show_the_scene_of_the_ground_truth(module: SyntheticDataModule)
     assert sample.image_id == 8
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_batches_do_not_depend_on_the_workers(num_workers: int) -> None:
-    module = SyntheticDataModule(num_train=24, num_val=6, batch_size=4, num_workers=num_workers, seed=3)
-    reference = SyntheticDataModule(num_train=24, num_val=6, batch_size=4, num_workers=0, seed=3)
-    for batch, expected in zip(module.train_dataloader(), reference.train_dataloader(), strict=True):
-        assert batch.images.shape == (4, 3, CANVAS, CANVAS)
-        torch.testing.assert_close(batch.images, expected.images)
-        torch.testing.assert_close(batch.boxes_xyxy, expected.boxes_xyxy)
-
-
 def test_the_seed_of_the_order_leaves_the_scenes_alone() -> None:
     first, second = (SyntheticDataModule(num_train=3, num_val=2, seed=seed) for seed in (1, 2))
     torch.testing.assert_close(first.train_box_shapes(), second.train_box_shapes())

@@ -194,13 +194,6 @@ def test_sizes_that_are_missing_come_from_the_image(root: Path) -> None:
     assert (record.height, record.width) == (40, 60)
 
 
-def test_common_images_are_an_error(root: Path) -> None:
-    with pytest.raises(UserError, match="val_split: 2 images"):
-        COCODataModule(
-            root=str(root), val_annotations="annotations/instances_train2017.json", val_images="train2017"
-        ).setup("fit")
-
-
 def test_the_real_subset(shared_data: Path) -> None:
     module = COCODataModule(root=str(shared_data / "coco"))
     module.setup("fit")
