@@ -1,125 +1,90 @@
-"""Builds somebody else's optimizers so that the shapes stand in a parameter group of their own."""
+"""A parameter group of their own for the shapes, in optimizers and schedulers that somebody else built."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import copy
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
+
+from anchor_lightning.errors import UserError
 
 GROUP: Final = "anchors"
 """Name of the shapes' parameter group."""
+PER_GROUP: Final = ("_lr", "lrs", "lr_lambdas", "momentums")
+"""Endings of the names under which schedulers keep a list with one value a group."""
 
 
-def build_optimizers(configure: Callable[[], Any], log_wh: Tensor, lr_mult: float) -> Any:
-    """What somebody's `configure_optimizers` returns, with the shapes in a group of their own, without weight decay.
+def add_own_group(optimizers: Iterable[Optimizer], schedulers: Iterable[Any], log_wh: Tensor, lr_mult: float) -> None:
+    """Moves the shapes into a parameter group of their own, `anchors`, without weight decay.
 
-    The group exists from the start, as the last one: learning-rate schedulers count the groups when they are built.
-    `lr_mult` acts within `step()` alone, since schedulers such as OneCycleLR set the rate of every group anew.
+    It is the last group of the optimizer that has the shapes, else of the first optimizer. In all else it is a copy of
+    the group that they were in, else of the first group; so is what the schedulers keep of it. `lr_mult` acts within
+    `step()` alone, since schedulers such as OneCycleLR set the rate of every group anew.
 
     Args:
-        configure: Takes nothing. It is called a second time when it built optimizers without the shapes.
+        optimizers: Before their first step.
+        schedulers: Theirs.
         log_wh: The parameter.
         lr_mult: Times the learning rate that optimizer and scheduler give the group.
 
-    Returns:
-        As `configure`; None if it returns None.
-
     Raises:
-        ValueError: The shapes are in no optimizer of `torch.optim`'s kind, or share a group.
+        UserError: There is no optimizer that can have the group.
     """
-    for add in (False, True):
-        with _own_group(log_wh, lr_mult, add):
-            try:
-                built = configure()
-            except Exception as error:
-                error.add_note(
-                    "LearnAnchors gives the anchors a parameter group of their own, behind those that "
-                    "configure_optimizers makes: a scheduler with one value a group needs one for it, too."
-                )
-                raise
-        optimizers = list(_optimizers(built))
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups if _holds(group, log_wh)]
-        if groups or built is None:
-            break
-    if built is not None and not groups:
-        raise ValueError("LearnAnchors: configure_optimizers returned no torch.optim.Optimizer to train the anchors.")
-    if any(len(group["params"]) > 1 for group in groups):
-        raise ValueError(
-            "LearnAnchors: the anchors could not be given a parameter group of their own; hand them to the optimizer "
-            "when it is built, not later."
+    usable = [each for each in optimizers if isinstance(each, Optimizer) and not isinstance(each, LBFGS)]
+    if not usable:
+        raise UserError(
+            "configure_optimizers returned no torch.optim.Optimizer that takes the anchors as a parameter group"
         )
-    return built
-
-
-@contextmanager
-def _own_group(log_wh: Tensor, lr_mult: float, add: bool) -> Iterator[None]:
-    """Optimizers built meanwhile get the group if they are given the shapes; with `add` the first one does anyway."""
-    stock_init = Optimizer.__init__
-    waiting = add
-
-    def init(optimizer: Optimizer, params: Any, defaults: dict[str, Any]) -> None:
-        nonlocal waiting
-        groups, own = _split(params, log_wh)
-        if own is None and waiting:
-            is_named = bool(groups) and any(isinstance(item, tuple) for item in groups[0]["params"])
-            own, waiting = {"params": [(GROUP, log_wh) if is_named else log_wh]}, False
-        if own is None:
-            stock_init(optimizer, groups or params, defaults)
-            return
+    parts = [part for scheduler in schedulers for part in _parts(scheduler)]
+    for optimizer in [each for each in usable if _index_of(each, log_wh) is not None] or usable[:1]:
+        index = _index_of(optimizer, log_wh)
+        source = optimizer.param_groups[index or 0]
+        if index is not None and len(source["params"]) == 1:
+            own = source
+        else:
+            own = _split_off(optimizer, source, log_wh)
+            for part in parts:
+                if getattr(part, "optimizer", None) is optimizer:
+                    _extend(part, len(optimizer.param_groups) - 1, index or 0)
         own["name"] = GROUP
-        if "weight_decay" in own or "weight_decay" in defaults:
+        if "weight_decay" in own:
             own["weight_decay"] = 0.0
-        stock_init(optimizer, [*groups, own], defaults)
         if lr_mult != 1:
             _multiply_rate(optimizer, lr_mult)
 
-    Optimizer.__init__ = init  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    finally:
-        Optimizer.__init__ = stock_init  # type: ignore[method-assign]
+
+def _index_of(optimizer: Optimizer, log_wh: Tensor) -> int | None:
+    groups = enumerate(optimizer.param_groups)
+    return next((index for index, group in groups if any(each is log_wh for each in group["params"])), None)
 
 
-def _split(params: Any, log_wh: Tensor) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """The groups that `params` stands for without the shapes, and the shapes' own, or None without them."""
-    if isinstance(params, (Tensor, set)):  # which the optimizer refuses by itself
-        return [], None
-    groups, own = list(params), None
-    if groups and not isinstance(groups[0], dict):
-        groups = [{"params": groups}]
-    rest = []
-    for group in groups:
-        members = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
-        mine = [item for item in members if _parameter(item) is log_wh]
-        others = [item for item in members if _parameter(item) is not log_wh]
-        if mine:
-            own = {**group, "params": mine}
-        if others or not mine:
-            rest.append({**group, "params": others})
-    return rest, own
+def _split_off(optimizer: Optimizer, source: dict[str, Any], log_wh: Tensor) -> dict[str, Any]:
+    """The new last group: a copy of the source, which has the shapes no more."""
+    keep = [index for index, parameter in enumerate(source["params"]) if parameter is not log_wh]
+    own = {name: copy.deepcopy(value) for name, value in source.items() if name not in ("params", "param_names")}
+    own["params"] = [(GROUP, log_wh)] if "param_names" in source else [log_wh]
+    for name in ("params", "param_names"):
+        if name in source:
+            source[name] = [source[name][index] for index in keep]
+    optimizer.add_param_group(own)
+    return optimizer.param_groups[-1]
 
 
-def _parameter(item: Any) -> Any:
-    """The parameter of an item of `parameters()` or `named_parameters()`."""
-    return item[1] if isinstance(item, tuple) else item
+def _parts(scheduler: Any) -> Iterator[Any]:
+    """The scheduler, and those that SequentialLR and ChainedScheduler hold."""
+    yield scheduler
+    for part in getattr(scheduler, "_schedulers", ()):
+        yield from _parts(part)
 
 
-def _holds(group: dict[str, Any], log_wh: Tensor) -> bool:
-    return any(parameter is log_wh for parameter in group["params"])
-
-
-def _optimizers(built: Any) -> Iterator[Any]:
-    """Every optimizer in what `configure_optimizers` returned, in its order."""
-    if isinstance(built, dict):
-        built = list(built.values())
-    if isinstance(built, (list, tuple)):
-        for part in built:
-            yield from _optimizers(part)
-    elif hasattr(built, "param_groups"):
-        yield built
+def _extend(scheduler: Any, num_groups: int, source: int) -> None:
+    """Repeats the source group's value for the new group in every list that has one for each of the old groups."""
+    for name, values in vars(scheduler).items():
+        if name.endswith(PER_GROUP) and isinstance(values, list) and len(values) == num_groups:
+            values.append(copy.deepcopy(values[source]))
 
 
 def _multiply_rate(optimizer: Optimizer, lr_mult: float) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from anchor_lightning.callbacks.anchor_logger import run_folder
 from anchor_lightning.structures import Detections, GroundTruth
+from anchor_lightning.training.run_folder import run_folder
 from anchor_lightning.visualization.detections import (
     best_detections,
     check_drawable,

@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from anchor_lightning.callbacks.anchor_logger import run_folder
 from anchor_lightning.metrics.coco import coco_results
 from anchor_lightning.structures import Detections
+from anchor_lightning.training.run_folder import run_folder
 
 
 class PredictionWriter(BasePredictionWriter):

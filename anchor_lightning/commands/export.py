@@ -15,6 +15,7 @@ from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.onnx_export import OPSET, onnx_model, require_onnx
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import find_checkpoint, read_checkpoint
+from anchor_lightning.training.run_folder import run_folder_of_checkpoint
 
 DEFAULT_IMAGE_SIZE: Final = 416
 SUFFIXES: Final = {"darknet": (".cfg", ".weights", ".names"), "onnx": (".onnx",)}
@@ -55,7 +56,7 @@ def export(
     if not isinstance(task.detector, YOLOv2):
         raise ValueError(f"--ckpt_path: {checkpoint} holds another detector than YOLOv2, which alone can be exported")
     size = network_size(image_size, details)
-    stem = Path(output) if output else run_folder_of(checkpoint) / "export" / "yolov2"
+    stem = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "export" / "yolov2"
     # Names may hold dots: with_suffix would cut them.
     files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES[format]]
     if format == "onnx":
@@ -162,8 +163,3 @@ def load_task(ckpt_path: str | Path) -> tuple[DetectionTask, dict[str, Any]]:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--ckpt_path: {path} does not fit this version of the project ({reason})") from None
     return task.eval(), dict(checkpoint.get("anchor_lightning", {}))
-
-
-def run_folder_of(ckpt_path: Path) -> Path:
-    """The run folder of a checkpoint, which lies in its `checkpoints/`; else the folder that it lies in."""
-    return ckpt_path.parent.parent if ckpt_path.parent.name == "checkpoints" else ckpt_path.parent

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from anchor_lightning.commands.export import load_task, network_size, run_folder_of, whole_files
+from anchor_lightning.commands.export import load_task, network_size, whole_files
 from anchor_lightning.data.dataset import Sample, collate
 from anchor_lightning.data.images import IMAGE_SUFFIXES, read_image, reduced
 from anchor_lightning.data.transforms import NEUTRAL_COLOUR, WHOLE_IMAGE, warp_image
@@ -26,6 +26,7 @@ from anchor_lightning.metrics.coco import coco_results
 from anchor_lightning.structures import Detections
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import find_checkpoint
+from anchor_lightning.training.run_folder import run_folder_of_checkpoint
 from anchor_lightning.visualization.detections import best_detections, draw_detections, rounded_down
 
 RESULTS, IMAGES = "predictions.json", "images.json"
@@ -74,7 +75,7 @@ def predict(
     files = find_files(source)
     checkpoint = find_checkpoint(ckpt_path)
     task, details = load_task(checkpoint)
-    folder = Path(output) if output else run_folder_of(checkpoint) / "predictions" / _name_of(source, files)
+    folder = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "predictions" / _name_of(source, files)
     if folder.resolve() in {place for file in files for place in (file.parent.resolve(), file.resolve().parent)}:
         raise ValueError(f"--output: {folder} holds the source itself; choose a folder of its own")
     task.hparams["score_threshold"] = min(score_threshold, LOWEST_SCORE)

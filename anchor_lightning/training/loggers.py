@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
-from threading import Thread
 from typing import Any, Final
-from urllib.error import HTTPError
-from urllib.parse import urlparse
-from urllib.request import Request, build_opener
 
 import torch
 import yaml
@@ -26,6 +20,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from anchor_lightning.errors import UserError
 from anchor_lightning.training.checkpoint_files import OURS
 
 PAPER: Final = {
@@ -39,7 +34,6 @@ RUN_ID: Final = "wandb_run_id"
 """Key of a checkpoint that holds the id of the W&B run it was written by."""
 RECORDED: Final = ("seed_everything", "data", "soft_assignment", "clustering", "trainer")
 """Parts of the configuration that W&B is told, beside the model's hyper-parameters, which Lightning tells it."""
-CONNECT_SECONDS: Final = 3.0
 
 
 class WandbLogger(LightningWandbLogger):
@@ -67,7 +61,8 @@ class WandbLogger(LightningWandbLogger):
         log_model: bool = False,
         **kwargs: Any,
     ) -> None:
-        if not offline and os.environ.get("WANDB_MODE") is None and (reason := why_offline()):
+        is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
+        if is_first and not offline and os.environ.get("WANDB_MODE") is None and (reason := why_offline()):
             offline = True
             rank_zero_info(reason)
         log_model = log_model and not offline
@@ -78,11 +73,16 @@ class WandbLogger(LightningWandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run, started on first use."""
+        """The W&B run, started on first use.
+
+        Raises:
+            UserError: W&B does not start it.
+        """
         if self._experiment is None and self.save_dir is not None:
             # W&B falls back to a temporary folder where this one does not exist.
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
-        return super().experiment
+        with wandb_errors_for_users():
+            return super().experiment
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -142,54 +142,33 @@ def run_id_of(checkpoint: str | Path) -> str | None:
 
 
 def why_offline() -> str | None:
-    """A line that says why W&B cannot be used online: no key, or no way to its server; None if it can."""
-    if not has_key():
-        return "No W&B key: the run is logged offline (to upload: `wandb login` or WANDB_API_KEY, then `wandb sync`)."
-    if not can_connect(base_url()):
-        return f"W&B at {base_url()} cannot be reached: the run is logged offline (to upload: `wandb sync`)."
-    return None
+    """A line that says why W&B cannot be used online: no key, or a server that is out of reach or rejects it.
 
-
-def base_url() -> str:
-    """The W&B server, from WANDB_BASE_URL or its public one."""
-    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
-
-
-def can_connect(url: str, seconds: float = CONNECT_SECONDS) -> bool:
-    """Whether a server answers, through the proxy that the environment names for it if there is one.
-
-    W&B itself waits a minute and a half before it gives up.
-
-    Args:
-        url: `http://` or `https://` address.
-        seconds: How long to wait, looking up the name included.
+    W&B itself waits ten seconds for its server (WANDB_HTTP_TIMEOUT). None if it can be used.
     """
-    connected: list[bool] = []
+    import wandb  # a second, which no other command has to wait for
 
-    def connect() -> None:
-        with suppress(OSError, ValueError, HTTPException):  # ValueError: an address that is none
-            try:
-                # A server that takes connections may still never answer, or have failed; W&B would wait for minutes.
-                build_opener().open(Request(url, method="HEAD"), timeout=seconds).close()
-            except HTTPError as error:
-                connected.extend([True] * (error.code < 500))
-            else:
-                connected.append(True)
-
-    # In a thread: a name server that does not answer holds up the look-up for much longer than any timeout given here.
-    thread = Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return bool(connected)
+    if wandb.run is not None:  # the user's own, which the logger joins
+        return None
+    with wandb_errors_for_users():
+        try:
+            if wandb.login(prompt=False):
+                return None
+        except wandb.errors.AuthenticationError as error:
+            reason = str(error).splitlines()[0]
+            return f"W&B cannot be used ({reason}): the run is logged offline (to upload: `wandb sync`)."
+    return "No W&B key: the run is logged offline (to upload: `wandb login` or WANDB_API_KEY, then `wandb sync`)."
 
 
-def has_key() -> bool:
-    """Whether W&B would find a key: in WANDB_API_KEY or in the netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(base_url()).hostname or ""
-    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+@contextmanager
+def wandb_errors_for_users() -> Iterator[None]:
+    """Context in which W&B's own errors, and those of its settings, become a `UserError`."""
+    from wandb.errors import Error
+
     try:
-        return netrc.netrc(path).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+        yield
+    except (Error, ValueError) as error:  # pydantic's, of an environment variable or an option, is a ValueError
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"W&B rejected the run: {reason}; see WANDB_MODE, WANDB_BASE_URL, `wandb login`, or train without it"
+        ) from error

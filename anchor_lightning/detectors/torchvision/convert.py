@@ -28,6 +28,7 @@ from anchor_lightning.detectors.torchvision.generators import (
     LearnableDefaultBoxes,
     LevelShapes,
 )
+from anchor_lightning.errors import UserError
 from anchor_lightning.fitting import kmeans_shapes
 
 CLUSTERING: Final = "loss_anchor_clustering"
@@ -105,24 +106,20 @@ LEARNING: Final[dict[type, type]] = {
     SSD: LearningSSD,
 }
 """Stock class -> the class that takes its place while the shapes learn; they differ in methods only."""
-STOCK: Final = {learning: stock for stock, learning in LEARNING.items()}
+ORIGINAL: Final = {learning: original for original, learning in LEARNING.items()}
 
 
 def make_anchors_learnable(
-    model: nn.Module,
-    init: Init = "model",
-    *,
-    boxes_wh: Tensor | None = None,
-    learn: bool = True,
-    clustering_start: float = 1.0,
-    clustering_steps: int = 1500,
+    model: nn.Module, init: Init = "model", *, boxes_wh: Tensor | None = None, learn: bool = True
 ) -> LevelShapes:
     """Makes the anchors of a torchvision detector parameters of it, in place.
 
-    The loss dict of the training forward gains `loss_anchor_clustering`, which is to be summed with the others. Order
-    and number of the shapes and the levels stay; so does what the detector computes, to the bit, until they move. Soft
-    assignment and the batch norm without shift are not used, as in the paper's Table 7: these detectors' matchers take
-    every placed anchor above an IoU, so that there is no choice among the shapes of a place to soften.
+    The loss dict of the training forward gains `loss_anchor_clustering`, which is to be summed with the others. Its
+    factor is `clustering_weight` of the shapes, λ of Eq. 11: 1 until whoever trains lowers it, in the paper to 0 over
+    1,500 steps. Order and number of the shapes and the levels stay; so does what the detector computes, to the bit,
+    until they move. Soft assignment and the batch norm without shift are not used, as in the paper's Table 7: these
+    detectors' matchers take every placed anchor above an IoU, so that there is no choice among the shapes of a place to
+    soften.
 
     Args:
         model: Faster R-CNN (or Mask, Keypoint R-CNN) with or without FPN, RetinaNet, or SSD of torchvision.
@@ -131,15 +128,14 @@ def make_anchors_learnable(
             smallest on the first level. Or a list of A [w, h], level after level, in pixels of the network input.
         boxes_wh: (N, 2) widths and heights of training boxes in pixels of the network input, for `kmeans`.
         learn: False keeps the shapes where they start (a baseline with another start).
-        clustering_start: λ of Eq. 11 at the first step.
-        clustering_steps: Training forward passes until λ is 0.
 
     Returns:
         The owner of the shapes. Give its `log_wh` a parameter group without weight decay.
 
     Raises:
         TypeError: It is no such detector, or has a generator that is not a stock one.
-        ValueError: It learns already, or `init` or `boxes_wh` do not fit.
+        ValueError: It learns already.
+        UserError: `init` or `boxes_wh` do not fit.
     """
     host = _host(model)
     stock = host.anchor_generator
@@ -162,7 +158,6 @@ def make_anchors_learnable(
     shapes = generator.shapes
     if not (isinstance(init, str) and init == "model"):
         shapes.set_initial(starting_shapes(init, shapes.wh, shapes.num_per_level, boxes_wh))
-    shapes.clustering_start, shapes.clustering_steps = clustering_start, clustering_steps
     host.anchor_generator = generator.to(device).train(model.training)
     learner.__class__ = LEARNING[type(learner)]
     if learner is not host:
@@ -194,10 +189,10 @@ def freeze_anchors(model: nn.Module) -> nn.Module:
     if not isinstance(generator, LearnableAnchors):
         raise ValueError("The anchors of this model are not learnable: there is nothing to freeze.")
     learner = host.head if isinstance(host, RetinaNet) else host
-    host.anchor_generator = generator.stock().train(model.training)
+    host.anchor_generator = generator.to_torchvision().train(model.training)
     if learner is not host:
         object.__delattr__(learner, "anchor_generator")
-    learner.__class__ = STOCK[type(learner)]
+    learner.__class__ = ORIGINAL[type(learner)]
     return model
 
 
@@ -224,16 +219,16 @@ def starting_shapes(init: Init, wh: Tensor, num_per_level: Sequence[int], boxes_
         boxes_wh: As there.
 
     Raises:
-        ValueError: As there.
+        UserError: As there.
     """
     if not isinstance(init, str):
         return torch.as_tensor(init, dtype=torch.float32)
     if init == "kmeans":
         if boxes_wh is None:
-            raise ValueError("init kmeans needs boxes_wh: (N, 2) training boxes in pixels of the network input")
+            raise UserError("k-means needs (N, 2) training boxes in pixels of the network input", "boxes_wh")
         return kmeans_shapes(boxes_wh, len(wh))
     if init not in ("identical", "uniform"):
-        raise ValueError(f"init: unknown '{init}'; known are model, uniform, identical, kmeans, or a list of [w, h]")
+        raise UserError(f"unknown '{init}'; known are model, uniform, identical, kmeans, or a list of [w, h]", "init")
     levels = wh.log().split(list(num_per_level))
     if init == "identical":
         return torch.cat([level.mean().expand(len(level), 2) for level in levels]).exp()

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from anchor_lightning.anchors import AnchorShapes, clustering_weight_at
+from anchor_lightning.anchors import AnchorShapes
 
 
 class LevelShapes(AnchorShapes):
-    """The shapes of all levels of a detector, the first level's first, and how the clustering term fades.
+    """The shapes of all levels of a detector, the first level's first.
 
     Args:
         start: Left, top, right, bottom of each shape about the point that it is placed at, (A, 4): exactly where
@@ -31,9 +31,8 @@ class LevelShapes(AnchorShapes):
         learn: False freezes the shapes.
 
     Attributes:
-        clustering_start: λ of Eq. 11 at step 0.
-        clustering_steps: Training steps until λ is 0; 0 turns the term off.
-        step: Training forward passes so far. Kept in the state dict; set it yourself where a step is something else.
+        clustering_weight: λ of Eq. 11, the factor on the clustering term of the detector's loss dict. Set by whoever
+            trains; the state dict does not hold it.
     """
 
     start: Tensor
@@ -47,19 +46,7 @@ class LevelShapes(AnchorShapes):
         self.register_buffer("start", start.clone())
         self.register_buffer("unit", pixels)
         self.num_per_level = list(num_per_level)
-        self.clustering_start, self.clustering_steps, self.step = 1.0, 1500, 0
-        self._clustering_weight: float | None = None
-
-    @property
-    def clustering_weight(self) -> float:
-        """λ of Eq. 11 at `step`; one that was set holds until another is."""
-        if self._clustering_weight is not None:
-            return self._clustering_weight
-        return clustering_weight_at(self.step, self.clustering_start, self.clustering_steps)
-
-    @clustering_weight.setter
-    def clustering_weight(self, weight: float) -> None:
-        self._clustering_weight = weight
+        self.clustering_weight = 1.0
 
     def cells(self) -> Tensor:
         """(A, 4) as `start`, of the shapes as they are now; a gradient flows to `log_wh`.
@@ -77,14 +64,6 @@ class LevelShapes(AnchorShapes):
             centre, half = (self.start[:, :2] + self.start[:, 2:]) / 2, wh.to(self.start) / self.unit[:2] / 2
             self.start.copy_(torch.cat([centre - half, centre + half], 1))
 
-    def get_extra_state(self) -> dict[str, int]:
-        """`step`, for the state dict."""
-        return {"step": self.step}
-
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        """Takes `step` from a state dict."""
-        self.step = state["step"]
-
 
 class LearnableAnchors(nn.Module):
     """What both learnable generators add to the stock ones."""
@@ -92,7 +71,7 @@ class LearnableAnchors(nn.Module):
     shapes: LevelShapes
     _num_positions: list[int]
 
-    def stock(self) -> nn.Module:
+    def to_torchvision(self) -> nn.Module:
         """A stock generator with the shapes as they are now."""
         raise NotImplementedError
 
@@ -122,15 +101,13 @@ class LearnableAnchors(nn.Module):
         return [t - torch.cat([t[:, :2], scale.expand(len(t), 2)], 1) * zeros for t in targets]
 
     def clustering(self, log_ratio: Tensor) -> Tensor:
-        """λ times Eq. 11-12 over the positive anchors, and counts the step.
+        """λ times Eq. 11-12 over the positive anchors.
 
         Args:
             log_ratio: (P, 2) log of box size over anchor size for the positive anchors, with a gradient to the shapes.
         """
-        weight = self.shapes.clustering_weight
-        self.shapes.step += 1
         # Without boxes and once λ is 0 the gradient is zeros, not None: DDP would wait for it for ever.
-        return weight * log_ratio.square().sum() / (2 * max(1, len(log_ratio)))
+        return self.shapes.clustering_weight * log_ratio.square().sum() / (2 * max(1, len(log_ratio)))
 
 
 class LearnableAnchorGenerator(LearnableAnchors, AnchorGenerator):
@@ -153,7 +130,7 @@ class LearnableAnchorGenerator(LearnableAnchors, AnchorGenerator):
         anchors: list[Tensor] = super().forward(image_list, feature_maps)
         return anchors
 
-    def stock(self) -> AnchorGenerator:
+    def to_torchvision(self) -> AnchorGenerator:
         """A stock generator with the shapes as they are now."""
         generator = AnchorGenerator(self.sizes, self.aspect_ratios)
         generator.cell_anchors = [c.clone() for c in self.shapes.cells().detach().split(self.shapes.num_per_level)]
@@ -211,7 +188,7 @@ class LearnableDefaultBoxes(LearnableAnchors, DefaultBoxGenerator):
             self._cache = (key, boxes[:, :2], torch.tensor([width, height], device=boxes.device))
         return self._cache[1:]
 
-    def stock(self) -> DefaultBoxGenerator:
+    def to_torchvision(self) -> DefaultBoxGenerator:
         """A stock generator with the shapes as they are now."""
         generator = DefaultBoxGenerator(self.aspect_ratios, scales=self.scales, steps=self.steps, clip=self.clip)
         generator._wh_pairs = [pair.clone() for pair in self.pairs().cpu().split(self.shapes.num_per_level)]

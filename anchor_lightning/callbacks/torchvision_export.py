@@ -1,4 +1,4 @@
-"""Writes what was learned so that it loads without this package: stock checkpoints, and their anchors beside them."""
+"""What was learned, written so that it loads without this package: torchvision checkpoints and their anchors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from anchor_lightning.detectors.torchvision.generators import LearnableAnchors
+from anchor_lightning.training.run_folder import run_folder
 
 CELLS: Final = "cell_anchors"
-"""The entry of a stock checkpoint that holds the anchors, which its state dict does not; a level's each."""
+"""Entry of a checkpoint that holds the anchors of a frozen detector, level by level; its state dict has none."""
 TRAINING_ONLY: Final = ("optimizer_states", "lr_schedulers", "callbacks")
 
 
@@ -24,20 +25,18 @@ def generator_prefix(detector: nn.Module) -> str:
 
 
 def cells_of(detector: nn.Module) -> list[Tensor]:
-    """The anchors of a stock detector, level by level: `cell_anchors`, or `_wh_pairs` of SSD."""
+    """The anchors of a frozen detector, level by level: `cell_anchors`, or `_wh_pairs` of SSD."""
     generator = detector.get_submodule(generator_prefix(detector))
     return [cells.detach().cpu().clone() for cells in getattr(generator, _attribute(generator))]
 
 
 def set_cells(detector: nn.Module, cells: list[Tensor]) -> None:
-    """Gives a stock detector the anchors that `cells_of` read."""
+    """Gives a frozen detector the anchors that `cells_of` read."""
     generator: Any = detector.get_submodule(generator_prefix(detector))
     setattr(generator, _attribute(generator), list(cells))
 
 
-def write_stock_checkpoints(
-    trainer: Trainer, name: str, detector: nn.Module, learned: nn.Module, folder: Path | None
-) -> None:
+def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, learned: nn.Module) -> None:
     """Writes `frozen.ckpt` and `cell_anchors.pt`, and those of the best checkpoint; says how to load them.
 
     Every rank is to call it.
@@ -45,52 +44,50 @@ def write_stock_checkpoints(
     Args:
         trainer: Whose module holds the detector.
         name: Of the detector within the module.
-        detector: The stock detector.
+        detector: The frozen detector.
         learned: Its learnable generator of before.
-        folder: The run's, as rank 0 sees it; None writes nothing.
     """
-    folder = trainer.strategy.broadcast(folder)
+    folder = trainer.strategy.broadcast(run_folder(trainer) if trainer.is_global_zero else None)
     if folder is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     trainer.save_checkpoint(folder / "frozen.ckpt", weights_only=True)
     if not trainer.is_global_zero:
         return
-    checkpoint: dict[str, Any] = torch.load(folder / "frozen.ckpt", map_location="cpu", weights_only=False)
+    checkpoint = torch.load(folder / "frozen.ckpt", map_location="cpu", weights_only=False)
     _write(folder, "", checkpoint, cells_of(detector))
     prefix = ".".join(filter(None, (name, generator_prefix(detector))))
-    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    if getattr(trainer.checkpoint_callback, "monitor", None) and _is_own(trainer, best):
-        _write_best(folder, Path(best), prefix, learned)
-    stock = detector.get_submodule(generator_prefix(detector))
+    if (best := _best_checkpoint(trainer)) is not None:
+        _write_best(folder, best, prefix, learned)
+    attribute = _attribute(detector.get_submodule(generator_prefix(detector)))
     rank_zero_info(
-        f"Stock {type(detector).__name__} with the learned anchors: "
+        f"{type(detector).__name__} of torchvision with the learned anchors: "
         f"module = {type(trainer.lightning_module).__name__}.load_from_checkpoint('{folder / 'frozen.ckpt'}'); "
-        f"module.{prefix}.{_attribute(stock)} = torch.load('{folder / 'cell_anchors.pt'}')"
+        f"module.{prefix}.{attribute} = torch.load('{folder / 'cell_anchors.pt'}')"
     )
 
 
-def _is_own(trainer: Trainer, best: str) -> bool:
-    """Whether the best checkpoint is one that this training has written.
+def _best_checkpoint(trainer: Trainer) -> Path | None:
+    """The best checkpoint by a metric, if this training has written it.
 
     A resumed one takes the path from the checkpoint that it was given, and what lies there is loaded with code and all.
     """
-    written = getattr(trainer.checkpoint_callback, "dirpath", None)
-    return bool(best) and Path(best).is_file() and written is not None and Path(best).is_relative_to(written)
+    callback = trainer.checkpoint_callback
+    folder, best = getattr(callback, "dirpath", None), Path(getattr(callback, "best_model_path", "") or ".")
+    is_own = folder is not None and best.is_file() and best.is_relative_to(folder)
+    return best if is_own and getattr(callback, "monitor", None) else None
 
 
 def _write_best(folder: Path, best: Path, prefix: str, learned: nn.Module) -> None:
-    """Turns the best checkpoint of the training into a stock one."""
     checkpoint = torch.load(best, map_location="cpu", weights_only=False)
     weights = checkpoint["state_dict"]
-    mine = {key: weights.pop(key) for key in list(weights) if key.startswith(f"{prefix}.")}
-    if not mine:
+    own = {key: weights.pop(key) for key in list(weights) if key.startswith(f"{prefix}.")}
+    if not own:
         return
     twin = copy.deepcopy(learned).cpu()
-    twin.load_state_dict({key.removeprefix(f"{prefix}."): value for key, value in mine.items()})
+    twin.load_state_dict({key.removeprefix(f"{prefix}."): value for key, value in own.items()})
     assert isinstance(twin, LearnableAnchors)
-    stock = twin.stock()
-    _write(folder, "-best", checkpoint, getattr(stock, _attribute(stock)))
+    frozen = twin.to_torchvision()
+    _write(folder, "-best", checkpoint, getattr(frozen, _attribute(frozen)))
 
 
 def _write(folder: Path, suffix: str, checkpoint: dict[str, Any], cells: list[Tensor]) -> None:
