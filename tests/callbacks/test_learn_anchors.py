@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, WeightAveraging
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from anchor_lightning import LearnAnchors, anchor_shapes
+from anchor_lightning.errors import UserError
 from tests.helpers.clients import (
     STEPS,
     Client,
@@ -119,7 +121,7 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match=r"Unexpected key.*log_wh"):
         Client.load_from_checkpoint(last)
-    with pytest.raises(ValueError, match="not of a training with LearnAnchors"):
+    with pytest.raises(UserError, match="LearnAnchors"):
         trainer(tmp_path, LearnAnchors()).fit(
             Client(), loader(), ckpt_path=next(Path(again.logger.log_dir).glob("frozen.ckpt"))
         )
@@ -153,7 +155,7 @@ def test_best_checkpoint_brings_its_own_anchors(tmp_path: Path) -> None:
     assert new.test(Client(), loader(), ckpt_path=tmp_path / "after.ckpt", verbose=False)[0]["area"] == of_early
     stock = torch.load(tmp_path / "after.ckpt")
     torch.save({key: value for key, value in stock.items() if key != "cell_anchors"}, tmp_path / "stock.ckpt")
-    with pytest.raises(ValueError, match="holds no anchors"):
+    with pytest.raises(UserError, match="no anchors"):
         new.test(client, loader(), ckpt_path=tmp_path / "stock.ckpt", verbose=False)
 
 
@@ -180,11 +182,16 @@ def test_rate_multiplier_holds_under_a_schedule_that_sets_the_rate(tmp_path: Pat
 
 def test_late_detector_accumulation_and_bf16(tmp_path: Path) -> None:
     client, seen = LateClient(), []
-    keep = keeps_shapes(seen, lambda module: (anchor_shapes(module.model).step, anchor_shapes(module.model).log_wh))
+
+    def of(module: Any) -> Any:
+        return anchor_shapes(module.model)
+
+    keep = keeps_shapes(seen, lambda module: (of(module).clustering_weight, of(module).log_wh.dtype))
     options: dict[str, Any] = {"max_steps": 3, "accumulate_grad_batches": 2, "precision": "bf16-mixed"}
     made = trainer(tmp_path, LearnAnchors(clustering_steps=4, every_n_steps=1), keep, **options)
     made.fit(client, loader())
-    assert [step for step, _ in seen] == [0, 0, 1, 1, 2, 2] and seen[0][1].dtype == torch.float32
+    # λ is that of the step that begins, not a step late, and holds while batches accumulate.
+    assert [weight for weight, _ in seen] == [1.0, 1.0, 0.75, 0.75, 0.5, 0.5] and seen[0][1] == torch.float32
     with (Path(made.logger.log_dir) / "metrics.csv").open() as file:
         weights = [float(row["anchors/lambda"]) for row in csv.DictReader(file) if row["anchors/lambda"]]
     assert weights == [1.0, 0.75, 0.5, 0.25]
@@ -210,26 +217,36 @@ def test_lr_mult_of_this_run_counts_on_resume(tmp_path: Path) -> None:
     torch.testing.assert_close(moves[1], 8 * moves[0], rtol=1e-3, atol=1e-6)
 
 
-def test_what_cannot_work_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_what_cannot_work_raises_an_error_for_the_user(tmp_path: Path) -> None:
     nothing = Client()
     nothing.model = torch.nn.Linear(1, 1)
-    with pytest.raises(ValueError, match="Client holds no torchvision detector"):
+    with pytest.raises(UserError, match="Client holds no"):
         fit(tmp_path, nothing)
     twins = Client()
     twins.teacher = make_detector("retinanet")
-    with pytest.raises(ValueError, match=r"several torchvision detectors \(model, teacher\)"):
+    with pytest.raises(UserError, match=r"detector: .*model, teacher"):
         fit(tmp_path, twins)
     fit(tmp_path, twins, learn=LearnAnchors(detector="model"), max_steps=1)
-    with pytest.raises(ValueError, match="called student"):
+    with pytest.raises(UserError, match="student"):
         fit(tmp_path, Client(), learn=LearnAnchors(detector="student"))
-    with pytest.raises(ValueError, match="needs boxes_wh"):
+    with pytest.raises(UserError, match="boxes_wh"):
         fit(tmp_path, Client(), learn=LearnAnchors("kmeans"))
-    with pytest.raises(ValueError, match="before WeightAveraging"):
+    with pytest.raises(UserError, match="WeightAveraging"):
         fit(tmp_path, Client(), WeightAveraging())
-    with pytest.raises(ValueError, match="strategy='ddp'"):
+    with pytest.raises(UserError, match="ddp"):
         LearnAnchors().setup(trainer(tmp_path, strategy="ddp_spawn"), Client(), "fit")
-    with pytest.raises(ValueError, match="every_n_steps"):
-        LearnAnchors(every_n_steps=0)
+    for option in ("every_n_steps", "lr_mult", "clustering_start", "clustering_steps"):
+        with pytest.raises(UserError, match=option):
+            LearnAnchors(**{option: -1})
+
+
+def test_a_file_that_is_no_record_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "anchors.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"anchors\.csv"):
+        Trainer(
+            logger=False, default_root_dir=tmp_path, max_steps=1, accelerator="cpu", callbacks=[LearnAnchors()]
+        ).fit(Client(), loader(1))
+    assert (tmp_path / "anchors.csv").read_text() == "mine"
 
 
 def test_weight_averaging_behind_it(tmp_path: Path) -> None:
