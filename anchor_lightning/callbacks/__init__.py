@@ -1,4 +1,4 @@
-"""The callbacks: two warm-up schedules, what is written down, and anchors for other people's detectors."""
+"""Callbacks: two warm-up schedules, records of shapes and predictions, and anchors for other people's detectors."""
 
 from anchor_lightning.callbacks.anchor_logger import AnchorLogger
 from anchor_lightning.callbacks.clustering_decay import ClusteringDecay

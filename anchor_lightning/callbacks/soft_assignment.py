@@ -1,4 +1,4 @@
-"""Anneals the temperature of the assignment (§3.2.1)."""
+"""The temperature of the assignment, which falls to 0 (§3.2.1)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from anchor_lightning.errors import UserError
 
 
 class SoftAssignment(StepSchedule):
-    """Sets the task's `temperature` T and the `distance` of its assignment.
+    """Schedule of the task's `temperature` T, and of the `distance` of its assignment.
 
     Args:
-        start: T at step 0; `auto` for the critical temperature of the annotated training boxes, below which shapes
+        start: T at step 0; `auto` for the critical temperature of the unaugmented training boxes, below which shapes
             part. (That of the augmented boxes is higher where boxes are alike, and gave worse detectors.)
         steps: Optimizer steps until T is 0, the hard assignment; 0 turns the warm-up off.
         schedule: `linear` (the paper), or `geometric`: a constant factor a step down to 0.005 of the start, then 0.
         distance: Distance of the assignment while T > 0: `l2` in log space, or `iou`; `model.distance` follows.
 
     Raises:
-        ValueError: start or steps is negative.
+        UserError: start or steps is negative.
     """
 
     def __init__(
@@ -34,16 +34,17 @@ class SoftAssignment(StepSchedule):
         schedule: TemperatureSchedule = "linear",
         distance: Distance = "l2",
     ) -> None:
-        if steps < 0 or (start != "auto" and start < 0):
-            raise ValueError(f"soft_assignment: start ({start}) and steps ({steps}) must be 0 or more")
+        for argument, value in (("start", start), ("steps", steps)):
+            if value != "auto" and value < 0:
+                raise UserError(f"must be 0 or more, got {value}", f"soft_assignment.{argument}")
         self.start, self.steps, self.schedule, self.distance = start, steps, schedule, distance
         self._start_temperature = 0.0
 
     def check(self, task: Any) -> None:
-        """Refuses a detector that has no soft assignment, rather than to anneal what nothing reads.
+        """Raises an error for a detector that has no soft assignment, rather than to anneal what nothing reads.
 
         Raises:
-            ValueError: It has none, and the warm-up is not off.
+            UserError: It has none, and the warm-up is not off.
         """
         if self.steps and not task.detector.supports_soft_assignment:
             raise UserError(
@@ -52,7 +53,7 @@ class SoftAssignment(StepSchedule):
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuses what `check` does."""
+        """Raises what `check` does."""
         self.check(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

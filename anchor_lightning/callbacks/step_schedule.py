@@ -1,4 +1,4 @@
-"""What the two warm-up schedules share: a value of the task that is a pure function of the optimizer step."""
+"""A value of the task that is a pure function of the optimizer step: the base of both warm-up schedules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class StepSchedule(Callback, ABC):
-    """Sets something on the task at every step start, from `global_step` alone, so that no checkpoint need hold it."""
+    """Schedule of a task's attribute, set at every step start from `global_step` alone: no checkpoint need hold it."""
 
     @abstractmethod
     def set_values(self, task: Any, step: int) -> None:

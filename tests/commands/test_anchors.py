@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from anchor_lightning.anchors import initial_shapes, mean_best_iou
-from anchor_lightning.callbacks.anchor_logger import append_rows
+from anchor_lightning.callbacks.shape_recorder import append_rows
 from anchor_lightning.cli import main
 from anchor_lightning.commands.anchor_tables import usage_table
 from anchor_lightning.commands.data_options import box_shapes, data_words, join_many

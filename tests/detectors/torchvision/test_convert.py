@@ -40,7 +40,7 @@ from tests.helpers.made_detectors import (
 )
 
 NUM_PER_LEVEL = {"c4": [9], "fpn": [3, 3], "retinanet": [6, 6], "ssd": [4, 6]}
-STOCK_MODELS = {
+MODELS = {
     "faster": lambda: fasterrcnn_mobilenet_v3_large_320_fpn(
         weights=None, weights_backbone=None, box_score_thresh=0.0, min_size=96, max_size=128
     ),
@@ -97,11 +97,11 @@ def test_before_any_step_it_is_the_stock_model(kind: str, learn: bool) -> None:
     assert same(predictions_of(model), predictions_of(stock))
 
 
-@pytest.mark.parametrize("name", STOCK_MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_torchvisions_own_models(name: str) -> None:
     """Built by torchvision, with its batch norms; two copies, because a forward pass moves their statistics."""
     torch.manual_seed(0)
-    stock = STOCK_MODELS[name]()
+    stock = MODELS[name]()
     targets = copy.deepcopy(TARGETS)
     if name == "mask":
         for target in targets:
@@ -173,6 +173,7 @@ for model, images, expected in torch.load(sys.argv[1], weights_only=False):
 def test_copies_are_whole(kind: str, how: str) -> None:
     """A copy learns by itself: RetinaNet's head moves the copy's shapes, not others that look the same."""
     model = trained(kind)
+    anchor_shapes(model).clustering_weight = 0.5  # type: ignore[union-attr]
     if how == "deepcopy":
         other = copy.deepcopy(model)
     elif how == "pickle":
@@ -183,14 +184,13 @@ def test_copies_are_whole(kind: str, how: str) -> None:
         other = torch.load(file, weights_only=False)
     shapes, copied = anchor_shapes(model), anchor_shapes(other)
     assert shapes is not None and copied is not None and shapes is not copied
-    assert copied.step == shapes.step == 4 and torch.equal(copied.log_wh, shapes.log_wh)
+    assert torch.equal(copied.log_wh, shapes.log_wh) and copied.clustering_weight == shapes.clustering_weight == 0.5
     if kind == "retinanet":
         assert other.head.anchor_generator is other.anchor_generator
         assert "head.anchor_generator" not in dict(other.named_modules(remove_duplicate=False))
     model.zero_grad()
     other.zero_grad()
     losses = losses_of(other)
-    assert (copied.step, shapes.step) == (5, 4)
     assert same([losses_of(model)], [losses])
     sum(losses.values()).backward()  # type: ignore[union-attr]
     assert copied.log_wh.grad is not None and copied.log_wh.grad.any() and shapes.log_wh.grad is None
@@ -201,7 +201,7 @@ def test_copies_are_whole(kind: str, how: str) -> None:
 def test_starts(kind: str) -> None:
     counts = NUM_PER_LEVEL[kind]
     stock = make_anchors_learnable(make_detector(kind))
-    assert stock.num_per_level == counts and stock.clustering_steps == 1500 and stock.clustering_start == 1
+    assert stock.num_per_level == counts
 
     identical = make_anchors_learnable(make_detector(kind), "identical").wh.split(counts)
     for level, original in zip(identical, stock.wh.split(counts), strict=True):
@@ -237,10 +237,10 @@ def test_starts(kind: str) -> None:
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        ("yolov2-voc", "unknown 'yolov2-voc'"),
+        ("yolov2-voc", "init: .*yolov2-voc"),
         ("kmeans", "boxes_wh"),
-        ([[10.0, 20.0]] * 8, r"expected \(9, 2\).*got \(8, 2\)"),
-        ([[10.0, 20.0]] * 8 + [[0.0, 1.0]], "shape 8 .*positive"),
+        ([[10.0, 20.0]] * 8, r"\(9, 2\).*\(8, 2\)"),
+        ([[10.0, 20.0]] * 8 + [[0.0, 1.0]], "shape 8"),
     ],
 )
 def test_bad_starts_leave_the_model_alone(init: Any, message: str) -> None:
@@ -251,20 +251,20 @@ def test_bad_starts_leave_the_model_alone(init: Any, message: str) -> None:
 
 
 def test_too_few_boxes_for_kmeans() -> None:
-    with pytest.raises(ValueError, match="only 8 distinct"):
+    with pytest.raises(ValueError, match="8 distinct"):
         make_anchors_learnable(make_detector("c4"), "kmeans", boxes_wh=torch.rand(8, 2) + 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_twice_is_refused(kind: str) -> None:
+def test_twice_is_an_error(kind: str) -> None:
     model = make_detector(kind)
-    with pytest.raises(ValueError, match="nothing to freeze"):
+    with pytest.raises(ValueError, match="not learnable"):
         freeze_anchors(model)
     make_anchors_learnable(model)
-    with pytest.raises(ValueError, match="learnable already"):
+    with pytest.raises(ValueError, match="already"):
         make_anchors_learnable(model)
     freeze_anchors(model)
-    with pytest.raises(ValueError, match="nothing to freeze"):
+    with pytest.raises(ValueError, match="not learnable"):
         freeze_anchors(model)
 
 
@@ -273,13 +273,13 @@ def test_what_is_no_detector_with_anchors() -> None:
     for module in (fcos, nn.Linear(2, 2)):
         assert not is_detector(module)
         for function in (make_anchors_learnable, freeze_anchors, anchor_shapes):
-            with pytest.raises(TypeError, match=f"{type(module).__name__} is no torchvision detector with anchors"):
+            with pytest.raises(TypeError, match=type(module).__name__):
                 function(module)
     assert all(is_detector(make_detector(kind)) for kind in KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_classes_of_somebody_else_are_refused(kind: str) -> None:
+def test_classes_of_somebody_else_are_rejected(kind: str) -> None:
     """What they override would be lost."""
     stock: Any = DefaultBoxGenerator if kind == "ssd" else AnchorGenerator
     for part in ("generator", "learner"):

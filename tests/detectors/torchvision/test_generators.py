@@ -92,13 +92,13 @@ def test_gradient_is_that_of_anchors_that_move(kind: str, change: Callable[[Any]
     shapes = make_anchors_learnable(model)
     model.double()
     to_double(shapes)
+    shapes.clustering_weight = 2 / 3
     shapes.log_wh.data += 0.1 * torch.randn(shapes.log_wh.shape, dtype=torch.float64)
     host = getattr(model, "rpn", model)
     matcher = host.proposal_matcher = RecordedMatcher(host.proposal_matcher)
     targets = many_boxes(torch.float64)
 
     def first_stage() -> Tensor:
-        shapes.step = 500  # λ is 2/3
         losses = losses_of(model, targets)
         return losses[BOX_LOSS[kind]] + losses[CLUSTERING]
 
@@ -150,20 +150,19 @@ def test_no_leak_through_pooling_written_in_python(kind: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("change", [no_change, coder_of_ssd])
-@pytest.mark.parametrize("step", [0, 300, 1000, 1500])
-def test_clustering_by_hand(step: int, change: Callable[[Any], None]) -> None:
+@pytest.mark.parametrize("weight", [1.0, 0.4, 0.0])
+def test_clustering_by_hand(weight: float, change: Callable[[Any], None]) -> None:
     """Two boxes about points of the grid, each of which meets the one 40 x 40 anchor there best, alone."""
     model = make_detector("c4")
     model.rpn.anchor_generator = AnchorGenerator(((40,),), ((1.0,),))
     model.rpn.head = type(model.rpn.head)(8, 1)
     change(model)
-    shapes = make_anchors_learnable(model, clustering_start=2.0, clustering_steps=1500)
-    shapes.step = step
+    shapes = make_anchors_learnable(model)
+    assert shapes.clustering_weight == 1
+    shapes.clustering_weight = weight
     losses = losses_of(
         model, make_targets([[32 - 15, 48 - 25, 32 + 15, 48 + 25]], [[64 - 30, 48 - 8, 64 + 30, 48 + 8]])
     )
-    weight = 2.0 * (1 - step / 1500)
-    assert shapes.step == step + 1
     ratios = [(30 / 40, 50 / 40), (60 / 40, 16 / 40)]
     expected = weight * sum(math.log(r) ** 2 for pair in ratios for r in pair) / (2 * 2)
     assert losses[CLUSTERING].item() == pytest.approx(expected, rel=1e-5)
@@ -176,7 +175,7 @@ def test_clustering_by_hand(step: int, change: Callable[[Any], None]) -> None:
 def test_clustering_over_the_matched_anchors(kind: str) -> None:
     """Positives counted over all images of the batch, not image by image."""
     model = make_detector(kind)
-    shapes = make_anchors_learnable(model)
+    make_anchors_learnable(model)
     matcher = model.proposal_matcher = RecordedMatcher(model.proposal_matcher)
     placed: list[Tensor] = []
     model.anchor_generator.register_forward_hook(lambda module, inputs, anchors: placed.extend(anchors))
@@ -187,15 +186,15 @@ def test_clustering_over_the_matched_anchors(kind: str) -> None:
         squares += [(((box[:, 2:] - box[:, :2]) / (anchor[:, 2:] - anchor[:, :2])).log() ** 2).sum(1)]
     assert len(squares[0]) != len(squares[1]), "or a mean of means would do"
     torch.testing.assert_close(loss, torch.cat(squares).sum() / (2 * sum(map(len, squares))))
-    assert shapes.clustering_weight == 1 - 1 / 1500
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_clustering_can_be_off(kind: str) -> None:
     model = make_detector(kind)
-    shapes = make_anchors_learnable(model, clustering_steps=0)
+    shapes = make_anchors_learnable(model)
+    shapes.clustering_weight = 0.0
     losses = losses_of(model, TARGETS)
-    assert losses[CLUSTERING].item() == 0 and shapes.step == 1
+    assert losses[CLUSTERING].item() == 0
     (gradient,) = torch.autograd.grad(losses[CLUSTERING], shapes.log_wh)
     assert not gradient.any()
 
@@ -258,38 +257,37 @@ def test_a_clipped_shape_comes_back() -> None:
     assert (shapes.wh[5] < limit).all()
 
 
-def test_step_is_kept_with_the_weights(tmp_path: Any) -> None:
+def test_shapes_are_kept_with_the_weights(tmp_path: Any) -> None:
     model = make_detector("retinanet")
     shapes = make_anchors_learnable(model)
-    for _ in range(3):
-        sum(losses_of(model, TARGETS).values()).backward()  # type: ignore[union-attr]
     shapes.log_wh.data -= 0.1
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     other = make_detector("retinanet", seed=1)
     make_anchors_learnable(other, "uniform")
     other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     loaded = anchor_shapes(other)
-    assert loaded is not None and loaded.step == 3
-    assert torch.equal(loaded.wh, shapes.wh) and torch.equal(loaded.initial_wh, shapes.initial_wh)
+    assert (
+        loaded is not None and torch.equal(loaded.wh, shapes.wh) and torch.equal(loaded.initial_wh, shapes.initial_wh)
+    )
     seeds = losses_of(model, TARGETS), losses_of(other, TARGETS)
     assert all(torch.equal(loss, seeds[1][name]) for name, loss in seeds[0].items())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("clustering_start", [0.0, 1.0])
-def test_identical_shapes_learn_the_boxes(kind: str, clustering_start: float) -> None:
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_identical_shapes_learn_the_boxes(kind: str, weight: float) -> None:
     """One square a level becomes wide as the boxes are: by both terms, and by the box loss alone."""
     targets = make_targets([[5.3, 8.1, 53.9, 30.7], [70.2, 60.3, 118.7, 83.1], [64.1, 3.2, 113.3, 25.4]])
     boxes_wh = targets[0]["boxes"][:, 2:] - targets[0]["boxes"][:, :2]
     model = make_detector(kind)
-    shapes = make_anchors_learnable(model, "identical", clustering_start=clustering_start)
+    shapes = make_anchors_learnable(model, "identical")
+    shapes.clustering_weight = weight
     before = mean_best_iou(boxes_wh, shapes.wh)
     others = [parameter for parameter in model.parameters() if parameter is not shapes.log_wh]
-    rate = 2.0 if kind in ("c4", "fpn") and not clustering_start else 0.1
+    rate = 2.0 if kind in ("c4", "fpn") and not weight else 0.1
     optimizer = torch.optim.SGD([{"params": others, "lr": 1e-3}, {"params": [shapes.log_wh], "lr": rate}])
     for _ in range(25):
         optimizer.zero_grad()
         sum(losses_of(model, targets).values()).backward()  # type: ignore[union-attr]
         optimizer.step()
-    print(kind, clustering_start, before, mean_best_iou(boxes_wh, shapes.wh))
     assert mean_best_iou(boxes_wh, shapes.wh) > before + 0.1

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+
+from anchor_lightning.anchors import AnchorShapes
+from anchor_lightning.callbacks import AnchorLogger
+from anchor_lightning.callbacks.shape_recorder import ShapeRecorder, append_rows, remove_record, thin
+from anchor_lightning.errors import UserError
+
+SHAPES = torch.tensor([[30.0, 70.0], [100.0, 52.0]])
+
+
+class Run:
+    """A training of one shape a step, as far as a recorder sees it."""
+
+    def __init__(self, folder: Path, recorder: ShapeRecorder, first: int = 0) -> None:
+        self.folder, self.recorder = folder, recorder
+        self.shapes = AnchorShapes(2, SHAPES)
+        self.logger = CSVLogger(folder, name="", version="")
+        self.trainer: Any = SimpleNamespace(
+            fast_dev_run=False, barebones=False, loggers=[self.logger], default_root_dir=folder, global_step=first
+        )
+        recorder.start(self.trainer, self.shapes, lambda: SHAPES, lambda wh: {"sum": float(wh.sum())})
+
+    def steps(self, last: int, batches: int = 1) -> None:
+        """Steps up to `last`, each of several batches."""
+        while self.trainer.global_step < last:
+            for _ in range(batches):
+                self.recorder.step()
+            self.shapes.log_wh.data += 0.01
+            self.trainer.global_step += 1
+
+    def rows(self) -> list[int]:
+        """The steps of `anchors.csv`."""
+        with (self.folder / "anchors.csv").open() as file:
+            return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_rows_and_figures_when_they_are_due(tmp_path: Path) -> None:
+    run = Run(tmp_path, ShapeRecorder(2, 3))
+    run.steps(3, batches=2)
+    assert run.rows() == [0, 0, 2, 2] and not (tmp_path / "anchors.png").exists()
+    run.steps(4)
+    assert (tmp_path / "anchors.png").exists() and (tmp_path / "trajectory.png").exists()
+    run.recorder.finish()
+    run.recorder.finish()
+    assert run.rows() == [0, 0, 2, 2, 4, 4], "the last once"
+    run.logger.save()
+    with (tmp_path / "metrics.csv").open() as file:
+        logged = list(csv.DictReader(file))
+    assert [float(row["anchors/1/w"]) for row in logged] == pytest.approx(
+        [100 * 1.01005**step for step in (0, 2, 4)], rel=1e-4
+    )
+    assert float(logged[0]["sum"]) == pytest.approx(252)
+
+
+def test_a_resumed_run_has_every_row_once(tmp_path: Path) -> None:
+    """The checkpoint stands at the start of a step, after its row was written, or at the end, before."""
+    whole = Run(tmp_path / "whole", ShapeRecorder(1))
+    whole.steps(6)
+    whole.recorder.finish()
+    for with_row in (True, False):
+        first = Run(tmp_path / f"{with_row}1", ShapeRecorder(1))
+        first.steps(3)
+        if with_row:
+            first.recorder.step()
+        recorder = ShapeRecorder(1)
+        recorder.load_state_dict(first.recorder.state_dict())
+        second = Run(tmp_path / f"{with_row}2", recorder, first=3)
+        second.shapes.load_state_dict(first.shapes.state_dict())
+        second.steps(6)
+        second.recorder.finish()
+        assert (second.folder / "anchors.csv").read_text() == (whole.folder / "anchors.csv").read_text()
+
+
+def test_a_record_of_an_earlier_run_is_replaced_and_another_file_kept(tmp_path: Path) -> None:
+    for _ in range(2):
+        run = Run(tmp_path, ShapeRecorder(1))
+        run.steps(2)
+    assert run.rows() == [0, 0, 1, 1]
+    (tmp_path / "anchors.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"anchors\.csv"):
+        remove_record(tmp_path / "anchors.csv")
+
+
+def test_rows_are_appended(tmp_path: Path) -> None:
+    append_rows(tmp_path / "anchors.csv", 0, SHAPES)
+    append_rows(tmp_path / "anchors.csv", 50, 2 * SHAPES)
+    lines = (tmp_path / "anchors.csv").read_text().splitlines()
+    assert lines[0] == "step,anchor,w,h" and lines[1] == "0,0,30.0000,70.0000"
+    assert lines[-1] == "50,1,200.0000,104.0000" and len(lines) == 5
+
+
+def test_history_is_thinned_evenly_and_survives_a_checkpoint(tmp_path: Path) -> None:
+    history: dict[int, list[list[float]]] = {}
+    for step in range(0, 100_000, 10):
+        history = thin(history | {step: [[float(step), 1.0]]}, 100)
+    steps = torch.tensor(list(history))
+    assert 25 <= len(steps) <= 100 and steps[0] == 0 and steps[-1] == 99_990
+    assert int(steps.diff().max()) <= 4000, "the beginning is as fine as the end"
+    recorder, resumed = ShapeRecorder(1), ShapeRecorder(1)
+    recorder.history = history
+    torch.save(recorder.state_dict(), tmp_path / "state.pt")
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert resumed.history == history
+
+
+@pytest.mark.parametrize("option", ["every_n_steps", "figure_every_n_steps"])
+def test_steps_must_be_positive(option: str) -> None:
+    with pytest.raises(UserError, match=option):
+        AnchorLogger(**{option: 0})
