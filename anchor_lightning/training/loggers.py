@@ -65,9 +65,11 @@ class WandbLogger(LightningWandbLogger):
         if is_first and not offline and os.environ.get("WANDB_MODE") is None and (reason := why_offline()):
             offline = True
             rank_zero_info(reason)
-        log_model = log_model and not offline
-        folder = Path(save_dir).absolute()
-        super().__init__(project=project, name=name, save_dir=folder, offline=offline, log_model=log_model, **kwargs)
+        if offline:
+            # Lightning would set WANDB_MODE, which W            # Lightning would set WANDB_MODE, which W&B does not read a second time and the next logger takes for the user's.B reads once and the next logger would take for the user's.
+            kwargs["mode"] = "offline"
+        log_model, folder = log_model and not offline, Path(save_dir).absolute()
+        super().__init__(project=project, name=name, save_dir=folder, log_model=log_model, **kwargs)
         self._wandb_init.pop("anonymous", None)  # Lightning sets it; W&B warns that it has no effect any more
 
     @property
