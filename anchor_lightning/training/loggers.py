@@ -66,7 +66,7 @@ class WandbLogger(LightningWandbLogger):
             offline = True
             rank_zero_info(reason)
         if offline:
-            # Lightning would set WANDB_MODE, which W            # Lightning would set WANDB_MODE, which W&B does not read a second time and the next logger takes for the user's.B reads once and the next logger would take for the user's.
+            # Lightning would set WANDB_MODE, which W&B reads once and the next logger would take for the user's.
             kwargs["mode"] = "offline"
         log_model, folder = log_model and not offline, Path(save_dir).absolute()
         super().__init__(project=project, name=name, save_dir=folder, log_model=log_model, **kwargs)

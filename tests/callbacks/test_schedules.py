@@ -17,7 +17,9 @@ BOXES = torch.tensor([[10.0, 20.0], [40.0, 30.0], [90.0, 60.0]])
 def values(callback: StepSchedule, *names: str, steps: int = 6) -> list[tuple[Any, ...]]:
     """What the task has during each of its first steps, and when the training has ended."""
     task: Any = SimpleNamespace(
-        hparams={"distance": "iou"}, data=SimpleNamespace(train_box_shapes=lambda: BOXES), detector=None
+        hparams={"distance": "iou"},
+        data=SimpleNamespace(train_box_shapes=lambda: BOXES),
+        detector=SimpleNamespace(supports_soft_assignment=True),
     )
     trainer: Any = SimpleNamespace(global_step=0)
     callback.on_fit_start(trainer, task)
