@@ -31,8 +31,14 @@ from anchor_lightning.commands.reporting import PROGRAM, TrainerParser, message_
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
-from anchor_lightning.training.checkpoint_files import DEFAULT_ROOT, OURS, find_checkpoint, read_checkpoint
-from anchor_lightning.training.checks import check_checkpoint, check_weights
+from anchor_lightning.training.checkpoint_files import (
+    DEFAULT_ROOT,
+    PROJECT_KEY,
+    check_checkpoint,
+    check_weights,
+    find_checkpoint,
+    read_checkpoint,
+)
 from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
 from anchor_lightning.training.loggers import RunRecord, continue_run
 from anchor_lightning.training.resume import checkpoint_of
@@ -139,7 +145,7 @@ class AnchorLightningCLI(LightningCLI):
         if not 0 <= steps <= step:
             return False
         rank_zero_info(f"Nothing is left to train: {checkpoint} has {step} steps, trainer.max_steps is {steps}.")
-        if content[OURS].get("validation_due"):
+        if content[PROJECT_KEY].get("validation_due"):
             rank_zero_info("Its last validation was cut short, and is done now.")
             self.trainer.validate(self.model, datamodule=self.datamodule, ckpt_path=checkpoint)
         return True

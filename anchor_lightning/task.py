@@ -21,8 +21,7 @@ from anchor_lightning.errors import NonFiniteOutputError, UserError
 from anchor_lightning.fitting import check_distinct, kmeans_shapes
 from anchor_lightning.metrics.evaluation import Evaluation, scales_to_stored
 from anchor_lightning.structures import DetectionBatch, Detections, DetectorOutput, StepOptions
-from anchor_lightning.training.checkpoint_files import FORMAT, OURS
-from anchor_lightning.training.checks import check_checkpoint
+from anchor_lightning.training.checkpoint_files import FORMAT, PROJECT_KEY, check_checkpoint
 from anchor_lightning.training.non_finite import NonFiniteLoss, check_weights_finite
 from anchor_lightning.training.optimizer import StepwiseLR, clip_gradients, parameter_groups
 from anchor_lightning.training.seeding import StepSeed
@@ -356,7 +355,7 @@ class DetectionTask(LightningModule):
             NonFiniteLossError: Weights are broken; nothing is written.
         """
         check_weights_finite(checkpoint["state_dict"], self._trainer)
-        ours = checkpoint.setdefault(OURS, {})
+        ours = checkpoint.setdefault(PROJECT_KEY, {})
         ours |= {"format": FORMAT, "must_match": self.must_match}
         if self._trainer is not None and (data := self.trainer.datamodule) is not None:  # type: ignore[attr-defined]
             # What `export` must know.

@@ -15,7 +15,7 @@ from torch import Tensor
 from anchor_lightning.anchors.initialization import NAMED_GRID_UNITS, initial_shapes
 from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
 from anchor_lightning.fitting.formats import AnchorSet, read_json
-from anchor_lightning.training.checkpoint_files import read_checkpoint
+from anchor_lightning.training.checkpoint_files import anchor_wh_of, read_checkpoint
 
 KNOWN: Final = (
     "a checkpoint (.ckpt), a run folder, an anchors.json of ours, a darknet .cfg, pairs as in '[[10,13],[33,23]]', or "
@@ -154,10 +154,10 @@ def _from_run(folder: Path) -> AnchorSet:
 
 def _from_checkpoint(path: Path) -> AnchorSet:
     try:
-        content = read_checkpoint(path, "--shapes")
+        content = read_checkpoint(path, "shapes")
     except ValueError as error:
         raise ValueError(f"{error}; give {KNOWN}") from None
     size = content.get("anchor_lightning", {}).get("image_size")
     source = f"{path}, step {content.get('global_step', '?')}"
-    wh = next(v for k, v in content["state_dict"].items() if k.endswith(".log_wh")).float().exp()
+    wh = anchor_wh_of(content)
     return _checked(str(path), wh, source, None if size is None else (size[0], size[-1]))

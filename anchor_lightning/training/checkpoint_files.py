@@ -1,36 +1,39 @@
-"""Checkpoint files: found by name, read without running code that lies in them, refused where they are none."""
+"""Checkpoint files: found by name, read without running code that lies in them, compared with what continues them."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from anchor_lightning.errors import UserError
 
 DEFAULT_ROOT: Final = "runs"
 """Where the run folders lie, unless `trainer.default_root_dir` says otherwise."""
 NEWEST: Final = "last"
-OURS: Final = "anchor_lightning"
+PROJECT_KEY: Final = "anchor_lightning"
 """Key of a checkpoint that holds what Lightning does not know of."""
-FORMAT: Final = 1
-"""Version of what lies under `OURS`; a checkpoint without one is of format 0."""
+FORMAT: Final = 2
+"""Version of what lies under `PROJECT_KEY`."""
 
 
 def find_checkpoint(given: str | Path, root: str | Path = DEFAULT_ROOT) -> Path:
-    """The file that `--ckpt_path` names: a path, or `last` for the newest run's under `root`.
+    """The file that `ckpt_path` names: a path, or `last` for the newest run's under `root`.
 
     Raises:
-        ValueError: There is none.
+        UserError: There is none.
     """
     if given != NEWEST:
         if not Path(given).is_file():
-            raise ValueError(f"--ckpt_path: there is no file {given}")
+            raise UserError(f"there is no file {given}", "ckpt_path")
         return Path(given)
     if (newest := next(newest_checkpoints([Path(root)]), None)) is None:
-        raise ValueError(f"--ckpt_path last: no checkpoints/last.ckpt under {root} (trainer.default_root_dir)")
+        raise UserError(f"{NEWEST}: no checkpoints/last.ckpt under {root}", "ckpt_path")
     return newest
 
 
@@ -44,7 +47,7 @@ def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator
         strict: Whether a run that has no other is an error; else it is passed over, too.
 
     Raises:
-        ValueError: All checkpoints of a run are damaged.
+        UserError: All checkpoints of a run are damaged.
     """
     runs = {path: by_age(path.glob("*.ckpt")) for folder in folders for path in folder.rglob("checkpoints")}
     requeued = {path: [path] for folder in folders for path in requeue_checkpoints(folder)}
@@ -61,9 +64,10 @@ def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator
             if not damaged:
                 continue  # an empty folder
             if strict and files[0].parent in runs:
-                raise ValueError(
-                    f"{damaged}, and there is no other checkpoint of that run. Remove it and start afresh, or give the "
-                    "path of another one as --ckpt_path."
+                raise UserError(
+                    f"{damaged}, and there is no other checkpoint of that run; remove it and start afresh, or give the "
+                    "path of another one",
+                    "ckpt_path",
                 )
             rank_zero_warn(f"{damaged} and is passed over.")
 
@@ -98,62 +102,111 @@ def damage(path: Path) -> str:
     return ""
 
 
-def read_checkpoint(path: str | Path, option: str = "--ckpt_path") -> dict[str, Any]:
-    """What a checkpoint of this project holds; tensors are mapped from the file rather than read.
+def read_checkpoint(path: str | Path, argument: str = "ckpt_path") -> dict[str, Any]:
+    """The content of a checkpoint of this project; tensors are mapped from the file rather than read.
 
     Args:
         path: The file.
-        option: What the user gave it as, for the messages.
+        argument: What it was given as, for the messages.
 
     Raises:
-        ValueError: The file is missing, is no checkpoint, is not one of this project, or is of a newer version of it.
+        UserError: The file is missing, is not a checkpoint, is not one of this project, or is of another version of it.
     """
     try:
         with Path(path).open("rb"):
             pass
     except FileNotFoundError:
-        raise ValueError(f"{option}: there is no file {path}") from None
+        raise UserError(f"there is no file {path}", argument) from None
     except OSError as error:
-        raise ValueError(f"{option}: {path} cannot be read ({error.strerror})") from None
+        raise UserError(f"{path} cannot be read ({error.strerror})", argument) from None
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # torch.load raises whatever the bytes lead it to, and its reasons are about bytes
-        raise ValueError(
-            f"{option}: {path} is no checkpoint that can be read: it is cut off, or of another kind of file, or holds "
-            "objects other than tensors and plain values, which are not loaded"
+        raise UserError(
+            f"{path} is not a checkpoint that can be read: it is cut off, or of another kind of file, or holds "
+            "objects other than tensors and plain values, which are not loaded",
+            argument,
         ) from None
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    key = next((k for k in state if k.endswith(".log_wh")), None) if isinstance(state, dict) else None
-    if not isinstance(state, dict) or key is None:
-        raise ValueError(f"{option}: {path} holds no anchor shapes (log_wh): it is not one of this project")
-    if not isinstance(content.get("hyper_parameters", {}), dict) or getattr(state[key], "ndim", 0) != 2:
-        raise ValueError(
-            f"{option}: {path} has hyper_parameters or shapes of another form: it is not one of this project"
-        )
-    if not isinstance(content.get("global_step", 0), int):
-        raise ValueError(f"{option}: {path}: its global_step is {content['global_step']!r}, not a number of steps")
-    checkpoint: dict[str, Any] = dict(content)
-    try:
-        migrate(checkpoint)
-    except ValueError as error:
-        raise ValueError(f"{option}: {path}: {error}") from None
-    return checkpoint
+    if reason := _foreign(content):
+        raise UserError(f"{path} is not a checkpoint of this project: {reason}", argument)
+    return dict(content)
 
 
-def migrate(checkpoint: dict[str, Any]) -> None:
-    """Brings an older checkpoint to the present format, in place.
+def _foreign(content: Any) -> str:
+    """Why the content of a file is not a checkpoint of this project that this version reads; empty if it is."""
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        return "it holds no state_dict"
+    if getattr(_log_wh(content), "ndim", 0) != 2:
+        return "it holds no anchor shapes (log_wh)"
+    if not isinstance(content.get("hyper_parameters", {}), dict) or not isinstance(content.get("global_step", 0), int):
+        return "its hyper_parameters or its global_step are of another type"
+    ours = content.get(PROJECT_KEY, {})
+    if not isinstance(ours, dict) or ours.get("format", FORMAT) != FORMAT:
+        return f"it is of another format, and this version of anchor_lightning reads format {FORMAT}"
+    return ""
 
-    Format 0, up to version 0.1.0, has no number and may lack the count of images seen before; the shapes, the network
-    and the optimizer are the same.
+
+def anchor_wh_of(checkpoint: Mapping[str, Any]) -> Tensor:
+    """(A, 2) float32 width and height of the shapes in a checkpoint, in pixels of the network input.
+
+    Args:
+        checkpoint: As `read_checkpoint` returns it.
+    """
+    log_wh: Tensor = _log_wh(checkpoint)
+    return log_wh.float().exp()
+
+
+def _log_wh(checkpoint: Mapping[str, Any]) -> Any:
+    return next((value for name, value in checkpoint["state_dict"].items() if str(name).endswith("log_wh")), None)
+
+
+def check_checkpoint(checkpoint: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raises an error for a checkpoint that a task cannot continue, naming both values.
+
+    Args:
+        checkpoint: As Lightning loads it.
+        expected: Option -> value, of all that a checkpoint must have been made with.
 
     Raises:
-        ValueError: It was written by a later version of this project.
+        UserError: It is not of this project, or was made with another value.
     """
-    ours = dict(checkpoint.get(OURS, {}))
-    version = ours.get("format", 0)
-    if not isinstance(version, int) or version > FORMAT:
-        raise ValueError(
-            f"The checkpoint is of format {version}, and this version of anchor_lightning reads up to {FORMAT}; "
-            "update anchor_lightning."
+    if reason := _foreign(checkpoint):
+        raise UserError(f"this is not a checkpoint of this project: {reason}", "ckpt_path")
+    theirs = checkpoint.get(PROJECT_KEY, {}).get("must_match", {})
+    for name, value in expected.items():
+        if (saved := theirs.get(name, "unknown")) != value:
+            raise UserError(
+                f"the checkpoint was made with {saved}, this run has {value}; give the configuration that the "
+                "checkpoint was made with (config.yaml in its run folder), or another one",
+                name,
+            )
+
+
+def check_weights(path: str | Path, checkpoint: Mapping[str, Any], own: Mapping[str, Any], resume: bool) -> None:
+    """Raises an error for a checkpoint whose weights a network cannot take, or that a training cannot go on from.
+
+    Args:
+        path: The file, for the messages.
+        checkpoint: As `read_checkpoint` returns it.
+        own: The network's state dict.
+        resume: Whether a training is to go on from it: with the optimizer's state and the place in the loops.
+
+    Raises:
+        UserError: A weight is missing, of another shape or not finite; or what a resumed training needs is missing.
+    """
+    theirs = checkpoint["state_dict"]
+    own = {name: value for name, value in own.items() if isinstance(value, Tensor)}  # a module may keep a dict there
+    if wrong := [name for name, value in own.items() if getattr(theirs.get(name), "shape", None) != value.shape]:
+        raise UserError(
+            f"{path}: {len(wrong)} of the network's {len(own)} weights are missing in it or of another shape, "
+            f"{wrong[0]} for one; it is damaged, or of another version of this project",
+            "ckpt_path",
         )
-    checkpoint[OURS] = {"images_before": 0} | ours | {"format": FORMAT}
+    if wrong := [name for name in own if not theirs[name].isfinite().all()]:
+        raise UserError(f"{path} holds numbers that are not finite, in {wrong[0]} for one; take another", "ckpt_path")
+    if resume and (
+        missing := [
+            part for part in ("optimizer_states", "loops", "pytorch-lightning_version") if not checkpoint.get(part)
+        ]
+    ):
+        raise UserError(f"{path} lacks {missing[0]!r}; a training cannot go on from it", "ckpt_path")

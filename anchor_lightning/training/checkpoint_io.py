@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, Final
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from anchor_lightning.errors import UserError
+
 try:
     import fcntl
 except ImportError:  # Windows: an unfinished file of a run that still goes on could be removed there
@@ -35,7 +37,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             storage_options: For other file systems than the local one.
 
         Raises:
-            RuntimeError: The file cannot be written; names the path and the reason.
+            UserError: The file cannot be written; names the path and the reason.
         """
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -58,9 +60,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             reason = getattr(root_cause(error), "strerror", None) or str(error)
             before = f"; {target.name} there is the one from before" if target.exists() else ""
-            raise RuntimeError(
-                f"The checkpoint {target} cannot be written ({reason}){before}. Make room, or give another folder as "
-                "trainer.default_root_dir."
+            raise UserError(
+                f"the checkpoint {target} cannot be written ({reason}){before}; free some space, or give another folder",
+                "default_root_dir",
             ) from error
 
 
@@ -73,7 +75,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 def sync_folder(folder: Path) -> None:
     """Makes the renames in a folder outlive a loss of power, where the system can."""
-    with suppress(OSError):  # some network file systems and Windows refuse it
+    with suppress(OSError):  # not on some network file systems and Windows
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from anchor_lightning.errors import UserError
-from anchor_lightning.training.checkpoint_files import OURS
+from anchor_lightning.training.checkpoint_files import PROJECT_KEY
 
 PAPER: Final = {
     "paper/title": "Anchor Box Optimization for Object Detection",
@@ -113,7 +113,7 @@ class RunRecord(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, which `--resume` compares, and the id of the W&B run."""
-        ours = checkpoint.setdefault(OURS, {})
+        ours = checkpoint.setdefault(PROJECT_KEY, {})
         ours["config"] = self._text
         for logger in trainer.loggers:
             if isinstance(logger, LightningWandbLogger) and logger.version is not None:

@@ -10,9 +10,10 @@ import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info
 
+from anchor_lightning.errors import UserError
 from anchor_lightning.training.checkpoint_files import (
     NEWEST,
-    OURS,
+    PROJECT_KEY,
     find_checkpoint,
     newest_checkpoints,
     read_checkpoint,
@@ -33,13 +34,13 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
     """The checkpoint that `fit` goes on from; None to start afresh, which is said.
 
     Args:
-        given: `--ckpt_path`: a file, `last`, or None.
-        resume: `--resume`: the newest run of the same configuration; where there is none, what was given.
-        folders: Where the run folders lie; the first is `trainer.default_root_dir`.
+        given: A file, `last`, or None.
+        resume: Whether to take the newest run of the same configuration; where there is none, what was given.
+        folders: Where the run folders lie; the first is the trainer's `default_root_dir`.
         config: This run's whole configuration, as YAML.
 
     Raises:
-        ValueError: A file that was named does not exist, all checkpoints of a run are damaged, or Lightning would go on
+        UserError: A file that was named does not exist, all checkpoints of a run are damaged, or Lightning would go on
             from another run's checkpoint by itself.
     """
     differing = ""
@@ -47,21 +48,22 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
         if not resume:
             return path
         if not (difference := _difference(path, config)):
-            rank_zero_info(f"--resume: the run goes on from {path}.")
+            rank_zero_info(f"resume: the run goes on from {path}.")
             return path
-        differing = differing or f" The newest, {path}, is of another run: {difference}. --ckpt_path takes it anyway."
+        differing = differing or f" The newest, {path}, is of another run: {difference}. As ckpt_path it is taken."
     if given is not None and given != NEWEST:
         return find_checkpoint(given)
     # Lightning takes the newest by itself, whatever run it is of.
     if SLURMEnvironment.detect() and (requeued := requeue_checkpoints(folders[0])):
         if difference := _difference(requeued[0], config):
-            raise ValueError(
-                f"In a job of SLURM's, Lightning goes on from {requeued[0]}, which is of another run: {difference}. "
-                "Move it away, or give another trainer.default_root_dir."
+            raise UserError(
+                f"in a job of SLURM's, Lightning goes on from {requeued[0]}, which is of another run: {difference}; "
+                "move it away, or give another folder",
+                "default_root_dir",
             )
         return requeued[0]
     if resume or given:
-        asked = "--resume" if resume else "--ckpt_path last"
+        asked = "resume" if resume else "ckpt_path last"
         rank_zero_info(
             f"{asked}: no checkpoint to go on from under {folders[0]}; the training starts afresh.{differing}"
         )
@@ -71,9 +73,9 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
 def _difference(path: Path, config: str) -> str:
     """The first decisive option in which a checkpoint's run differs, with both values; empty if there is none."""
     try:
-        theirs = read_checkpoint(path)[OURS].get("config")
-    except ValueError as error:
-        return str(error)
+        theirs = read_checkpoint(path).get(PROJECT_KEY, {}).get("config")
+    except UserError as error:
+        return error.message
     return next(differences(theirs, config), "") if theirs else "it does not say with which configuration"
 
 

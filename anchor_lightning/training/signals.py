@@ -11,6 +11,8 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from anchor_lightning.training.lightning_private import cluster_environment
+
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -37,7 +39,7 @@ class StopSignals:
         self.stop, self.requeue, self._lightning = None, False, {}
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers, and only it receives signals
-        environment = trainer._accelerator_connector.cluster_environment
+        environment = cluster_environment(trainer)
         signals = list(STOPPING)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and environment.requeue_signal:
             self._requeue_signal = environment.requeue_signal

@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from anchor_lightning.structures import DetectionBatch
-from anchor_lightning.training.loop_state import restore_position
 from tests.helpers.tiny_data import MemoryModule
 
 
@@ -48,9 +47,6 @@ class Recorder(LightningModule):
 
     def on_validation_end(self) -> None:
         self.die("val")
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        restore_position(checkpoint, self.trainer.accumulate_grad_batches)
 
     def predict_step(self, batch: DetectionBatch, batch_idx: int) -> list[int]:
         return batch.image_ids.tolist()

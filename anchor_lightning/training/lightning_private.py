@@ -1,0 +1,37 @@
+"""The private names of Lightning that training depends on: used here alone.
+
+Tested for their names and meaning in `tests/training/test_lightning_private.py`, against the versions of Lightning that
+`requirements.txt` allows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.pytorch import Trainer
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether a validation is due after the training batch that has just been done; for `on_train_batch_end`."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
+
+
+def mark_validation_due(checkpoint: dict[str, Any]) -> None:
+    """Makes a run resumed from a checkpoint begin with the validation in which the checkpoint is written.
+
+    Lightning repeats a validation that was cut short in a batch, but only what is left of it. The counters are those of
+    a validation that was cut short in its first batch.
+
+    Args:
+        checkpoint: As `on_save_checkpoint` gets it; changed in place.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    progress["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    progress["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}
+
+
+def cluster_environment(trainer: Trainer) -> ClusterEnvironment | None:
+    """What has started the processes of a run; the public name knows it with several processes only."""
+    return trainer._accelerator_connector.cluster_environment
