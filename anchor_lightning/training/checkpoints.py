@@ -110,7 +110,15 @@ class Checkpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves an optimizer step that no validation follows."""
-        if trainer.global_step != self._step and not validation_follows(trainer):
+        # A run that counts epochs only loses its place when it is resumed for the second time, once from here.
+        at_epoch_end = trainer.is_last_batch and trainer.max_steps == -1
+        if trainer.global_step != self._step and not at_epoch_end and not validation_follows(trainer):
+            self._finish_step(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the last optimizer step of an epoch."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if trainer.global_step != self._step:
             self._finish_step(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -135,7 +143,8 @@ class Checkpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the last step if nobody knew before that it is the last."""
-        self._save(trainer)
+        if self._step >= 0:  # else all was done before
+            self._save(trainer)
         self._signals.remove()
         if self._ending:
             self._end()

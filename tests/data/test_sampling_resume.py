@@ -1,113 +1,174 @@
-"""A killed and resumed run sees the images that an uninterrupted one would have seen, in Lightning's real loop."""
+"""A stopped and resumed run sees, validates and logs what an uninterrupted one does, in Lightning's real loop."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from anchor_lightning.structures import DetectionBatch
+from anchor_lightning.training.checkpoints import Checkpoint
 from tests.helpers.tiny_data import MemoryModule
+
+Event = tuple[Any, ...]
+
+
+class Log(Logger):
+    """Keeps what is logged: (kind, optimizer steps, epoch, value)."""
+
+    name = version = None
+
+    def __init__(self) -> None:
+        self.rows: list[Event] = []
+
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows += [(key, step, metrics["epoch"], value) for key, value in metrics.items() if key != "epoch"]
 
 
 class Recorder(LightningModule):
-    """Learns nothing and notes, batch by batch, the step and the images.
+    """Learns one number and notes, batch by batch, the step and the images.
 
-    When as many batches as `die_at` are seen it dies, having written a checkpoint where one is given: in the next
-    training `step`, at the batch's `end`, or after the validation that follows (`val`).
+    When `stop_at` training batches (`place` train) or validation batches (val) were begun, an exception or a signal
+    stops it.
     """
 
-    def __init__(self, die_at: int | None = None, place: str = "step", checkpoint: Path | None = None) -> None:
+    def __init__(self, place: str = "", stop_at: int = 0, number: int | None = None) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.seen: list[tuple[int, list[int], float]] = []
-        self.die_at, self.place, self.checkpoint = die_at, place, checkpoint
+        self.seen: list[Event] = []
+        self.place, self.stop_at, self.number = place, stop_at, number
 
-    def die(self, place: str) -> None:
-        if (len(self.seen), place) == (self.die_at, self.place):
-            if self.checkpoint is not None:
-                self.trainer.save_checkpoint(self.checkpoint)
-            raise KeyboardInterrupt
+    def note(self, place: str, batch: DetectionBatch) -> None:
+        self.seen.append((place, self.global_step, self.current_epoch, *batch.image_ids.tolist()))
+        if place == self.place and sum(event[0] == place for event in self.seen) == self.stop_at:
+            if self.number is None:
+                raise KeyError("the run fails")
+            os.kill(os.getpid(), self.number)
 
     def training_step(self, batch: DetectionBatch, batch_idx: int) -> Tensor:
-        self.die("step")
-        self.seen.append((self.global_step, batch.image_ids.tolist(), batch.images.mean().item()))
-        return self.weight.sum() * batch.images.mean()
+        self.note("train", batch)
+        loss = (self.weight - batch.images.mean()).square().sum()
+        self.log("loss", loss)
+        return loss
 
     def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
-        assert batch.images.shape[-2:] == (32, 64)
+        self.note("val", batch)
+        self.log("val_loss", (self.weight - batch.images.mean()).square().sum(), batch_size=len(batch))
 
-    def on_train_batch_end(self, *args: object) -> None:
-        self.die("end")
-
-    def on_validation_end(self) -> None:
-        self.die("val")
-
-    def predict_step(self, batch: DetectionBatch, batch_idx: int) -> list[int]:
-        return batch.image_ids.tolist()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def run(folder: Path, module: Recorder, ckpt: Path | None = None, every: int = 1, **options: object) -> Recorder:
+def run(folder: Path, module: Recorder, ckpt: Path | None = None, **options: Any) -> list[Event]:
+    """What was logged; the checkpoints lie in the folder."""
+    log = Log()
+    checkpoint = Checkpoint(options.pop("every", 2), dirpath=folder, enable_version_counter=False)
+    limits = {"max_steps": 11} if "max_epochs" not in options else {}
     trainer = Trainer(
         accelerator="cpu",
-        max_steps=11,
-        callbacks=[ModelCheckpoint(folder, filename="kept", every_n_train_steps=every, enable_version_counter=False)],
-        logger=False,
+        callbacks=[checkpoint],
+        logger=log,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        **options,  # type: ignore[arg-type]
+        **limits,
+        **options,
     )
     data = MemoryModule(batch_size=4, image_size=[32, 64], num_workers=0, seed=3)
     trainer.fit(
         module, data, ckpt_path=None if ckpt is None else str(ckpt), weights_only=None if ckpt is None else True
     )
-    return module
+    return log.rows
 
 
-@pytest.mark.parametrize("die_at", [2, 5, 8])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"limit_train_batches": 3},
-        {"limit_train_batches": 0.6, "val_check_interval": 2, "check_val_every_n_epoch": None},
-        {"accumulate_grad_batches": 2},
-    ],
-    ids=["plain", "limit", "share", "accumulate"],
-)
+def end_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(folder / "last.ckpt", weights_only=True)
+    return content
+
+
+def assert_same(whole: list[Event], rest: list[Event], first: int) -> None:
+    """`rest` is all of `whole` from an optimizer step on; validations of that step may belong to either."""
+    assert [event for event in rest if event[1] > first] == [event for event in whole if event[1] > first]
+    training = ("train", "loss")
+    assert [e for e in rest if e[1] >= first and e[0] in training] == [
+        e for e in whole if e[1] >= first and e[0] in training
+    ]
+
+
+# 20 images, batches of 4: five batches an epoch, and two validation batches.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {"check_val_every_n_epoch": 10},
+    "every epoch": {},
+    "limit": {"limit_train_batches": 3},
+    "share": {"limit_train_batches": 0.6, "val_check_interval": 2, "check_val_every_n_epoch": None},
+    "accumulate 2": {"accumulate_grad_batches": 2},
+    "accumulate 3": {"accumulate_grad_batches": 3, "val_check_interval": 2, "check_val_every_n_epoch": None},
+    "every batch": {"accumulate_grad_batches": 2, "val_check_interval": 1, "check_val_every_n_epoch": None},
+    "every second": {"val_check_interval": 2, "check_val_every_n_epoch": None},
+    "epochs": {"max_epochs": 3, "check_val_every_n_epoch": 2, "every": 5},
+    "epochs, validated": {"max_epochs": 3, "every": 1},
+    "epochs, accumulate": {"max_epochs": 4, "accumulate_grad_batches": 2, "every": 1, "check_val_every_n_epoch": 3},
+}
+# Place, number of the batch, and what comes: None is an exception. A batch of a validation may be the second of two.
+STOPS = [
+    *(("train", 4, None), ("train", 6, signal.SIGTERM), ("train", 8, None), ("train", 10, signal.SIGTERM)),
+    *(("val", 3, signal.SIGTERM), ("val", 4, None), ("val", 4, signal.SIGTERM)),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:Checkpoint directory")
+def test_a_resumed_run_repeats_nothing_and_skips_nothing(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Stopped anywhere, and again after that: the same images, validations, logged values, weights and counters."""
+    module = Recorder()
+    logged = run(tmp_path / "whole", module, **options)
+    whole = end_of(tmp_path / "whole")
+    for index, (place, at, number) in enumerate(STOPS):
+        ckpt: Path | None = None
+        for attempt in range(3):
+            folder = tmp_path / f"{index}_{attempt}"
+            first = end_of(ckpt.parent)["global_step"] if ckpt else 0
+            stopped = Recorder(place, at if attempt == 0 else 5, number) if attempt < 2 else Recorder()
+            try:
+                rows = run(folder, stopped, ckpt, **options)
+            except (KeyError, SIGTERMException):
+                if (folder / "last.ckpt").exists():
+                    ckpt = folder / "last.ckpt"
+                continue
+            assert_same(module.seen, stopped.seen, first)
+            assert_same(logged, rows, first)
+            all_done_before = ckpt is not None and not (folder / "last.ckpt").exists()
+            end = end_of(ckpt.parent if ckpt is not None and all_done_before else folder)
+            for name in ("global_step", "epoch", "state_dict", "optimizer_states", "lr_schedulers"):
+                assert end[name] == whole[name], (place, at, number, name)
+            break
+        else:
+            raise AssertionError("the last attempt is not stopped")
+
+
+@pytest.mark.parametrize("options", [OPTIONS["plain"], OPTIONS["accumulate 2"], OPTIONS["every second"]])
+@pytest.mark.parametrize("steps", [5, 6, 7])
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-def test_resumed_run_repeats_nothing_and_skips_nothing(tmp_path: Path, die_at: int, options: dict[str, object]) -> None:
-    whole = run(tmp_path / "whole", Recorder(), **options).seen
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        run(tmp_path / "part", Recorder(die_at), **options)
-    checkpoint = tmp_path / "part" / "kept.ckpt"
-    first_step = torch.load(checkpoint, weights_only=True)["global_step"]
-    rest = run(tmp_path / "rest", Recorder(), checkpoint, **options).seen
-    assert rest == [entry for entry in whole if entry[0] >= first_step]
-
-
-@pytest.mark.filterwarnings("ignore:Checkpoint directory")
-@pytest.mark.parametrize("place", ["step", "end", "val"])
-@pytest.mark.parametrize("accumulation", [2, 3])
-@pytest.mark.parametrize("die_at", [1, 4, 6])
-def test_a_partly_accumulated_window_is_replayed_whole(
-    tmp_path: Path, die_at: int, accumulation: int, place: str
-) -> None:
-    options = {"accumulate_grad_batches": accumulation}
-    if place == "val":
-        options |= {"val_check_interval": 1, "check_val_every_n_epoch": None}
-    whole = run(tmp_path, Recorder(), **options).seen
-    checkpoint = tmp_path / "killed.ckpt"
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        run(tmp_path, Recorder(die_at, place, checkpoint), **options)
-    first_step = torch.load(checkpoint, weights_only=True)["global_step"]
-    assert run(tmp_path, Recorder(), checkpoint, **options).seen == [entry for entry in whole if entry[0] >= first_step]
+def test_a_finished_run_goes_on_to_more_steps(tmp_path: Path, options: dict[str, Any], steps: int) -> None:
+    module, rest = Recorder(), Recorder()
+    logged = run(tmp_path / "whole", module, max_epochs=-1, max_steps=11, **options)
+    run(tmp_path / "part", Recorder(), max_epochs=-1, max_steps=steps, **options)
+    rows = run(tmp_path / "rest", rest, tmp_path / "part" / "last.ckpt", max_epochs=-1, max_steps=11, **options)
+    assert_same(module.seen, rest.seen, steps)
+    assert_same(logged, rows, steps)
+    assert end_of(tmp_path / "rest")["state_dict"] == end_of(tmp_path / "whole")["state_dict"]
