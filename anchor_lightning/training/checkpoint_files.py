@@ -127,23 +127,24 @@ def read_checkpoint(path: str | Path, argument: str = "ckpt_path") -> dict[str, 
             "objects other than tensors and plain values, which are not loaded",
             argument,
         ) from None
-    if reason := _foreign(content):
-        raise UserError(f"{path} is not a checkpoint of this project: {reason}", argument)
+    _check_origin(content, str(path), argument)
     return dict(content)
 
 
-def _foreign(content: Any) -> str:
-    """Why the content of a file is not a checkpoint of this project that this version reads; empty if it is."""
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        return "it holds no state_dict"
-    if getattr(_log_wh(content), "ndim", 0) != 2:
-        return "it holds no anchor shapes (log_wh)"
-    if not isinstance(content.get("hyper_parameters", {}), dict) or not isinstance(content.get("global_step", 0), int):
-        return "its hyper_parameters or its global_step are of another type"
-    ours = content.get(PROJECT_KEY, {})
-    if not isinstance(ours, dict) or ours.get("format", FORMAT) != FORMAT:
-        return f"it is of another format, and this version of anchor_lightning reads format {FORMAT}"
-    return ""
+def _check_origin(content: Any, name: str, argument: str) -> None:
+    """Raises an error for what is not the content of a checkpoint of this project, in its present format."""
+    parts = content if isinstance(content, dict) else {}
+    types = {"state_dict": dict, "hyper_parameters": dict, "global_step": int, PROJECT_KEY: dict}
+    wrong = [key for key, kind in types.items() if key in parts and not isinstance(parts[key], kind)]
+    reason = ""
+    if wrong:
+        reason = f"its {wrong[0]} is of another type"
+    elif getattr(_log_wh(parts), "ndim", 0) != 2:
+        reason = "it holds no anchor shapes (log_wh)"
+    elif (found := parts.get(PROJECT_KEY, {}).get("format", FORMAT)) != FORMAT:
+        reason = f"it is of format {found}, and this version of anchor_lightning reads format {FORMAT}"
+    if reason:
+        raise UserError(f"{name} is not a checkpoint of this project: {reason}", argument)
 
 
 def anchor_wh_of(checkpoint: Mapping[str, Any]) -> Tensor:
@@ -157,7 +158,8 @@ def anchor_wh_of(checkpoint: Mapping[str, Any]) -> Tensor:
 
 
 def _log_wh(checkpoint: Mapping[str, Any]) -> Any:
-    return next((value for name, value in checkpoint["state_dict"].items() if str(name).endswith("log_wh")), None)
+    state = checkpoint.get("state_dict", {})
+    return next((value for name, value in state.items() if str(name).endswith("log_wh")), None)
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -170,14 +172,13 @@ def check_checkpoint(checkpoint: Mapping[str, Any], expected: Mapping[str, Any])
     Raises:
         UserError: It is not of this project, or was made with another value.
     """
-    if reason := _foreign(checkpoint):
-        raise UserError(f"this is not a checkpoint of this project: {reason}", "ckpt_path")
-    theirs = checkpoint.get(PROJECT_KEY, {}).get("must_match", {})
-    for name, value in expected.items():
-        if (saved := theirs.get(name, "unknown")) != value:
+    _check_origin(checkpoint, "the file", "ckpt_path")
+    saved = checkpoint.get(PROJECT_KEY, {}).get("must_match", {})
+    for name in sorted(expected.keys() | saved.keys(), key=lambda name: name != "detector"):
+        if saved.get(name) != expected.get(name):
             raise UserError(
-                f"the checkpoint was made with {saved}, this run has {value}; give the configuration that the "
-                "checkpoint was made with (config.yaml in its run folder), or another one",
+                f"the checkpoint was made with {saved.get(name)}, this run has {expected.get(name)}; give the "
+                "configuration that it was made with (config.yaml in its run folder), or another checkpoint",
                 name,
             )
 

@@ -17,6 +17,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch import Trainer
 
 from anchor_lightning.data.sampler import per_rank_batch_size
+from anchor_lightning.errors import UserError
 
 OWN_SHELLS: Final = ("bash", "interactive")
 """Names of SLURM jobs in which Lightning leaves SLURM alone: a person's shell, whatever tasks it was given."""
@@ -48,13 +49,13 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
         environment: Variables by name.
 
     Raises:
-        ValueError: A variable that should be a number is none.
+        UserError: A variable that should be a number is none.
     """
 
     def number(name: str) -> int | None:
         value = environment.get(name)
         if value is not None and not value.isdecimal():
-            raise ValueError(f"The environment variable {name} must be a number of processes or nodes, got {value!r}.")
+            raise UserError(f"The environment variable {name} must be a number of processes or nodes, got {value!r}.")
         return None if value is None else int(value)
 
     def launch(name: str, processes: int, here: int | None) -> Launch:
@@ -88,7 +89,7 @@ def started_by_lightning(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def check_launcher(trainer: Trainer) -> None:
-    """Refuses options that do not make the processes that a launcher has started train together.
+    """Raises an error for options that do not make the processes that a launcher has started train together.
 
     To be called on every process before anything is written: each of them must end, or the others wait.
 
@@ -96,7 +97,7 @@ def check_launcher(trainer: Trainer) -> None:
         trainer: As made from the options; nothing of it needs to have run.
 
     Raises:
-        ValueError: The launcher started another number of processes than the options make.
+        UserError: The launcher started another number of processes than the options make.
     """
     launch = launched()
     environment = getattr(trainer.strategy, "cluster_environment", None)
@@ -113,19 +114,19 @@ def check_launcher(trainer: Trainer) -> None:
         return
     started = f"{launch.name} started {_count(launch.processes, 'process')}, but the options make {running} train"
     if in_batch_script:
-        raise ValueError(f"{started}: put `srun --ntasks-per-node {trainer.num_devices}` before the command.")
+        raise UserError(f"{started}: put `srun --ntasks-per-node {trainer.num_devices}` before the command.")
     why = "each process would train alone" if running == 1 else "they would wait for each other"
-    raise ValueError(f"{started}: {why}. Give {_options(launch)}{_mpi(launch)}, or start {running}.")
+    raise UserError(f"{started}: {why}. Give {_options(launch)}{_mpi(launch)}, or start {running}.")
 
 
 def _options(launch: Launch) -> str:
     if launch.nodes is None or launch.processes % launch.nodes:
         return (
-            "--trainer.devices (processes on a node), --trainer.num_nodes (their product must be "
-            f"{launch.processes}) and --trainer.strategy ddp"
+            "the trainer devices (processes on a node), num_nodes (their product must be "
+            f"{launch.processes}) and strategy ddp"
         )
     devices = launch.processes // launch.nodes
-    return f"--trainer.devices {devices} --trainer.num_nodes {launch.nodes} --trainer.strategy ddp"
+    return f"the trainer devices {devices}, num_nodes {launch.nodes} and strategy ddp"
 
 
 def _mpi(launch: Launch) -> str:
@@ -139,13 +140,13 @@ def describe(trainer: Trainer, batch_size: int) -> str:
 
     Args:
         trainer: Whose options count.
-        batch_size: Images of the global batch, `data.batch_size`.
+        batch_size: Images of the global batch.
 
     Returns:
         For example `2 processes (2 nodes of 1), global batch 64: 32 images a process, 2 batches a step`.
 
     Raises:
-        ValueError: The batch does not divide among the processes.
+        UserError: The batch does not divide among the processes.
     """
     world_size, nodes, devices = trainer.world_size, trainer.num_nodes, trainer.num_devices
     # Ray knows the nodes and Lightning does not.

@@ -64,7 +64,7 @@ def test_what_the_environment_says(variables: dict[str, str], expected: Launch |
 
 
 def test_a_number_that_is_none_is_named() -> None:
-    with pytest.raises(ValueError, match="WORLD_SIZE must be a number of processes or nodes, got 'two'"):
+    with pytest.raises(ValueError, match="WORLD_SIZE .*'two'"):
         launched({"WORLD_SIZE": "two", "LOCAL_RANK": "0"})
 
 
@@ -73,15 +73,14 @@ def test_a_number_that_is_none_is_named() -> None:
     [
         (
             TORCHRUN | {"LOCAL_WORLD_SIZE": "2"},
-            r"^torchrun started 4 processes, but the options make 1 train: each process would train alone\. Give "
-            r"--trainer\.devices 2 --trainer\.num_nodes 2 --trainer\.strategy ddp, or start 1\.$",
+            r"torchrun started 4 .* make 1 .* devices 2, num_nodes 2 and strategy ddp",
         ),
-        (STEP | {"SLURM_NTASKS_PER_NODE": "2"}, r"srun started 4 .* make 1 .*devices 2 --trainer\.num_nodes 2 "),
-        (MPIRUN, r"OMPI_COMM_WORLD_SIZE\) started 4 .* make 1 .*devices 4 --trainer\.num_nodes 1 .* install mpi4py"),
-        ({"PMI_SIZE": "4"}, r"PMI_SIZE\) started 4 .* make 1 .*product must be 4\) and --trainer\.strategy ddp"),
+        (STEP | {"SLURM_NTASKS_PER_NODE": "2"}, r"srun started 4 .* make 1 .*devices 2, num_nodes 2 "),
+        (MPIRUN, r"OMPI_COMM_WORLD_SIZE\) started 4 .* make 1 .*devices 4, num_nodes 1 .* install mpi4py"),
+        ({"PMI_SIZE": "4"}, r"PMI_SIZE\) started 4 .* make 1 .*product must be 4\) and strategy ddp"),
     ],
 )
-def test_one_process_of_many_is_refused(
+def test_one_process_of_many_is_rejected(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
 ) -> None:
     set_all(monkeypatch, variables)
@@ -112,11 +111,11 @@ def test_options_that_follow_the_launcher_pass(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_world_size_that_only_repeats_the_launcher_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, TORCHRUN)
-    with pytest.raises(ValueError, match="torchrun started 4 processes, but the options make 2 train: they would wait"):
+    with pytest.raises(ValueError, match="torchrun started 4 .* make 2 "):
         check_launcher(made_trainer(TorchElasticEnvironment(), 4, 2, 1))
 
 
-def test_a_batch_script_without_srun_is_refused_where_srun_is_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_script_without_srun_is_rejected_where_srun_is_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "voc", "SLURM_NTASKS": "4"})
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
     check_launcher(made_trainer(None, 1, 1, 1))  # tasks as a way to ask for cores
@@ -138,7 +137,7 @@ def test_the_line_at_the_start() -> None:
 
 
 @pytest.mark.timeout(200)
-def test_torchrun_with_options_of_one_process_is_refused_on_each(tmp_path: Path) -> None:
+def test_torchrun_with_options_of_one_process_is_rejected_on_each(tmp_path: Path) -> None:
     words = [*CLI, "fit", "--config", "synthetic.yaml", "--data.num_train", "16", "--data.num_val", "2"]
     words += ["--model.width", "0.1", "--data.image_size", "64", "--trainer.max_steps", "1"]
     # torchrun ends the second process when the first has failed, so each is also started by itself as torchrun does.
@@ -149,9 +148,8 @@ def test_torchrun_with_options_of_one_process_is_refused_on_each(tmp_path: Path)
     together = torchrun("--nproc-per-node", "2", "--master-port", str(free_port()), *words)
     ended = run_all(tmp_path / "run", *ranks, together, seconds=150)
     assert [code for code, _ in ended] == [1, 1, 1], ended
-    message = "anchor_lightning: torchrun started 2 processes, but the options make 1 train: each process would"
     for _, said in ended:
-        assert message in said and "--trainer.devices 2 --trainer.num_nodes 1 --trainer.strategy ddp" in said
+        assert "torchrun started 2 processes" in said and "devices 2, num_nodes 1" in said and "Traceback" not in said
     assert list((tmp_path / "run").iterdir()) == [], "nothing was written"
 
 
