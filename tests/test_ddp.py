@@ -13,7 +13,7 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Three validation images for two ranks: the shares are uneven.
-WORDS = [
+ARGS = [
     *("--config", "synthetic.yaml", "--model.detector.width", "0.1", "--model.anchors.init", "kmeans"),
     *("--data.batch_size", "4", "--data.num_workers", "0", "--data.num_train", "16", "--data.num_val", "3"),
     *("--data.image_size", "64", "--trainer.max_steps", "3", "--trainer.val_check_interval", "3"),
@@ -23,10 +23,10 @@ WORDS = [
 ]
 
 
-def run(folder: Path, *words: str) -> None:
+def run(folder: Path, *args: str) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     subprocess.run(
-        [sys.executable, "-m", "anchor_lightning", *words], cwd=folder, env=environment, timeout=280, check=True
+        [sys.executable, "-m", "anchor_lightning", *args], cwd=folder, env=environment, timeout=280, check=True
     )
 
 
@@ -45,10 +45,10 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.timeout(600)
 def test_two_processes(tmp_path: Path) -> None:
-    run(tmp_path, "fit", *WORDS, "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    run(tmp_path, "fit", *ARGS, "--trainer.devices", "2", "--trainer.strategy", "ddp")
     trained = tmp_path / "runs" / "version_0"
     assert not (tmp_path / "runs" / "version_1").exists(), "one run, one folder"
-    run(tmp_path, "validate", *WORDS, "--ckpt_path", "last")
+    run(tmp_path, "validate", *ARGS, "--ckpt_path", "last")
     for key in ("val/map_50", "val/map", "val/map_voc07", "val/map_voc", "val/mar_100"):
         two, one = (
             [row[key] for row in rows(tmp_path / "runs" / f"version_{n}" / "metrics.csv") if row.get(key)]
@@ -56,7 +56,7 @@ def test_two_processes(tmp_path: Path) -> None:
         )
         assert len(two) == 1 and two == one, f"{key} differs"
 
-    run(tmp_path, "fit", *WORDS)
+    run(tmp_path, "fit", *ARGS)
     two, one = (shapes(tmp_path / "runs" / f"version_{n}" / "anchors.csv") for n in (0, 2))
     assert two[0] == one[0], "k-means of rank 0 is the k-means of one process"
     # Eq. 11's N counts over both ranks, whatever their shares: the first step, which a huge λ leaves to the clustering

@@ -38,8 +38,8 @@ TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 
 
 def watch(folder: str, freeze_norms: bool = False) -> list[str]:
-    words = ["--trainer.callbacks+", "tests.helpers.watch.Watch", "--trainer.callbacks.folder", folder]
-    return [*words, "--trainer.callbacks.freeze_norms", str(freeze_norms).lower()]
+    args = ["--trainer.callbacks+", "tests.helpers.watch.Watch", "--trainer.callbacks.folder", folder]
+    return [*args, "--trainer.callbacks.freeze_norms", str(freeze_norms).lower()]
 
 
 def steps(folder: Path, rank: int = 0) -> list[dict[str, Any]]:
@@ -95,15 +95,15 @@ def assert_trains_as_alone(folder: Path, alone: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_devices_and_nodes_train_as_one_process(tmp_path: Path, alone: Path) -> None:
-    words = [*FIFTY_STEPS, *watch("watch", freeze_norms=True)]
-    ((code, said),) = run_all(tmp_path / "ddp", [sys.executable, *CLI, *words, *TWO], seconds=LIMIT)
+    args = [*FIFTY_STEPS, *watch("watch", freeze_norms=True)]
+    ((code, said),) = run_all(tmp_path / "ddp", [sys.executable, *CLI, *args, *TWO], seconds=LIMIT)
     assert code == 0, said
     assert_trains_as_alone(tmp_path / "ddp", alone)
     assert said.count("2 processes (1 node of 2), global batch 4: 2 images a process, 1 batch a step") == 1
 
     options = ["--trainer.devices", "1", "--trainer.num_nodes", "2", "--trainer.strategy", "ddp"]
     node = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    commands = [torchrun(*node, "--node-rank", str(rank), *CLI, *words, *options) for rank in range(2)]
+    commands = [torchrun(*node, "--node-rank", str(rank), *CLI, *args, *options) for rank in range(2)]
     ended = run_all(tmp_path / "nodes", *commands, seconds=LIMIT)
     assert [code for code, _ in ended] == [0, 0], ended
     assert_trains_as_alone(tmp_path / "nodes", alone)
@@ -120,9 +120,9 @@ def test_tasks_of_srun_train_as_one_process(tmp_path: Path, alone: Path) -> None
     job = ["SLURM_JOB_ID=77", "SLURM_JOB_NAME=voc", "SLURM_NTASKS=2", "SLURM_NTASKS_PER_NODE=1", "SLURM_NNODES=2"]
     job += ["SLURM_STEP_ID=0", "SLURM_STEP_NUM_TASKS=2", "SLURM_STEP_NUM_NODES=2", "SLURM_NODELIST=127.0.0.1"]
     job += [f"MASTER_PORT={free_port()}"]
-    words = [*FIFTY_STEPS, *watch("watch", freeze_norms=True), "--trainer.num_nodes", "2", "--trainer.devices", "1"]
+    args = [*FIFTY_STEPS, *watch("watch", freeze_norms=True), "--trainer.num_nodes", "2", "--trainer.devices", "1"]
     tasks = [
-        ["env", *job, f"SLURM_PROCID={task}", f"SLURM_NODEID={task}", "SLURM_LOCALID=0", sys.executable, *CLI, *words]
+        ["env", *job, f"SLURM_PROCID={task}", f"SLURM_NODEID={task}", "SLURM_LOCALID=0", sys.executable, *CLI, *args]
         for task in range(2)
     ]
     ended = run_all(tmp_path / "srun", *tasks, seconds=LIMIT)
@@ -139,9 +139,9 @@ def test_workers_of_ray_train_as_one_process(tmp_path: Path, alone: Path) -> Non
     (script,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "ray_fit.py").write_text(script)
     # Absolute: Ray's workers stand in a folder of their own.
-    words = [*FIFTY_STEPS, "--trainer.default_root_dir", str(folder / "runs")]
-    words += watch(str(folder / "watch"), freeze_norms=True)
-    command = [sys.executable, "../ray_fit.py", "2", "cpu", *words, "--config", "launcher/ray.yaml"]
+    args = [*FIFTY_STEPS, "--trainer.default_root_dir", str(folder / "runs")]
+    args += watch(str(folder / "watch"), freeze_norms=True)
+    command = [sys.executable, "../ray_fit.py", "2", "cpu", *args, "--config", "launcher/ray.yaml"]
     ((code, said),) = run_all(folder, command, seconds=350, RAY_USAGE_STATS_ENABLED="0")
     assert code == 0, said
     assert_trains_as_alone(folder, alone)

@@ -61,7 +61,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             reason = getattr(root_cause(error), "strerror", None) or str(error)
             before = f"; {target.name} there is the one from before" if target.exists() else ""
             raise UserError(
-                f"the checkpoint {target} cannot be written ({reason}){before}; free some space, or give another folder",
+                f"the checkpoint {target} cannot be written ({reason}){before}; free some space, or change the folder",
                 "default_root_dir",
             ) from error
 

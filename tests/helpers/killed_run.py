@@ -44,13 +44,13 @@ def fresh_processes() -> Any:
     return context
 
 
-def train(folder: Path, words: list[str], event: Event | None = None, seconds: float = 120) -> int:
-    """Runs `anchor_lightning` with the words in a folder; output goes to `log.txt` there.
+def train(folder: Path, args: list[str], event: Event | None = None, seconds: float = 300) -> int:
+    """Runs `anchor_lightning` with `args` in a folder; output goes to `log.txt` there.
 
     Returns:
         The exit status; the negative number of the signal that ended it.
     """
-    process = fresh_processes().Process(target=_train, args=(folder, words, event, dict(os.environ)))
+    process = fresh_processes().Process(target=_train, args=(folder, args, event, dict(os.environ)))
     process.start()
     process.join(seconds)
     if process.exitcode is None:
@@ -59,7 +59,7 @@ def train(folder: Path, words: list[str], event: Event | None = None, seconds: f
     return process.exitcode
 
 
-def _train(folder: Path, words: list[str], event: Event | None, variables: dict[str, str]) -> None:
+def _train(folder: Path, args: list[str], event: Event | None, variables: dict[str, str]) -> None:
     os.environ.clear()  # the server's, from when the first test began
     os.environ.update(variables)
     os.chdir(folder)
@@ -69,7 +69,7 @@ def _train(folder: Path, words: list[str], event: Event | None, variables: dict[
     sys.argv = ["anchor_lightning"]
     if event is not None:
         _arrange(event)
-    main(words)
+    main(args)
 
 
 def _arrange(event: Event) -> None:

@@ -25,9 +25,9 @@ def environment() -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(REPOSITORY)}
 
 
-def torchrun(*words: str) -> list[str]:
-    """The words that start `words` (a script or `-m MODULE`, then its arguments) under torchrun."""
-    return [sys.executable, "-m", "torch.distributed.run", *words]
+def torchrun(*args: str) -> list[str]:
+    """Arguments that start `args` (a script or `-m MODULE`, then its arguments) under torchrun."""
+    return [sys.executable, "-m", "torch.distributed.run", *args]
 
 
 def free_port() -> int:

@@ -9,5 +9,5 @@ from pathlib import Path
 from anchor_lightning.cli import main
 
 if __name__ == "__main__":
-    for words in json.loads(Path(sys.argv[1]).read_text()):
-        main(words)
+    for args in json.loads(Path(sys.argv[1]).read_text()):
+        main(args)

@@ -64,7 +64,7 @@ def test_what_the_environment_says(variables: dict[str, str], expected: Launch |
 
 
 def test_a_number_that_is_none_is_named() -> None:
-    with pytest.raises(ValueError, match="WORLD_SIZE .*'two'"):
+    with pytest.raises(ValueError, match=r"WORLD_SIZE .*'two'"):
         launched({"WORLD_SIZE": "two", "LOCAL_RANK": "0"})
 
 
@@ -111,7 +111,7 @@ def test_options_that_follow_the_launcher_pass(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_world_size_that_only_repeats_the_launcher_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, TORCHRUN)
-    with pytest.raises(ValueError, match="torchrun started 4 .* make 2 "):
+    with pytest.raises(ValueError, match=r"torchrun started 4 .* make 2 "):
         check_launcher(made_trainer(TorchElasticEnvironment(), 4, 2, 1))
 
 
@@ -138,14 +138,14 @@ def test_the_line_at_the_start() -> None:
 
 @pytest.mark.timeout(200)
 def test_torchrun_with_options_of_one_process_is_rejected_on_each(tmp_path: Path) -> None:
-    words = [*CLI, "fit", "--config", "synthetic.yaml", "--data.num_train", "16", "--data.num_val", "2"]
-    words += ["--model.width", "0.1", "--data.image_size", "64", "--trainer.max_steps", "1"]
+    args = [*CLI, "fit", "--config", "synthetic.yaml", "--data.num_train", "16", "--data.num_val", "2"]
+    args += ["--model.detector.width", "0.1", "--data.image_size", "64", "--trainer.max_steps", "1"]
     # torchrun ends the second process when the first has failed, so each is also started by itself as torchrun does.
     said_by_torchrun = ["TORCHELASTIC_RUN_ID=none", "WORLD_SIZE=2", "LOCAL_WORLD_SIZE=2"]
     ranks = [
-        ["env", *said_by_torchrun, f"RANK={rank}", f"LOCAL_RANK={rank}", sys.executable, *words] for rank in range(2)
+        ["env", *said_by_torchrun, f"RANK={rank}", f"LOCAL_RANK={rank}", sys.executable, *args] for rank in range(2)
     ]
-    together = torchrun("--nproc-per-node", "2", "--master-port", str(free_port()), *words)
+    together = torchrun("--nproc-per-node", "2", "--master-port", str(free_port()), *args)
     ended = run_all(tmp_path / "run", *ranks, together, seconds=150)
     assert [code for code, _ in ended] == [1, 1, 1], ended
     for _, said in ended:

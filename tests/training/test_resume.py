@@ -16,8 +16,8 @@ from anchor_lightning.cli import main
 from tests.helpers.killed_run import Event, train
 from tests.helpers.launching import CLI, run_all
 
-WORDS = [
-    *("fit", "--config", "synthetic.yaml", "--model.width", "0.1", "--model.anchors.init", "kmeans"),
+ARGS = [
+    *("fit", "--config", "synthetic.yaml", "--model.anchors.init", "kmeans", "--data.num_workers", "0"),
     *("--data.batch_size", "2", "--data.num_train", "10", "--data.num_val", "3", "--data.image_size", "64"),
     *("--trainer.accelerator", "cpu", "--trainer.max_steps", "8", "--trainer.val_check_interval", "4"),
     *("--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1", "--checkpoint.every_n_train_steps"),
@@ -25,11 +25,12 @@ WORDS = [
     *("--trainer.num_sanity_val_steps", "0", "--model.score_threshold", "0.001", "--anchor_logger.animation", "false"),
     *("--model.learning_rate", "{0: 0.001, 3: 0.01, 6: 0.001}"),
 ]
-LOADING = {"no workers": ["--data.num_workers", "0"], "two workers": ["--data.num_workers", "2"]}
-ACCUMULATED = ["--data.num_workers", "0", "--trainer.accumulate_grad_batches", "2"]
-STOCK = [
-    *("--config", "detector/faster_rcnn_small_fpn.yaml", "--model.width", "1", "--model.anchors.init", "identical"),
-    *("--data.num_workers", "0", "--trainer.max_steps", "5"),
+YOLO = ["--model.detector.width", "0.1"]
+TWO_WORKERS = [*YOLO, "--data.num_workers", "2"]
+ACCUMULATED = [*YOLO, "--trainer.accumulate_grad_batches", "2"]
+TWO_STAGES = [
+    *("--config", "detector/faster_rcnn_small_fpn.yaml", "--model.anchors.init", "identical"),
+    *("--trainer.max_steps", "5"),
 ]
 
 
@@ -84,38 +85,38 @@ def assert_same_end(whole: Path, part: Path, resumed_from: int) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Folder of the run that was never ended, for given words."""
+    """Folder of the run that was never ended, for given args."""
     made: dict[tuple[str, ...], Path] = {}
 
-    def make(words: list[str]) -> Path:
-        if (key := tuple(words)) not in made:
+    def make(args: list[str]) -> Path:
+        if (key := tuple(args)) not in made:
             made[key] = folder = tmp_path_factory.mktemp("whole")
-            assert train(folder, [*WORDS, *words]) == 0, (folder / "log.txt").read_text()[-2000:]
+            assert train(folder, [*ARGS, *args]) == 0, (folder / "log.txt").read_text()[-2000:]
         return made[key]
 
     return make
 
 
 @pytest.mark.parametrize(
-    ("words", "event"),
+    ("args", "event"),
     [
-        (LOADING["no workers"], Event(3, signal.SIGKILL)),
-        (LOADING["no workers"], Event(4, signal.SIGKILL, "validation", 1)),
-        (LOADING["no workers"], Event(7, signal.SIGKILL, "after")),
-        (LOADING["two workers"], Event(5, signal.SIGKILL)),
+        (YOLO, Event(3, signal.SIGKILL)),
+        (YOLO, Event(4, signal.SIGKILL, "validation", 1)),
+        (YOLO, Event(7, signal.SIGKILL, "after")),
+        (TWO_WORKERS, Event(5, signal.SIGKILL)),
         (ACCUMULATED, Event(3, signal.SIGKILL, batch=1)),
         (ACCUMULATED, Event(6, signal.SIGKILL)),
-        (STOCK, Event(3, signal.SIGKILL)),
+        (TWO_STAGES, Event(3, signal.SIGKILL)),
     ],
     ids=["start", "validation", "end", "workers", "window", "epoch", "two stages"],
 )
-def test_killed(whole: Any, tmp_path: Path, words: list[str], event: Event) -> None:
-    assert train(tmp_path, [*WORDS, *words], event) == -signal.SIGKILL
+def test_killed(whole: Any, tmp_path: Path, args: list[str], event: Event) -> None:
+    assert train(tmp_path, [*ARGS, *args], event) == -signal.SIGKILL
     saved = last(tmp_path)["global_step"]
     # A checkpoint is written when the validation of its step is done, too.
     assert saved == (event.step - (event.place == "validation")) // 2 * 2
-    assert train(tmp_path, [*WORDS, *words, "--resume"]) == 0, (tmp_path / "log.txt").read_text()[-2000:]
-    assert_same_end(whole(words), tmp_path, saved)
+    assert train(tmp_path, [*ARGS, *args, "--resume"]) == 0, (tmp_path / "log.txt").read_text()[-2000:]
+    assert_same_end(whole(args), tmp_path, saved)
 
 
 def test_what_resume_goes_on_from(
@@ -125,19 +126,19 @@ def test_what_resume_goes_on_from(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
     caplog.set_level("INFO")
-    words = [*WORDS, *LOADING["no workers"], "--resume"]
+    args = [*ARGS, *YOLO, "--resume"]
     for root, option in (("a", "--resume"), ("b", "--ckpt_path last")):
-        main([*words[:-1], *option.split(), "--trainer.max_steps", "1", "--trainer.default_root_dir", root])
+        main([*args[:-1], *option.split(), "--trainer.max_steps", "1", "--trainer.default_root_dir", root])
         assert f"no checkpoint to go on from under {root}" in caplog.text
         assert (tmp_path / root / "version_0" / "checkpoints" / "last.ckpt").exists()
 
-    shutil.copytree(whole(LOADING["no workers"]) / "runs", tmp_path / "runs")
-    main(words)
+    shutil.copytree(whole(YOLO) / "runs", tmp_path / "runs")
+    main(args)
     assert "goes on from runs/version_0/checkpoints/last.ckpt" in caplog.text
     assert "Nothing is left to train" in caplog.text
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["version_0"]
 
-    main([*words, "--model.momentum", "0.8", "--trainer.max_steps", "1"])
+    main([*args, "--model.momentum", "0.8", "--trainer.max_steps", "1"])
     assert "is of another run: model.momentum is 0.9 there and 0.8 here" in caplog.text
     assert last(tmp_path, run=1)["global_step"] == 1
     for option in (
@@ -146,48 +147,48 @@ def test_what_resume_goes_on_from(
     ):
         shutil.rmtree(tmp_path / "runs" / "version_1")
         caplog.clear()
-        main([*words, *option, "--trainer.max_steps", "1"])
+        main([*args, *option, "--trainer.max_steps", "1"])
         assert "starts afresh" in caplog.text and f"is of another run: {option[0][2:]}" in caplog.text
     # Neither where the run lies nor how it loads images makes it another one.
     caplog.clear()
-    main([*words, "--data.num_workers", "2"])
+    main([*args, "--data.num_workers", "2"])
     assert "goes on from runs/version_0" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("words", "event", "status", "saved"),
+    ("args", "event", "status", "saved"),
     [
-        (LOADING["no workers"], Event(3, signal.SIGTERM), 128 + signal.SIGTERM, 4),
-        (LOADING["no workers"], Event(4, signal.SIGTERM, "validation"), 128 + signal.SIGTERM, 4),
-        (LOADING["no workers"], Event(5, signal.SIGINT), 1, 6),
-        (LOADING["no workers"], Event(7, signal.SIGTERM, "after"), 128 + signal.SIGTERM, 8),
-        (LOADING["no workers"], Event(5, None, "after"), 1, 4),
-        (LOADING["no workers"], Event(4, None, "validation", 1), 1, 2),
+        (YOLO, Event(3, signal.SIGTERM), 128 + signal.SIGTERM, 4),
+        (YOLO, Event(4, signal.SIGTERM, "validation"), 128 + signal.SIGTERM, 4),
+        (YOLO, Event(5, signal.SIGINT), 1, 6),
+        (YOLO, Event(7, signal.SIGTERM, "after"), 128 + signal.SIGTERM, 8),
+        (YOLO, Event(5, None, "after"), 1, 4),
+        (YOLO, Event(4, None, "validation", 1), 1, 2),
         (ACCUMULATED, Event(3, signal.SIGTERM), 128 + signal.SIGTERM, 4),
         (ACCUMULATED, Event(3, None, "after", 1), 1, 2),
     ],
 )
-def test_ended(whole: Any, tmp_path: Path, words: list[str], event: Event, status: int, saved: int) -> None:
+def test_ended(whole: Any, tmp_path: Path, args: list[str], event: Event, status: int, saved: int) -> None:
     """Signals save the step in which they come; an exception leaves the last regular checkpoint."""
     if event.what is not None:
-        words = [*words, "--checkpoint.every_n_train_steps", "100"]
-    assert train(tmp_path, [*WORDS, *words], event) == status, (tmp_path / "log.txt").read_text()[-2000:]
+        args = [*args, "--checkpoint.every_n_train_steps", "100"]
+    assert train(tmp_path, [*ARGS, *args], event) == status, (tmp_path / "log.txt").read_text()[-2000:]
     assert last(tmp_path)["global_step"] == saved
-    assert train(tmp_path, [*WORDS, *words, "--resume"]) == 0, (tmp_path / "log.txt").read_text()[-2000:]
+    assert train(tmp_path, [*ARGS, *args, "--resume"]) == 0, (tmp_path / "log.txt").read_text()[-2000:]
     if saved < 8:
-        assert_same_end(whole(words), tmp_path, saved)
+        assert_same_end(whole(args), tmp_path, saved)
         return
     # Every step was done, and the last validation was not.
-    expected = {entry: value for entry, value in logged(whole(words), 0, 7).items() if "val/" in entry[1]}
+    expected = {entry: value for entry, value in logged(whole(args), 0, 7).items() if "val/" in entry[1]}
     found = {key: value for (_, key), value in logged(tmp_path, 1, 0).items() if "val/" in key}
     assert found and found == {key: value for (_, key), value in expected.items()}
 
 
 def test_with_a_monitored_metric_the_last_checkpoint_does_not_wait_for_it(tmp_path: Path) -> None:
-    words = [*LOADING["no workers"], "--checkpoint.monitor", "val/map_50", "--trainer.val_check_interval", "8"]
-    assert train(tmp_path, [*WORDS, *words], Event(7, signal.SIGKILL)) == -signal.SIGKILL
+    args = [*YOLO, "--checkpoint.monitor", "val/map_50", "--trainer.val_check_interval", "8"]
+    assert train(tmp_path, [*ARGS, *args], Event(7, signal.SIGKILL)) == -signal.SIGKILL
     assert last(tmp_path)["global_step"] == 6
-    assert train(tmp_path, [*WORDS, *words, "--resume"]) == 0
+    assert train(tmp_path, [*ARGS, *args, "--resume"]) == 0
     names = {path.name for path in (tmp_path / "runs" / "version_1" / "checkpoints").iterdir()}
     assert names == {"last.ckpt", "step8.ckpt"}
 
@@ -197,21 +198,21 @@ def test_the_config_of_a_run_serves_all_sub_commands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
-    shutil.copytree(whole(LOADING["no workers"]) / "runs", tmp_path / "runs")
+    shutil.copytree(whole(YOLO) / "runs", tmp_path / "runs")
     for command in ("validate", "test", "predict", "fit"):
         main([command, "--config", "runs/version_0/config.yaml", "--ckpt_path", "last"])
 
 
 TWO = [
-    *("--data.num_workers", "0", "--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.num_train", "12"),
+    *(*YOLO, "--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.num_train", "12"),
     *("--checkpoint.every_n_train_steps", "3", "--trainer.callbacks+=tests.helpers.end_at.EndAt"),
 ]
 
 
-def train_two(folder: Path, step: int, rank: int, number: int, *words: str) -> int:
+def train_two(folder: Path, step: int, rank: int, number: int, *args: str) -> int:
     """Two processes, to one of which (-1: both) something happens at a step; the exit status of the first."""
     options = ("--trainer.callbacks.step", step, "--trainer.callbacks.rank", rank, "--trainer.callbacks.signal", number)
-    command = [sys.executable, *CLI, *WORDS, *TWO, *map(str, options), *words]
+    command = [sys.executable, *CLI, *ARGS, *TWO, *map(str, options), *args]
     return run_all(folder, command, seconds=200)[0][0]
 
 
@@ -246,15 +247,15 @@ def test_slurm_requeues_between_two_steps(whole: Any, tmp_path: Path, monkeypatc
         monkeypatch.setenv(f"SLURM_{name}", "0")
     monkeypatch.setenv("SLURM_JOB_NAME", "anchors")
     monkeypatch.setenv("PATH", str(programs), prepend=":")
-    words = [*LOADING["no workers"], "--checkpoint.every_n_train_steps", "100"]
-    status = train(tmp_path, [*WORDS, *words], Event(3, signal.SIGUSR1, "after"))
+    args = [*YOLO, "--checkpoint.every_n_train_steps", "100"]
+    status = train(tmp_path, [*ARGS, *args], Event(3, signal.SIGUSR1, "after"))
     log = (tmp_path / "log.txt").read_text()
     assert status == 128 + signal.SIGTERM, log[-2000:]
     assert (tmp_path / "asked").read_text() == "requeue 1\n"
     assert torch.load(tmp_path / "runs" / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] == 4
     # Lightning would take that checkpoint for any run.
-    assert train(tmp_path, [*WORDS, *words, "--model.momentum", "0.8"]) == 1
+    assert train(tmp_path, [*ARGS, *args, "--model.momentum", "0.8"]) == 1
     assert "model.momentum is 0.9 there and 0.8 here" in (tmp_path / "log.txt").read_text()
-    assert train(tmp_path, [*WORDS, *words, "--resume"]) == 0, (tmp_path / "log.txt").read_text()[-2000:]
+    assert train(tmp_path, [*ARGS, *args, "--resume"]) == 0, (tmp_path / "log.txt").read_text()[-2000:]
     for name in ("global_step", "state_dict", "optimizer_states"):
-        assert_equal(last(whole(words))[name], last(tmp_path, run=1)[name], name)
+        assert_equal(last(whole(args))[name], last(tmp_path, run=1)[name], name)
