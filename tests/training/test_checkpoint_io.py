@@ -107,7 +107,7 @@ def _save_on_a_full_disk(path: Path) -> None:
         raise SystemExit(1 if "File too large" in str(error) else 3) from None
 
 
-def test_no_room(tmp_path: Path) -> None:
+def test_no_space(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(content(1), path)
     process = fresh_processes().Process(target=_save_on_a_full_disk, args=(path,))
