@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export WANDB_MODE ?= offline
 
-.PHONY: install demo test check notebooks clean
+.PHONY: install demo test test-fast test-min check notebooks clean
 
 install: $(VENV)/.installed
 
@@ -18,14 +18,28 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
 demo: install
 	$(BIN)/python -m anchor_lightning fit --config synthetic.yaml
 
-# One thread: the tensors are small, and threads that wait for each other on a shared machine cost minutes.
+# Two workers with one thread each: the tensors are small, and threads that wait for each other cost minutes.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	$(PYTEST)
+
+# What needs neither the command line nor a process of its own.
+test-fast: install
+	$(PYTEST) -m "not slow and not command_line"
+
+# The lowest versions that requirements.txt and the test extra allow, and the command line on them. Not part of CI.
+test-min:
+	$(PYTHON) -m venv --clear $(VENV)-min
+	$(VENV)-min/bin/python -m pip install --quiet uv
+	$(VENV)-min/bin/uv pip install --python $(VENV)-min/bin/python --resolution lowest-direct --editable ".[test]"
+	OMP_NUM_THREADS=1 $(VENV)-min/bin/python -m pytest -q -n 2 --dist worksteal tests/test_cli.py tests/commands
 
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 $(BIN)/jupyter-lab: install
 	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
@@ -34,4 +48,4 @@ notebooks: $(BIN)/jupyter-lab
 	$(BIN)/jupyter lab notebooks
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-min build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
