@@ -11,28 +11,13 @@ from nbclient import NotebookClient
 
 from anchor_lightning.cli import main
 from tests.helpers.made_data import make_voc
+from tests.helpers.tiny_training import QUIET, SMALL_BATCHES
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
-WORDS = [
-    *(
-        "--config",
-        "synthetic.yaml",
-        "--model.detector.width",
-        "0.1",
-        "--data.batch_size",
-        "2",
-        "--data.num_workers",
-        "0",
-    ),
-    *("--data.num_train", "6", "--data.num_val", "2", "--data.image_size", "64", "--trainer.max_steps", "4"),
-    *(
-        "--trainer.val_check_interval",
-        "2",
-        "--trainer.enable_progress_bar",
-        "false",
-        "--anchor_logger.every_n_steps",
-        "1",
-    ),
+ARGS = [
+    *("--config", "synthetic.yaml", "--model.detector.width", "0.1", *QUIET, *SMALL_BATCHES),
+    *("--data.num_train", "6", "--data.num_val", "2", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2"),
+    *("--anchor_logger.every_n_steps", "1", "--anchor_logger.animation", "false"),
 ]
 
 
@@ -42,7 +27,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["anchor_lightning"])
-        main(["fit", *WORDS])
+        main(["fit", *ARGS])
     return folder / "runs" / "version_0"
 
 
