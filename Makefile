@@ -24,9 +24,11 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 test: install
 	$(PYTEST)
 
-# What needs neither the command line nor a process of its own.
+# Without what trains through the command line or starts processes of its own.
+FAST = $(addprefix tests/,anchors data detectors fitting metrics visualization test_imports.py test_structures.py)
+
 test-fast: install
-	$(PYTEST) -m "not slow and not command_line"
+	$(PYTEST) $(FAST)
 
 # The lowest versions that requirements.txt and the test extra allow, and the command line on them. Not part of CI.
 test-min:
