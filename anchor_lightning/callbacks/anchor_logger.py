@@ -13,6 +13,7 @@ from torch import Tensor
 from anchor_lightning.anchors import mean_best_iou
 from anchor_lightning.anchors.iou import shape_iou
 from anchor_lightning.callbacks.shape_recorder import MAX_BOXES, ShapeRecorder
+from anchor_lightning.training.files import atomic_files
 from anchor_lightning.training.run_folder import run_folder
 from anchor_lightning.visualization.animation import save_animation
 
@@ -83,7 +84,9 @@ class AnchorLogger(Callback):
         rank_zero_info(f"The run is in {(folder := run_folder(trainer))}.")
         animation = None
         if self.animation and folder is not None:
-            animation = save_animation(folder / "anchors.gif", *self._recorder.arrays(), self._boxes.numpy())
+            animation = folder / "anchors.gif"
+            with atomic_files(animation) as (path,):
+                save_animation(path, *self._recorder.arrays(), self._boxes.numpy())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("anchors/table", columns=columns, data=rows, step=trainer.global_step)

@@ -8,7 +8,9 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
+from anchor_lightning.errors import UserError
 from anchor_lightning.structures import Detections, GroundTruth
+from anchor_lightning.training.files import atomic_files
 from anchor_lightning.training.run_folder import run_folder
 from anchor_lightning.visualization.detections import (
     best_detections,
@@ -20,7 +22,7 @@ from anchor_lightning.visualization.detections import (
     save_picture,
     scale_detections,
 )
-from anchor_lightning.visualization.lettering import COLOURS, DASHES, Entry, strip
+from anchor_lightning.visualization.lettering import COLOURS, PLAIN, Text, strip
 
 KEY: Final = "val/predictions"
 MAX_SIDE: Final = 1280
@@ -38,7 +40,7 @@ class Picture(NamedTuple):
         name: The data set's name of the image.
         image: (H, W, 3) uint8 RGB.
         scale: Pixels of `image` per pixel of the stored image, in x and y.
-        ground_truth: What is annotated, in pixels of the stored image.
+        ground_truth: Its boxes, in pixels of the stored image.
     """
 
     name: str
@@ -52,7 +54,7 @@ class PredictionPictures(Callback):
 
     The boxes are those that the metrics are computed from, less the low scores. Weights & Biases gets the images with
     boxes that can be switched on and off (predictions and ground truth), TensorBoard and the run folder
-    (`predictions.png`, that of the last validation) a sheet with the boxes drawn, annotated ones in dashes; below each
+    (`predictions.png`, that of the last validation) a sheet with the boxes drawn, the ground truth in dashes; below each
     image stands how many were found, or the best score where none was, and below all of them what the frames mean.
     With several processes the images are the first that rank 0 evaluates.
 
@@ -61,14 +63,14 @@ class PredictionPictures(Callback):
         score_threshold: Detections that score less are not shown.
 
     Raises:
-        ValueError: The number is negative, or the threshold lies outside [0, 1].
+        UserError: The number is negative, or the threshold lies outside [0, 1].
     """
 
     def __init__(self, num_images: int = 8, score_threshold: float = 0.3) -> None:
         if num_images < 0:
-            raise ValueError(f"prediction_pictures.num_images must be 0 or more, got {num_images}")
+            raise UserError(f"must be 0 or more, got {num_images}", "num_images")
         if not 0 <= score_threshold <= 1:
-            raise ValueError(f"prediction_pictures.score_threshold must be in [0, 1], got {score_threshold}")
+            raise UserError(f"must be in [0, 1], got {score_threshold}", "score_threshold")
         self.num_images, self.score_threshold = num_images, score_threshold
         self._pictures: dict[int, Picture] = {}
 
@@ -89,7 +91,8 @@ class PredictionPictures(Callback):
         found = {i: best_detections(shown[i], self.score_threshold) for i in ids}
         sheet = self._sheet(shown, found, task.class_names)
         if folder is not None:
-            save_picture(sheet, folder / "predictions.png")
+            with atomic_files(folder / "predictions.png") as (path,):
+                save_picture(sheet, path)
         for logger in loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(KEY, sheet, global_step=trainer.global_step, dataformats="HWC")
@@ -134,21 +137,22 @@ class PredictionPictures(Callback):
                 ground_truth_xyxy=picture.ground_truth.boxes_xyxy * (scale * 2),
                 ground_truth_labels=picture.ground_truth.labels.tolist(),
             )
-            said = [[Entry(picture.name)], [Entry(_said(everything[image_id], detections, self.score_threshold))]]
-            tiles.append(np.vstack([drawn, strip(drawn.shape[1], said, (SHEET_SIDE, SHEET_SIDE))]))
+            summary = _summary(everything[image_id], detections, self.score_threshold)
+            lines = [[(picture.name, PLAIN)], [(summary, PLAIN)]]
+            tiles.append(np.vstack([drawn, strip(drawn.shape[1], lines, SHEET_SIDE)]))
         sheet = contact_sheet(tiles)
-        return np.vstack([sheet, strip(sheet.shape[1], self._legend(found, class_names), (LEGEND_SIDE, LEGEND_SIDE))])
+        return np.vstack([sheet, strip(sheet.shape[1], [self._legend(found, class_names)], LEGEND_SIDE)])
 
-    def _legend(self, found: dict[int, Detections], class_names: list[str]) -> list[list[Entry]]:
-        """What the frames mean, and the colours of the classes that were found."""
+    def _legend(self, found: dict[int, Detections], class_names: list[str]) -> list[Text]:
+        """What the frames mean, and the classes that were found in their colours."""
         labels = sorted({label for detections in found.values() for label in detections.labels.tolist()})
-        colours = [Entry(class_names[label], COLOURS[label % len(COLOURS)][0]) for label in labels]
         detected = f"solid: detected, class and score ({self.score_threshold:g} or more)"
-        return [[Entry("dashed: annotated, class on white", DASHES), Entry(detected), *colours]]
+        classes = [(class_names[label], COLOURS[label % len(COLOURS)]) for label in labels]
+        return [("dashed: ground truth, class on white", PLAIN), (detected, PLAIN), *classes]
 
 
-def _said(everything: Detections, found: Detections, threshold: float) -> str:
-    """A line for an image: how much was found, or how near it came."""
+def _summary(everything: Detections, found: Detections, threshold: float) -> str:
+    """How many boxes were found in an image, or the best score where none was."""
     if len(found.scores):
         return f"{len(found.scores)} detection{'s' * (len(found.scores) > 1)}"
     best = f" (best {rounded_down(float(everything.scores.max()))})" if len(everything.scores) else ""
@@ -159,7 +163,7 @@ def wandb_boxes(picture: Picture, detections: Detections, class_names: list[str]
     """The boxes of an image as `wandb.Image` takes them: groups `predictions` and `ground_truth`, plain numbers.
 
     Args:
-        picture: The image; annotated boxes that evaluation ignores (difficult, crowd) are named so.
+        picture: The image; boxes of its ground truth that evaluation ignores (difficult, crowd) are named so.
         detections: N boxes in pixels of the stored image.
         class_names: C names; position is the label.
 

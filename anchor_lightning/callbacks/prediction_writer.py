@@ -15,6 +15,7 @@ from torch import Tensor
 
 from anchor_lightning.metrics.coco import coco_results
 from anchor_lightning.structures import Detections
+from anchor_lightning.training.files import atomic_files
 from anchor_lightning.training.run_folder import run_folder
 
 
@@ -57,7 +58,7 @@ class PredictionWriter(BasePredictionWriter):
             merged = {image_id: found for shard in shards for image_id, found in shard.items()}
             category_ids = getattr(task.data, "category_ids", None) or list(range(1, task.data.num_classes + 1))
             path = folder / "predictions.json"
-            with path.open("w") as file:
+            with atomic_files(path) as (partial,), partial.open("w") as file:
                 separator = "["
                 for image_id in sorted(merged):
                     for row in coco_results(image_id, merged[image_id], category_ids):

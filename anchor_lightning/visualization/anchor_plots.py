@@ -10,8 +10,6 @@ Shape letters: N boxes, A anchor shapes, S recorded steps, G cells of the densit
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
-
-from anchor_lightning.visualization.detections import write_whole
 
 INK, FAINT, PAPER = "#222222", "#8a8a8a", "#ffffff"
 # Okabe-Ito, the strongest contrasts on grey first; its yellow is left out, which is too faint on white.
@@ -137,23 +133,13 @@ def trajectory_figure(
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 150) -> Path:
-    """Write a figure as PNG so that a reader sees the old file or the new one, never a part.
-
-    Args:
-        figure: Any figure.
-        path: Where to; its folder is made when missing. The format is PNG whatever the suffix.
-        dpi: Pixels per inch.
-
-    Returns:
-        The path written.
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG with 150 pixels an inch.
 
     Raises:
-        OSError: If the folder cannot be written; no partial file is left behind.
+        OSError: The file cannot be written.
     """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return write_whole(Path(path), buffer.getvalue())
+    figure.savefig(path, format="png", dpi=150)
 
 
 def _log_boxes(box_wh: ArrayLike) -> np.ndarray:

@@ -5,8 +5,6 @@ Shape letters: N boxes, A anchor shapes, S recorded steps.
 
 from __future__ import annotations
 
-import io
-import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +14,6 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from anchor_lightning.visualization.anchor_plots import COLOURS, INK, PAPER, anchor_figure
-from anchor_lightning.visualization.detections import write_whole
 
 MAX_FRAMES: Final = 60
 FRAME_MS, LAST_FRAME_MS = 100, 2000
@@ -24,21 +21,18 @@ NUM_COLOURS = 256
 
 
 def save_animation(
-    path: str | os.PathLike[str], steps: ArrayLike, wh: ArrayLike, box_wh: ArrayLike, *, max_frames: int = MAX_FRAMES
-) -> Path:
-    """Write the shapes' way as a GIF: the initial shapes stay, the learned ones move and leave a trail.
+    path: Path, steps: ArrayLike, wh: ArrayLike, box_wh: ArrayLike, *, max_frames: int = MAX_FRAMES
+) -> None:
+    """Writes the shapes' way as a GIF: the initial shapes stay, the learned ones move and leave a trail.
 
     The density is drawn once and only the markers move over it, so that 60 frames take seconds.
 
     Args:
-        path: Where to; the file appears whole or not at all.
+        path: Of the file.
         steps: (S,) optimizer steps, S >= 1, ascending.
         wh: (S, A, 2) widths and heights in pixels of the network input, > 0.
         box_wh: (N, 2) boxes in the same pixels.
         max_frames: At most so many of the S steps are shown, the first and the last among them.
-
-    Returns:
-        The path written.
 
     Raises:
         ValueError: `wh` is not (S, A, 2) with the S of `steps`, S is 0, a shape is not positive and finite, or
@@ -56,12 +50,8 @@ def save_animation(
     # One palette for all frames: colours must not flicker. The last frame has the longest trails.
     palette = frames[-1].quantize(NUM_COLOURS)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    buffer = io.BytesIO()
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
-    frames[0].save(
-        buffer, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, disposal=1
-    )
-    return write_whole(Path(path), buffer.getvalue())
+    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, disposal=1)
 
 
 def _frames(step: np.ndarray, wh: np.ndarray, box_wh: ArrayLike, shown: np.ndarray) -> list[Image.Image]:

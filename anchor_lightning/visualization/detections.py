@@ -1,14 +1,13 @@
 """Detections drawn on their images: for the loggers, the run folder and `predict`.
 
-A colour stands for a class, or for an anchor shape where these are shown; words beside the boxes say the rest, as far
-as there is room. Shape letters: H, W height and width of an image in pixels, N boxes of the image, M annotated boxes,
-A anchor shapes, C classes.
+A colour stands for a class, or for an anchor shape where these are shown; texts beside the boxes say the rest, as far
+as there is room. Shape letters: H, W height and width of an image in pixels, N boxes of the image, M boxes of its
+ground truth, A anchor shapes, C classes.
 """
 
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,19 +16,23 @@ from typing import Final
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import ImageColor
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from anchor_lightning.structures import Detections
-from anchor_lightning.visualization.lettering import COLOURS, Entry, Frame, Labels, dashed, font_for, line_width, strip
+from anchor_lightning.visualization.lettering import COLOURS, PLAIN, Colours, Text, strip, text_patch
 
 MAX_LABELS: Final = 20
-"""Detections of an image that get a text, and annotated boxes that do: with many more nothing is left of the image."""
-ANNOTATED: Final = ("white", "black")
-"""Ground and letters of an annotated box's name."""
-NO_ANCHOR: Final = ("#888888", "white")
+"""Detections of an image that get a text, and boxes of the ground truth: with many more nothing is left of the image."""
+PIXELS_PER_LINE, MIN_LINE = 250, 2
+"""Pixels of an image's longer side for one of line thickness, and the least thickness."""
+NO_ANCHOR: Final = Colours("#888888", "white")
 GAP: Final = 4
 """White pixels between the images of a sheet."""
+
+Frame = tuple[int, int, int, int]
+"""Pixels of a box: left and top, and the first right of it and below it."""
 
 
 def draw_detections(
@@ -53,7 +56,7 @@ def draw_detections(
         anchors_wh: (A, 2) the anchor shapes, in pixels of the network input, to show where each box came from: frames
             have the anchor's colour, texts end in `#k` with k from 0, and a strip below the image lists the shapes and
             how many boxes have a text.
-        ground_truth_xyxy: (M, 4) annotated boxes in pixels of `image`, drawn underneath, in black and white dashes.
+        ground_truth_xyxy: (M, 4) boxes in pixels of `image`, drawn underneath, in black and white dashes.
         ground_truth_labels: M labels, whose names are written on white where detections leave room; none if not given.
 
     Returns:
@@ -65,65 +68,38 @@ def draw_detections(
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected an image as (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
     check_drawable(detections, len(class_names))
-    size = (image.shape[0], image.shape[1])
-    picture = Image.fromarray(image)
-    draw, line = ImageDraw.Draw(picture), line_width(size)
-    ground_truths = [_frame(box, size) for box in ([] if ground_truth_xyxy is None else ground_truth_xyxy.tolist())]
-    for ground_truth in ground_truths:
-        if ground_truth is not None:
-            dashed(draw, ground_truth, max(1, line // 2))
-    frames = [_frame(box, size) for box in detections.boxes_xyxy.tolist()]
+    picture = image.copy()
+    height, width = image.shape[:2]
+    line = max(MIN_LINE, round(max(height, width) / PIXELS_PER_LINE))
+    ground_truth = [_frame(box, picture) for box in ([] if ground_truth_xyxy is None else ground_truth_xyxy.tolist())]
+    for frame in filter(None, ground_truth):
+        _draw_frame(picture, frame, max(1, line // 2), None)
+    frames = [_frame(box, picture) for box in detections.boxes_xyxy.tolist()]
     best_first = detections.scores.argsort(stable=True, descending=True).tolist()
     shown = [(frame, index) for index in best_first if (frame := frames[index]) is not None]
-    texts, colours = _texts(detections, class_names, anchors_wh is not None)
+    texts = _texts(detections, class_names, anchors_wh is not None)
     for frame, index in reversed(shown):
-        draw.rectangle(frame, outline=colours[index][0], width=line)
+        _draw_frame(picture, frame, line, ImageColor.getrgb(texts[index][1].ground))
     # After all frames: none may cross a text.
-    labels = Labels(draw, size, font_for(size))
-    written = sum(labels.write(texts[index], frame, colours[index]) for frame, index in shown[:MAX_LABELS])
-    for ground_truth, label in list(zip(ground_truths, ground_truth_labels, strict=False))[:MAX_LABELS]:
-        if ground_truth is not None:
-            labels.write(class_names[label], ground_truth, ANNOTATED, below=True)
+    taken: list[Frame] = []
+    for frame, index in shown[:MAX_LABELS]:
+        _write(picture, texts[index], frame, taken)
+    num_labelled = len(taken)
+    for frame_or_none, label in list(zip(ground_truth, ground_truth_labels, strict=False))[:MAX_LABELS]:
+        if frame_or_none is not None:
+            _write(picture, (class_names[label], PLAIN), frame_or_none, taken, below=True)
     if anchors_wh is None:
-        return np.array(picture)
-    return np.vstack([np.array(picture), _anchor_strip(anchors_wh, size, written, len(shown))])
-
-
-def _texts(
-    detections: Detections, class_names: Sequence[str], show_anchors: bool
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """What stands at each box, and the colours of the ground and of the letters."""
-    texts, colours = [], []
-    rows = zip(detections.labels.tolist(), detections.scores.tolist(), detections.anchors.tolist(), strict=True)
-    for label, score, anchor in rows:
-        text, colour = f"{class_names[label]} {score:.2f}", COLOURS[label % len(COLOURS)]
-        if show_anchors:  # -1: the detector does not say
-            text, colour = (f"{text} #{anchor}", COLOURS[anchor % len(COLOURS)]) if anchor >= 0 else (text, NO_ANCHOR)
-        texts.append(text)
-        colours.append(colour)
-    return texts, colours
-
-
-def _anchor_strip(anchors_wh: np.ndarray, size: tuple[int, int], num_labelled: int, num_boxes: int) -> np.ndarray:
-    shapes = [
-        Entry(f"#{k} {w:.0f} x {h:.0f}", COLOURS[k % len(COLOURS)][0]) for k, (w, h) in enumerate(anchors_wh.tolist())
-    ]
-    # A paragraph of its own, in one line: its digits must not change the height, the same for all frames of a video.
-    return strip(
-        size[1],
-        [[Entry("anchor, width x height at the network input:"), *shapes], [Entry(_count(num_labelled, num_boxes))]],
-        size,
-    )
-
-
-def _count(num_labelled: int, num_boxes: int) -> str:
-    if num_labelled == num_boxes:
-        return f"{num_boxes} boxes" if num_boxes != 1 else "1 box"
-    return f"{num_boxes} boxes, {num_labelled} of the best with text"
+        return picture
+    shapes = [(f"#{k} {w:.0f} x {h:.0f}", COLOURS[k % len(COLOURS)]) for k, (w, h) in enumerate(anchors_wh.tolist())]
+    count = f"{len(shown)} box{'es' * (len(shown) != 1)}"
+    count += f", {num_labelled} of the best with text" * (num_labelled < len(shown))
+    # In a line of its own: its digits must not change the height, the same for all frames of a video.
+    paragraphs = [[("anchor, width x height at the network input:", PLAIN), *shapes], [(count, PLAIN)]]
+    return np.vstack([picture, strip(width, paragraphs, max(height, width))])
 
 
 def check_drawable(detections: Detections, num_classes: int) -> None:
-    """Refuses detections that cannot be drawn, which W&B would accept without a word.
+    """Raises an error for detections that cannot be drawn, which W&B would accept without a word.
 
     Raises:
         ValueError: A box or score is not finite, or a label lies outside [0, num_classes).
@@ -160,58 +136,23 @@ def scale_detections(detections: Detections, scale: tuple[float, float]) -> Dete
 
 
 def contact_sheet(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Images side by side on white, about as many across as down, each in the middle of its cell.
-
-    Args:
-        images: At least one, (H, W, 3) uint8; sizes may differ.
-
-    Raises:
-        ValueError: There is no image.
-    """
-    if not images:
-        raise ValueError("a sheet needs at least one image")
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    height, width = (max(image.shape[side] for image in images) + GAP for side in (0, 1))
-    sheet = np.full((rows * height + GAP, columns * width + GAP, 3), 255, dtype=np.uint8)
-    for index, image in enumerate(images):
-        top = GAP + index // columns * height + (height - GAP - image.shape[0]) // 2
-        left = GAP + index % columns * width + (width - GAP - image.shape[1]) // 2
-        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
-    return sheet
+    """One or more (H, W, 3) uint8 images of any sizes side by side on white, about as many across as down."""
+    sides = [max(image.shape[side] for image in images) for side in (0, 1)]
+    cells = torch.full((len(images), 3, *sides), 255, dtype=torch.uint8)
+    for cell, image in zip(cells, images, strict=True):
+        cell[:, : image.shape[0], : image.shape[1]] = torch.from_numpy(image).permute(2, 0, 1)
+    grid = make_grid(list(cells), nrow=math.ceil(math.sqrt(len(images))), padding=GAP, pad_value=255)
+    return grid.permute(1, 2, 0).numpy()
 
 
-def save_picture(image: np.ndarray, path: Path) -> Path:
-    """Writes an (H, W, 3) uint8 RGB image as PNG, see `write_whole`."""
-    _, data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]))
-    return write_whole(path, data.tobytes())
-
-
-def write_whole(path: Path, data: bytes) -> Path:
-    """Writes a file so that a reader sees the old content or the new one, never a part; its folder is made if missing.
+def save_picture(image: np.ndarray, path: Path) -> None:
+    """Writes an (H, W, 3) uint8 RGB image in the format of the path's suffix.
 
     Raises:
-        OSError: The file cannot be written; no partial file is left behind.
+        OSError: The file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, because a rename is atomic only within one file system; the name is ours alone.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
-def _frame(box_xyxy: list[float], size: tuple[int, int]) -> Frame | None:
-    """First and last pixels of a box within an image of a height and width; None if it lies outside."""
-    x1, y1, x2, y2 = box_xyxy
-    height, width = size
-    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height or x2 < x1 or y2 < y1:
-        return None
-    left, top = max(0, math.floor(x1)), max(0, math.floor(y1))
-    return left, top, max(left, min(width, math.ceil(x2)) - 1), max(top, min(height, math.ceil(y2)) - 1)
+    _, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[:, :, ::-1]))
+    path.write_bytes(data.tobytes())
 
 
 def rounded_down(score: float) -> str:
@@ -220,3 +161,63 @@ def rounded_down(score: float) -> str:
         return "0"
     step = 10.0 ** (math.floor(math.log10(score)) - 1)
     return f"{(math.ceil(score / step - 1e-6) - 1) * step:.2g}"
+
+
+def _texts(detections: Detections, class_names: Sequence[str], show_anchors: bool) -> list[Text]:
+    """What stands at each box, and its colours."""
+    texts = []
+    rows = zip(detections.labels.tolist(), detections.scores.tolist(), detections.anchors.tolist(), strict=True)
+    for label, score, anchor in rows:
+        text, colours = f"{class_names[label]} {score:.2f}", COLOURS[label % len(COLOURS)]
+        if show_anchors:  # -1: the detector does not say
+            text, colours = (f"{text} #{anchor}", COLOURS[anchor % len(COLOURS)]) if anchor >= 0 else (text, NO_ANCHOR)
+        texts.append((text, colours))
+    return texts
+
+
+def _frame(box_xyxy: list[float], picture: np.ndarray) -> Frame | None:
+    """The pixels of a box within a picture, one at least; None if it lies outside."""
+    x1, y1, x2, y2 = box_xyxy
+    height, width = picture.shape[:2]
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height or x2 < x1 or y2 < y1:
+        return None
+    left, top = max(0, math.floor(x1)), max(0, math.floor(y1))
+    return left, top, max(left + 1, min(width, math.ceil(x2))), max(top + 1, min(height, math.ceil(y2)))
+
+
+def _draw_frame(picture: np.ndarray, frame: Frame, line: int, colour: tuple[int, ...] | None) -> None:
+    """Lines along a box's first and last pixels, in place; without a colour in dashes, which show on any ground."""
+    left, top, right, bottom = frame
+    for x1, y1, x2, y2 in (
+        (left, top, right, min(bottom, top + line)),
+        (left, max(top, bottom - line), right, bottom),
+        (left, top, min(right, left + line), bottom),
+        (max(left, right - line), top, right, bottom),
+    ):
+        if colour:
+            cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), colour, cv2.FILLED)
+        else:
+            along = np.add.outer(np.arange(y1, y2), np.arange(x1, x2)) - left - top
+            picture[y1:y2, x1:x2] = np.where(along // (4 * line) % 2, 0, 255)[:, :, None]
+
+
+def _write(picture: np.ndarray, text: Text, frame: Frame, taken: list[Frame], below: bool = False) -> None:
+    """Writes a text above a box if there is room, else in or beside one of its other corners; in place.
+
+    Args:
+        picture: (H, W, 3).
+        text: Left out if every place would cover another text.
+        frame: Of the box.
+        taken: Where texts are; this one's place is added.
+        below: Try the box's lower corners instead of the upper ones.
+    """
+    patch = text_patch(text, max(picture.shape[:2]))[: picture.shape[0], : picture.shape[1]]
+    tall, wide = patch.shape[:2]
+    left, right = frame[0], frame[2] - wide
+    outside, inside = (frame[3], frame[3] - tall) if below else (frame[1] - tall, frame[1])
+    for x, y in ((left, outside), (left, inside), (right, outside), (right, inside)):
+        x, y = max(0, min(x, picture.shape[1] - wide)), max(0, min(y, picture.shape[0] - tall))
+        if all(x >= t[2] or t[0] >= x + wide or y >= t[3] or t[1] >= y + tall for t in taken):
+            taken.append((x, y, x + wide, y + tall))
+            picture[y : y + tall, x : x + wide] = patch
+            return

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import ImageColor, ImageDraw
 
 from anchor_lightning.structures import Detections
-from anchor_lightning.visualization import lettering
+from anchor_lightning.visualization import detections as drawing
 from anchor_lightning.visualization.detections import (
     MAX_LABELS,
     best_detections,
@@ -16,9 +19,10 @@ from anchor_lightning.visualization.detections import (
     draw_detections,
     resize,
     rounded_down,
+    save_picture,
     scale_detections,
 )
-from anchor_lightning.visualization.lettering import COLOURS, DASHES, Entry, strip
+from anchor_lightning.visualization.lettering import COLOURS, PLAIN, strip
 
 NAMES = ["cat", "dog"]
 GREY = 90
@@ -62,19 +66,21 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
+BLACK = (0, 0, 0)
+
+
 @pytest.fixture
-def grounds(monkeypatch: pytest.MonkeyPatch) -> list[lettering.Frame]:
-    """Where texts were put."""
-    places: list[lettering.Frame] = []
-    write = lettering.Labels.write
+def black_grounds(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The patches of the texts, in a colour that nothing else on a picture has."""
+    patches: list[np.ndarray] = []
+    write = drawing.text_patch
 
-    def watched(self: lettering.Labels, *args: Any, **options: Any) -> bool:
-        there = write(self, *args, **options)
-        places[:] = self._taken
-        return there
+    def blackened(*args: Any) -> np.ndarray:
+        patches.append(np.zeros_like(write(*args)))
+        return patches[-1]
 
-    monkeypatch.setattr(lettering.Labels, "write", watched)
-    return places
+    monkeypatch.setattr(drawing, "text_patch", blackened)
+    return patches
 
 
 def test_text_stands_above_its_box_and_names_class_and_score(written: list[str]) -> None:
@@ -84,7 +90,7 @@ def test_text_stands_above_its_box_and_names_class_and_score(written: list[str])
     assert tuple(drawn[55, 55]) == colour(1), "its ground has the colour of the class"
 
 
-def test_anchors_are_told_by_number_colour_and_a_strip(written: list[str]) -> None:
+def test_anchors_are_shown_by_number_colour_and_a_strip(written: list[str]) -> None:
     detections = found(([50, 60, 150, 160], 0.874, 1, 3), ([170, 60, 250, 160], 0.3, 0, 0), ([1, 1, 9, 9], 0.2, 0, -1))
     drawn = draw_detections(blank(), detections, NAMES, SHAPES)
     assert tuple(drawn[100, 50]) == tuple(drawn[55, 55]) == colour(3), "the anchor's colour, not the class's"
@@ -106,21 +112,22 @@ def crowd(num: int, side: int = 60) -> Detections:
 def test_of_many_boxes_only_the_best_are_labelled_and_it_says_so(written: list[str]) -> None:
     drawn = draw_detections(blank(600, 900), crowd(200), NAMES, SHAPES)
     labels = [text for text in written if text.startswith("cat")]
-    assert MAX_LABELS // 2 < len(labels) <= MAX_LABELS and labels[0] == "cat 0.90 #1"
+    assert len(labels) == MAX_LABELS and labels[0] == "cat 0.90 #1"
     assert min(float(text.split()[1]) for text in labels) > 0.8
-    assert written[-1] == f"200 boxes, {len(labels)} of the best with text"
+    assert (with_text := re.match(r"200 boxes, (\d+) of the best", written[-1]))
+    assert MAX_LABELS // 2 < int(with_text[1]) < MAX_LABELS
     few = draw_detections(blank(600, 900), found(), NAMES, SHAPES)
     assert few.shape == drawn.shape, "the frames of a video have one size"
 
 
-def test_no_text_covers_another(grounds: list[lettering.Frame]) -> None:
-    for num, side in ((200, 60), (40, 300), (15, 590)):
-        draw_detections(blank(600, 900), crowd(num, side), NAMES)
-        assert len(grounds) > 3
-        cover = np.zeros((600, 900), dtype=int)
-        for left, top, right, bottom in grounds:
-            cover[top : bottom + 1, left : right + 1] += 1
-        assert cover.max() == 1
+@pytest.mark.parametrize(("num", "side"), [(200, 60), (40, 300), (15, 590)])
+def test_no_text_covers_another(black_grounds: list[np.ndarray], num: int, side: int) -> None:
+    """The pixels that texts cover are as many as those of all texts together."""
+    drawn = draw_detections(blank(600, 900), crowd(num, side), NAMES)
+    covered = int((drawn == BLACK).all(axis=2).sum())
+    assert len({patch.shape for patch in black_grounds}) == 1, "every text of the crowd is of one size"
+    pixels = black_grounds[0][:, :, 0].size
+    assert covered % pixels == 0 and 3 < covered // pixels <= min(num, MAX_LABELS)
 
 
 def test_every_box_of_a_crowd_has_its_frame() -> None:
@@ -151,14 +158,15 @@ def test_lines_and_letters_grow_with_the_image() -> None:
     assert share(8) == pytest.approx(share(4), rel=0.15)
 
 
-def test_truths_are_drawn_underneath() -> None:
+def test_ground_truth_is_drawn_underneath() -> None:
     ground_truths = np.array([[50.0, 60.0, 150.0, 160.0], [170.0, 60.0, 250.0, 160.0]])
     drawn = draw_detections(blank(), found(([50, 60, 150, 160], 0.9, 1, 0)), NAMES, ground_truth_xyxy=ground_truths)
     assert tuple(drawn[100, 50]) == colour(1)
-    assert tuple(drawn[100, 170]) == (255, 255, 255)
+    edge = drawn[60:160, 170]
+    assert {tuple(pixel) for pixel in edge.tolist()} == {(0, 0, 0), (255, 255, 255)}, "in dashes"
 
 
-def test_the_names_of_annotated_boxes_stand_on_white(written: list[str]) -> None:
+def test_the_names_of_the_ground_truth_stand_on_white(written: list[str]) -> None:
     ground_truths = np.array([[50.0, 60.0, 150.0, 160.0], [170.0, 60.0, 250.0, 160.0], [400, 0, 500, 90]])
     drawn = draw_detections(blank(), found(), NAMES, ground_truth_xyxy=ground_truths, ground_truth_labels=[0, 1, 1])
     assert written == ["cat", "dog"], "the third lies outside"
@@ -201,14 +209,12 @@ def test_a_score_rounded_down_is_a_threshold_that_shows_it(score: float) -> None
     assert rounded_down(0.0) == "0"
 
 
-def test_a_strip_wraps_and_shortens_what_it_says(written: list[str]) -> None:
-    short = strip(400, [[Entry("one", COLOURS[0][0]), Entry("two", DASHES)]], (300, 400))
+def test_a_strip_wraps_and_cuts_its_texts(written: list[str]) -> None:
+    short = strip(400, [[("one", COLOURS[0]), ("two", PLAIN)]], 400)
     assert short.shape[1] == 400 and (short == colour(0)).all(axis=2).any()
-    narrow = strip(50, [[Entry("one", COLOURS[0][0]), Entry("two", DASHES)]], (300, 400))
-    assert narrow.shape == (2 * short.shape[0], 50, 3)
-    strip(120, [[Entry("a name that is much too long for it")]], (300, 400))
-    assert written[:4] == ["one", "two"] * 2
-    assert written[4].startswith("a name") and written[4].endswith("…")
+    assert strip(50, [[("one", COLOURS[0]), ("two", PLAIN)]], 400).shape == (2 * short.shape[0], 50, 3)
+    assert strip(120, [[("a name that is much too long for it", PLAIN)]], 400).shape == (short.shape[0], 120, 3)
+    assert written == [*["one", "two"] * 2, "a name that is much too long for it"]
 
 
 def test_sheet_and_resize() -> None:
@@ -219,5 +225,13 @@ def test_sheet_and_resize() -> None:
         assert (sheet == index).all(axis=2).sum() == image.shape[0] * image.shape[1]
     assert resize(images[0], 120).shape == (80, 120, 3)
     assert resize(images[0], 30).shape == (20, 30, 3)
-    with pytest.raises(ValueError, match="at least one"):
-        contact_sheet([])
+    assert contact_sheet(images[:1]).shape[1] >= 60, "a single image"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_picture_is_saved_in_the_format_of_its_name(tmp_path: Path, suffix: str) -> None:
+    image = np.zeros((16, 24, 3), np.uint8)
+    image[:, :, 0] = 200
+    save_picture(image, path := tmp_path / f"a{suffix}")
+    assert np.abs(cv2.imread(str(path))[:, :, ::-1].astype(int) - image).max() < 4, "red stays red"
+    assert path.read_bytes().startswith(b"\x89PNG" if suffix == ".png" else b"\xff\xd8")
