@@ -25,7 +25,7 @@ from anchor_lightning.callbacks import (
     PredictionWriter,
     SoftAssignment,
 )
-from anchor_lightning.commands import is_ours, run_command, summary
+from anchor_lightning.commands import is_command, run_command, summary
 from anchor_lightning.commands.configs import named_configs
 from anchor_lightning.commands.reporting import PROGRAM, TrainerParser, message_of, option_names
 from anchor_lightning.data import DetectionDataModule
@@ -203,7 +203,7 @@ def main(args: ArgsType = None) -> Any:
         elif isinstance(args, list):
             args = named_configs(args)
         given = sys.argv[1:] if args is None else args
-        if isinstance(given, list) and is_ours(given):
+        if isinstance(given, list) and is_command(given):
             return run_command(given)
         return AnchorLightningCLI(
             DetectionTask,

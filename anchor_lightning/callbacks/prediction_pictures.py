@@ -54,7 +54,7 @@ class PredictionPictures(Callback):
 
     The boxes are those that the metrics are computed from, less the low scores. Weights & Biases gets the images with
     boxes that can be switched on and off (predictions and ground truth), TensorBoard and the run folder
-    (`predictions.png`, that of the last validation) a sheet with the boxes drawn, the ground truth in dashes; below each
+    (`predictions.png`, of the last validation) a sheet with the boxes drawn, the ground truth in dashes; below each
     image stands how many were found, or the best score where none was, and below all of them what the frames mean.
     With several processes the images are the first that rank 0 evaluates.
 

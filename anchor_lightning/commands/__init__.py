@@ -8,59 +8,82 @@ from typing import Any, Final
 
 from jsonargparse import ArgumentParser
 
-from anchor_lightning.commands.anchors import ANCHORS
-from anchor_lightning.commands.data_options import run_group
+from anchor_lightning.commands import anchors
+from anchor_lightning.commands.data_options import add_data_options, data_args
 from anchor_lightning.commands.export import export
 from anchor_lightning.commands.predict import predict
+from anchor_lightning.commands.shape_files import KNOWN
 from anchor_lightning.commands.sweep import sweep
 
-COMMANDS: Final[dict[str, Callable[..., Any]]] = {"export": export, "predict": predict, "sweep": sweep}
-GROUPS: Final[dict[str, dict[str, Callable[..., Any]]]] = {"anchors": ANCHORS}
-"""Commands that have sub-commands."""
-
+COMMANDS: Final[dict[str, Callable[..., Any]]] = {
+    "anchors fit": anchors.fit,
+    "anchors score": anchors.score,
+    "anchors export": anchors.export,
+    "export": export,
+    "predict": predict,
+    "sweep": sweep,
+}
+OPTIONS: Final[dict[str, dict[str, dict[str, Any]]]] = {
+    "anchors score": {"shapes": {"nargs": "+", "required": True, "help": f"One or several of: {KNOWN}."}},
+    "predict": {
+        "show_anchors": {
+            **{"type": bool, "nargs": "?", "const": True, "default": False},
+            "help": "Show which anchor each box came from, by colour and number.",
+        }
+    },
+}
+"""Options that take several values, or need none, which jsonargparse does not make of a function's arguments."""
 PASSED_ON: Final = "fit_options"
-"""Argument of `sweep` that takes the words behind `--`."""
+"""Argument of `sweep` that takes the arguments behind `--`."""
 
 
-def is_ours(words: list[str]) -> bool:
+def is_command(args: list[str]) -> bool:
     """Whether a command line is one of these; `predict` is only with a `--source`, else it is Lightning's."""
-    if words[:1] == ["predict"]:
-        return any(word.partition("=")[0] == "--source" for word in words)
-    return bool(words) and (words[0] in COMMANDS or words[0] in GROUPS)
+    if args[:1] == ["predict"]:
+        return any(arg.partition("=")[0] == "--source" for arg in args)
+    return bool(args) and args[0] in {name.split()[0] for name in COMMANDS}
 
 
 def summary() -> str:
     """A line a command, for the help of the whole program."""
-    lines = [f"  {name:<10}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    lines += [f"  {name:<10}Has sub-commands of its own: {', '.join(group)}." for name, group in GROUPS.items()]
+    lines = [f"  {name:<16}{_first_line(command)}" for name, command in COMMANDS.items()]
     return "\n".join(["further sub-commands (each with --help):", *lines])
 
 
-def run_command(words: list[str]) -> Any:
-    """Runs the sub-command that the first word names with the others as its options.
+def run_command(args: list[str]) -> Any:
+    """Runs a sub-command.
 
     Args:
-        words: The command line without the program's name.
+        args: The command line without the program's name.
+
+    Raises:
+        SystemExit: There is no such sub-command of `anchors`; lists those that there are. Also after `--help`.
     """
-    name, *options = words
-    if name in GROUPS:
-        return run_group(name, GROUPS[name], options)
+    group = [name for name in COMMANDS if name.split()[0] == args[0] and name != args[0]]
+    name, options = (" ".join(args[:2]), args[2:]) if group else (args[0], args[1:])
+    if name not in COMMANDS:
+        usage = f"usage: anchor_lightning {args[0]} {{{','.join(sub.split()[1] for sub in group)}}} [options]\n\n"
+        usage += "\n".join(f"  {sub:<16}{_first_line(COMMANDS[sub])}" for sub in group)
+        if args[1:2] not in (["--help"], ["-h"]):
+            raise SystemExit(f"anchor_lightning: {name!r} is no sub-command\n\n{usage}")
+        print(f"{usage}\n\nEach has a --help of its own.")
+        raise SystemExit(0)
     command = COMMANDS[name]
-    parser = ArgumentParser(prog=f"anchor_lightning {name}", description=(command.__doc__ or "").splitlines()[0])
-    parser.add_function_arguments(command, as_group=False, skip={PASSED_ON})
     arguments: dict[str, Any] = {}
-    if "--" in options:
-        if command is not sweep:
-            raise ValueError(f"{name} passes no options on: take the -- out")
+    if command is sweep and "--" in options:
         options, arguments[PASSED_ON] = options[: options.index("--")], options[options.index("--") + 1 :]
-    return command(**parser.parse_args(_flags(command, options)).as_dict(), **arguments)
+    parser = ArgumentParser(prog=f"anchor_lightning {name}", description=_first_line(command))
+    if "data" in signature(command).parameters:
+        add_data_options(parser)
+        options = data_args(options)
+    own = OPTIONS.get(name, {})
+    parser.add_function_arguments(command, as_group=False, skip={"data", PASSED_ON, *own})
+    for option, details in own.items():
+        parser.add_argument(f"--{option}", **details)
+    arguments |= parser.instantiate_classes(parser.parse_args(options)).as_dict()
+    arguments.pop("config", None)
+    return command(**arguments)
 
 
-def _flags(command: Callable[..., Any], options: list[str]) -> list[str]:
-    """The options with `--flag` alone as `--flag=true`, where the flag's default is false."""
-    flags = {f"--{name}" for name, option in signature(command).parameters.items() if option.default is False}
-    following = [*options[1:], "--"]
-    return [
-        f"{word}=true" if word in flags and after.startswith("-") else word
-        for word, after in zip(options, following, strict=True)
-    ]
+def _first_line(command: Callable[..., Any]) -> str:
+    return (command.__doc__ or "").splitlines()[0]

@@ -1,4 +1,4 @@
-"""The tables of `anchors fit` and `anchors score`: aligned text, units stated."""
+"""The tables of `anchors fit` and `anchors score`: aligned text, units stated; BPR is the best possible recall."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def named_values(score: AnchorScore, ratio_threshold: float) -> dict[str, float]
     """The three numbers of a score by their names."""
     return {
         "mean best IoU": score.mean_best_iou,
-        "best possible recall at IoU 0.5": score.recall_iou,
-        f"best possible recall at ratio {ratio_threshold:g}": score.recall_ratio,
+        "BPR at IoU 0.5": score.recall_iou,
+        f"BPR at ratio {ratio_threshold:g}": score.recall_ratio,
     }
 
 
-def shape_table(anchors: AnchorSet, score: AnchorScore) -> str:
-    """A line a shape: sides in pixels of the network input, the share of the boxes that it serves best, its level.
+def anchor_table(anchors: AnchorSet, score: AnchorScore) -> str:
+    """Table of shapes: sides in pixels of the network input, the share of the boxes that each serves best, level.
 
     The lines are in the order of the areas; `anchor` is the shape's index in the set, which is the model's own.
     """
@@ -83,8 +83,8 @@ def score_table(
     for kind, groups, names in (("size", sizes, SIZE_LABELS), ("class", classes, class_names)):
         unit = " (pixels of the network input)" if kind == "size" else ""
         rows += _group_rows(f"mean best IoU by {kind}{unit}", groups, names, best)
-        rows += _group_rows(f"best possible recall at IoU 0.5 by {kind}{unit}", groups, names, recalled)
-        rows += _group_rows(f"best possible recall at ratio {ratio_threshold:g} by {kind}{unit}", groups, names, within)
+        rows += _group_rows(f"BPR at IoU 0.5 by {kind}{unit}", groups, names, recalled)
+        rows += _group_rows(f"BPR at ratio {ratio_threshold:g} by {kind}{unit}", groups, names, within)
     return aligned(rows)
 
 
@@ -93,7 +93,7 @@ def usage_table(
 ) -> str:
     """Of the boxes of every size and class, the share that each shape serves best.
 
-    A column a shape, in the order and with the indices of `shape_table`.
+    A column a shape, in the order and with the indices of `anchor_table`.
 
     Args:
         anchors: The shapes.

@@ -5,22 +5,23 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from torch import Tensor
 
 from anchor_lightning.anchors import mean_best_iou
-from anchor_lightning.commands.anchor_tables import named_values, score_table, shape_table, short_labels, usage_table
+from anchor_lightning.commands.anchor_tables import anchor_table, named_values, score_table, short_labels, usage_table
 from anchor_lightning.commands.data_options import box_shapes
-from anchor_lightning.commands.shape_files import check_output, read_shapes, write_text
+from anchor_lightning.commands.shape_files import check_output, read_shapes
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.image_size import parse_image_size
+from anchor_lightning.errors import UserError
 from anchor_lightning.fitting import FitMethod, check_distinct, fit_shapes
 from anchor_lightning.fitting.formats import RESIZED, AnchorSet, Resized, Target, anchors_text, export_notes
 from anchor_lightning.fitting.score import RATIO_THRESHOLD, AnchorScore, score_shapes, size_groups
+from anchor_lightning.training.files import atomic_files
 from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure
 
 Resize = Literal["stretch", "letterbox"]
@@ -54,11 +55,15 @@ def fit(
         The shapes with their score.
 
     Raises:
-        ValueError: The data set cannot be read, has too few boxes, the numbers do not fit together, or the file cannot
+        UserError: The data set cannot be read, has too few boxes, the numbers do not fit together, or the file cannot
             be written.
     """
-    _check_numbers(num, levels)
-    check_output(Path(output))
+    for option, number in (("--num", num), ("--levels", levels)):
+        if number < 1:
+            raise UserError(f"{option}: {number}; give 1 or more")
+    if num % levels:
+        raise UserError(f"--num: {num} shapes cannot be divided equally among {levels} levels; give 9 for 3, say")
+    written = check_output(Path(output))
     boxes, _ = _boxes(data, image_size, resize)
     check_distinct(boxes, num)
     begin = time.perf_counter()
@@ -71,10 +76,11 @@ def fit(
     print(_describe(data, boxes, resize))
     print(f"{method}, {seconds:.1f} s:", ", ".join(f"{name} {value:.4f}" for name, value in anchors.score.items()))
     print("In pixels of the network input:")
-    print(shape_table(anchors, result))
-    done = write_text(Path(output), anchors_text(anchors, "json"))
+    print(anchor_table(anchors, result))
+    with atomic_files(Path(output)) as (path,):
+        path.write_text(anchors_text(anchors, "json"), encoding="utf-8")
     to = "darknet" if levels == 1 else "ultralytics"
-    print(f"\n{done}. Next, for the detector that you run (darknet, ultralytics, mmdet, torchvision):")
+    print(f"\n{written}. Next, for the detector that you run (darknet, ultralytics, mmdet, torchvision):")
     print(f"  python -m anchor_lightning anchors export --shapes {shlex.quote(output)} --to {to}")
     if levels > 1 and resize == "stretch":
         print("YOLOv5 and mmdet keep the aspect of images: fit for them with --resize letterbox.")
@@ -93,8 +99,7 @@ def score(
 
     Args:
         data: The data set.
-        shapes: One or several of: a checkpoint, a run folder (the last step of its anchors.csv), a JSON file of
-            `anchors fit`, a darknet .cfg, yolov2-voc, yolov2-coco, uniform, or pairs in pixels as '[[10,13],[33,23]]'.
+        shapes: One or several sets, each as `read_shapes` takes it.
         image_size: Side, or [height, width], of the network input in pixels; that of the data set if not given.
         resize: How images get to the network's size: `stretch` as here and in darknet, or `letterbox`, aspect kept, as
             in YOLOv5 and mmdet.
@@ -105,12 +110,12 @@ def score(
         The scores, in the order of `shapes`.
 
     Raises:
-        ValueError: The data set or a set of shapes cannot be read, there are no boxes, the threshold is not above 1,
+        UserError: The data set or a set of shapes cannot be read, there are no boxes, the threshold is not above 1,
             or the figure cannot be written.
     """
     if not ratio_threshold > 1:
-        raise ValueError(f"--ratio_threshold: {ratio_threshold:g}; give a factor above 1, YOLOv5's is 4")
-    done = None if output is None else check_output(Path(output))
+        raise UserError(f"--ratio_threshold: {ratio_threshold:g}; give a factor above 1, YOLOv5's is 4")
+    written = None if output is None else check_output(Path(output))
     sets = [read_shapes(given) for given in shapes]
     labels = short_labels(shapes)
     boxes, classes = _boxes(data, image_size, resize)
@@ -121,25 +126,25 @@ def score(
         shown = data.train_box_shapes(augmented=True)
         augmented = [mean_best_iou(shown, anchors.wh) for anchors in sets]
     print(_describe(data, boxes, resize))
-    print(
-        score_table(labels, scores, ratio_threshold, size_groups(boxes), classes, data.class_names, augmented),
-    )
+    print(score_table(labels, scores, ratio_threshold, size_groups(boxes), classes, data.class_names, augmented))
     for label, anchors, result in zip(labels, sets, scores, strict=True):
         print(f"\n{label}, in pixels of the network input (anchor: the shape's index in the set):")
-        print(shape_table(anchors, result))
+        print(anchor_table(anchors, result))
         print(usage_table(anchors, result, size_groups(boxes), classes, data.class_names))
         if anchors.image_size not in (None, data.image_size):
             print(f"These shapes were made for another input, {_size(anchors.image_size)}.")
         if anchors.resize not in (None, _resized(data, resize)):
             print(f"These shapes were fitted with images {RESIZED[anchors.resize]}, not as here.")
     if output is not None:
-        _draw(boxes, {label: anchors.wh for label, anchors in zip(labels, sets, strict=True)}, Path(output))
-        print(f"\n{done}")
+        named = {label: anchors.wh.numpy() for label, anchors in zip(labels, sets, strict=True)}
+        with atomic_files(Path(output)) as (path,):
+            save_figure(anchor_figure(boxes.numpy(), named), path)
+        print(f"\n{written}")
     return scores
 
 
 def export(
-    shapes: list[str],
+    shapes: str,
     to: Target,
     levels: int | None = None,
     version: int | None = None,
@@ -148,8 +153,8 @@ def export(
     """Writes anchor shapes as text that another tool takes as it stands, in its units and order.
 
     Args:
-        shapes: One of: a JSON file of `anchors fit`, a checkpoint, a run folder (the last step of its anchors.csv), a
-            darknet .cfg, yolov2-voc, yolov2-coco, uniform, or pairs in pixels as '[[10,13],[33,23]]'.
+        shapes: A JSON file of `anchors fit`, a checkpoint, a run folder (the last step of its anchors.csv), a darknet
+            .cfg, yolov2-voc, yolov2-coco, uniform, or pairs in pixels as '[[10,13],[33,23]]'.
         to: `darknet` (layers of a .cfg), `ultralytics` (`anchors:` of a YOLOv5 or YOLOv3 model yaml), `mmdet` (a config
             with a YOLOAnchorGenerator), `torchvision` (Python that makes an AnchorGenerator), or `json`.
         levels: Levels of the detector's head, among which the shapes are divided by area; what the JSON file says if
@@ -162,37 +167,27 @@ def export(
         The text.
 
     Raises:
-        ValueError: The shapes cannot be read, or the tool cannot express them.
+        UserError: The shapes cannot be read, or the tool cannot express them.
     """
-    if len(shapes) != 1:
-        raise ValueError(f"--shapes: {len(shapes)} sets of shapes; export takes one")
-    found = read_shapes(shapes[0])
+    found = read_shapes(shapes)
     anchors = found if levels is None else replace(found, levels=levels)
     text = anchors_text(anchors, to, version)
     if output is None:
         print(text, end="")
     else:
-        print(write_text(Path(output), text))
+        written = check_output(Path(output))
+        with atomic_files(Path(output)) as (path,):
+            path.write_text(text, encoding="utf-8")
+        print(written)
     for note in export_notes(anchors, to):
         print(f"Note: {note}", file=sys.stderr)  # what is printed may go on to a file
     return text
 
 
-ANCHORS: Final[dict[str, Callable[..., Any]]] = {"fit": fit, "score": score, "export": export}
-
-
 def _boxes(data: DetectionDataModule, image_size: int | list[int] | None, resize: Resize) -> tuple[Tensor, Tensor]:
     if image_size is not None:
-        data.image_size = parse_image_size(image_size, "--image_size")
+        data.image_size = parse_image_size(image_size, "image_size")
     return box_shapes(data, letterbox=resize == "letterbox")
-
-
-def _check_numbers(num: int, levels: int) -> None:
-    for option, number in (("--num", num), ("--levels", levels)):
-        if number < 1:
-            raise ValueError(f"{option}: {number}; give 1 or more")
-    if num % levels:
-        raise ValueError(f"--num: {num} shapes cannot be divided equally among {levels} levels; give 9 for 3, say")
 
 
 def _resized(data: DetectionDataModule, resize: Resize) -> Resized:
@@ -210,10 +205,3 @@ def _describe(data: DetectionDataModule, boxes: Tensor, resize: Resize) -> str:
         f"{len(boxes):,} boxes of {len(data.records('train')):,} images, {name}; network input "
         f"{_size(data.image_size)}, images {RESIZED[_resized(data, resize)]}"
     )
-
-
-def _draw(boxes: Tensor, sets: Mapping[str, Tensor], path: Path) -> None:
-    try:
-        save_figure(anchor_figure(boxes.numpy(), {name: wh.numpy() for name, wh in sets.items()}), path)
-    except OSError as error:
-        raise ValueError(f"--output: {path} cannot be written ({error.strerror or error})") from None

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from anchor_lightning.data.image_size import parse_image_size
 from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
 from anchor_lightning.detectors.yolov2.darknet_weights import write_weights
-from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.onnx_export import OPSET, onnx_model, require_onnx
+from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import find_checkpoint, read_checkpoint
+from anchor_lightning.training.files import atomic_files
 from anchor_lightning.training.run_folder import run_folder_of_checkpoint
 
 DEFAULT_IMAGE_SIZE: Final = 416
@@ -44,17 +43,17 @@ def export(
         The files written, all of them or none.
 
     Raises:
-        ValueError: The checkpoint cannot be read or is not one of this project, the format has no such option, its
+        UserError: The checkpoint cannot be read or is not one of this project, the format has no such option, its
             packages are not installed, or the files cannot be written.
     """
     if format == "onnx":
         require_onnx()
     elif nms is not None:
-        raise ValueError("--nms: darknet's files never hold the suppression; leave it out, or take --format onnx")
+        raise UserError("--nms: darknet's files never hold the suppression; leave it out, or take --format onnx")
     checkpoint = find_checkpoint(ckpt_path)
     task, details = load_task(checkpoint)
     if not isinstance(task.detector, YOLOv2):
-        raise ValueError(f"--ckpt_path: {checkpoint} holds another detector than YOLOv2, which alone can be exported")
+        raise UserError(f"--ckpt_path: {checkpoint} holds another detector than YOLOv2, which alone can be exported")
     size = network_size(image_size, details)
     stem = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "export" / "yolov2"
     # Names may hold dots: with_suffix would cut them.
@@ -79,7 +78,7 @@ def _write_darknet(
         task.hparams["score_threshold"],
         comment="YOLOv2 with learned anchors, written by anchor_lightning",
     )
-    with whole_files(*files) as (cfg, weights, names):
+    with atomic_files(*files) as (cfg, weights, names):
         write_weights(weights, detector.network, images_seen + int(detector.images_before))
         cfg.write_text(text)
         names.write_text("".join(f"{name}\n" for name in task.class_names))
@@ -93,40 +92,10 @@ def _write_onnx(
     metadata = {"class_names": task.class_names, "source": f"{source}, exported by anchor_lightning"}
     threshold = task.hparams["score_threshold"]
     model = onnx_model(detector.network, task.shapes.log_wh, size, nms, threshold, metadata)
-    with whole_files(*files) as (path,):
+    with atomic_files(*files) as (path,):
         path.write_bytes(model)
     outputs = f"boxes, scores and labels after NMS, scores above {threshold}" if nms else "all boxes and scores, no NMS"
     print(f"ONNX opset {OPSET}, any batch of {size[0]} x {size[1]} (height x width) images; {outputs}.")
-
-
-@contextmanager
-def whole_files(*paths: Path) -> Iterator[list[Path]]:
-    """Files that appear under their names all together when the block ends well, and not at all otherwise.
-
-    Args:
-        paths: The files; missing folders are made.
-
-    Yields:
-        A path to write to for each, in the same folder and with the same suffix.
-
-    Raises:
-        ValueError: The files or their folders cannot be written.
-    """
-    partial = [path.with_name(f".partial-{os.getpid()}-{path.name}") for path in paths]
-    try:
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():  # would stop the renaming halfway
-                raise IsADirectoryError(f"{path} is a folder")
-        try:
-            yield partial
-            for written, path in zip(partial, paths, strict=True):
-                written.replace(path)
-        finally:
-            for path in partial:
-                path.unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError(f"{paths[0].parent}: cannot be written to ({error}); choose another --output") from None
 
 
 def network_size(image_size: int | list[int] | None, details: dict[str, Any]) -> tuple[int, int]:
@@ -137,23 +106,19 @@ def network_size(image_size: int | list[int] | None, details: dict[str, Any]) ->
         details: Of the checkpoint, see `load_task`; without an image size in it, which is said, 416 x 416 is taken.
 
     Raises:
-        ValueError: A side is no multiple of 32.
+        UserError: A side is no multiple of 32.
     """
     if image_size is None and "image_size" not in details:
         print("The checkpoint states no image size: taking 416 x 416. Give --image_size if it was trained at another.")
         image_size = DEFAULT_IMAGE_SIZE
-    asked = details["image_size"] if image_size is None else image_size
-    sides = [asked, asked] if isinstance(asked, int) else list(asked)
-    if len(sides) != 2 or any(side < 1 or side % YOLOv2Network.stride for side in sides):
-        raise ValueError(f"--image_size: {asked}; give one side, or [height, width], in multiples of 32")
-    return sides[0], sides[1]
+    return parse_image_size(details["image_size"] if image_size is None else image_size, "image_size")
 
 
 def load_task(ckpt_path: str | Path) -> tuple[DetectionTask, dict[str, Any]]:
     """The task of a checkpoint, in evaluation mode on the CPU, and what the checkpoint says of its run.
 
     Raises:
-        ValueError: The file is missing, is no checkpoint, or is not one of this project.
+        UserError: The file is missing, is no checkpoint, or is not one of this project.
     """
     path = Path(ckpt_path)
     checkpoint = read_checkpoint(path)
@@ -161,5 +126,5 @@ def load_task(ckpt_path: str | Path) -> tuple[DetectionTask, dict[str, Any]]:
         task = DetectionTask.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except (KeyError, TypeError, RuntimeError) as error:  # options or weights that this project's task does not have
         reason = str(error).splitlines()[0]
-        raise ValueError(f"--ckpt_path: {path} does not fit this version of the project ({reason})") from None
+        raise UserError(f"--ckpt_path: {path} does not fit this version of the project ({reason})") from None
     return task.eval(), dict(checkpoint.get("anchor_lightning", {}))

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from anchor_lightning.commands.export import load_task, network_size, whole_files
+from anchor_lightning.commands.export import load_task, network_size
+from anchor_lightning.commands.sources import find_files, name_of, picture_names, shared_folder
 from anchor_lightning.data.dataset import Sample, collate
 from anchor_lightning.data.images import IMAGE_SUFFIXES, read_image, reduced
 from anchor_lightning.data.transforms import NEUTRAL_COLOUR, WHOLE_IMAGE, warp_image
 from anchor_lightning.data.video import VIDEO_SUFFIXES, Video, VideoFile, open_video
+from anchor_lightning.errors import UserError
 from anchor_lightning.metrics.coco import coco_results
 from anchor_lightning.structures import Detections
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import find_checkpoint
+from anchor_lightning.training.files import atomic_files
 from anchor_lightning.training.run_folder import run_folder_of_checkpoint
-from anchor_lightning.visualization.detections import best_detections, draw_detections, rounded_down
+from anchor_lightning.visualization.detections import best_detections, draw_detections, rounded_down, save_picture
 
 RESULTS, IMAGES = "predictions.json", "images.json"
 LOWEST_SCORE: Final = 0.005
@@ -65,19 +65,19 @@ def predict(
         The results file. Images that cannot be read are left out and named at the end.
 
     Raises:
-        ValueError: An option is out of its range, the source holds nothing that can be read, the output would lie among
-            the sources or cannot be written, or the checkpoint is refused.
+        UserError: An option is out of its range, the source holds nothing that can be read, the output would lie among
+            the sources or cannot be written, or the checkpoint cannot be read.
     """
     if not 0 <= score_threshold < 1:
-        raise ValueError(f"--score_threshold: {score_threshold} must be from 0 to below 1")
+        raise UserError(f"--score_threshold: {score_threshold} must be from 0 to below 1")
     if batch_size < 1:
-        raise ValueError(f"--batch_size: {batch_size} must be 1 or more")
+        raise UserError(f"--batch_size: {batch_size} must be 1 or more")
     files = find_files(source)
     checkpoint = find_checkpoint(ckpt_path)
     task, details = load_task(checkpoint)
-    folder = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "predictions" / _name_of(source, files)
+    folder = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "predictions" / name_of(source, files)
     if folder.resolve() in {place for file in files for place in (file.parent.resolve(), file.resolve().parent)}:
-        raise ValueError(f"--output: {folder} holds the source itself; choose a folder of its own")
+        raise UserError(f"--output: {folder} holds the source itself; choose a folder of its own")
     task.hparams["score_threshold"] = min(score_threshold, LOWEST_SCORE)
     size = network_size(image_size, details)
     category_ids = details.get("category_ids") or list(range(1, len(task.class_names) + 1))
@@ -163,67 +163,13 @@ class Finder:
         return [best_detections(d, self.score_threshold, above=True) for d in found]
 
 
-def find_files(source: str) -> list[Path]:
-    """The image files, sorted, or the one video that an image, a folder, a glob or a video stands for.
-
-    Raises:
-        ValueError: There are none.
-    """
-    path = Path(source)
-    if path.is_dir():
-        found = [file for file in path.iterdir() if _is_image(file) and not file.name.startswith(".")]
-        hint = f"; for the folders in it give a glob, as in '{path}/**/*.jpg'"
-    elif path.exists():
-        return [path]
-    elif glob.has_magic(source):
-        names = glob.glob(source, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-        found = [file for name in names if _is_image(file := Path(name))]
-        hint = "; a video is given alone, by its name"
-    else:
-        raise ValueError(f"--source: there is no file or folder {source}")
-    if not found:
-        raise ValueError(f"--source: {source} holds no images ({', '.join(IMAGE_SUFFIXES)}){hint}")
-    return sorted(found)
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-
-
-def picture_names(files: Sequence[Path]) -> list[str]:
-    """A name for each annotated image: the source's, `.jpg` or `.png`, numbered where an earlier one has it already."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for file in files:
-        suffix = ".jpg" if file.suffix.lower() in (".jpg", ".jpeg") else ".png"
-        name, number = f"{file.stem}{suffix}", 1
-        while name.lower() in taken:  # some file systems take A.jpg and a.jpg for the same
-            number += 1
-            name = f"{file.stem}-{number}{suffix}"
-        taken.add(name.lower())
-        names.append(name)
-    return names
-
-
-def _name_of(source: str, files: Sequence[Path]) -> str:
-    """What a source gives its output folder for a name: its own, or that of the folder that a glob's files share."""
-    path = Path(source)
-    if path.is_dir():
-        return path.resolve().name
-    return path.stem if path.exists() else _shared_folder(files).name
-
-
-def _shared_folder(files: Sequence[Path]) -> Path:
-    return Path(os.path.commonpath([file.parent.resolve() for file in files]))
-
-
 def _on_device(task: DetectionTask, device: str) -> DetectionTask:
     try:
         accelerator = torch.accelerator.current_accelerator(check_available=True) if device == "auto" else device
         return task.to(accelerator or "cpu")
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         reason = str(error).splitlines()[0]
-        raise ValueError(f"--device: {device} cannot be used ({reason}); take auto or cpu") from None
+        raise UserError(f"--device: {device} cannot be used ({reason}); take auto or cpu") from None
 
 
 def _predict_images(files: Sequence[Path], folder: Path, finder: Finder, batch_size: int) -> None:
@@ -234,13 +180,12 @@ def _predict_images(files: Sequence[Path], folder: Path, finder: Finder, batch_s
         bar = progress.add_task("images", total=len(files))
         while batch := list(islice(prepared, batch_size)):
             for picture, (_, _, entry) in zip(finder.annotate(batch), batch, strict=True):
-                with whole_files(folder / entry["picture"]) as (partial,):
-                    _, data = cv2.imencode(partial.suffix, np.ascontiguousarray(picture[:, :, ::-1]))
-                    partial.write_bytes(data.tobytes())
+                with atomic_files(folder / entry["picture"]) as (partial,):
+                    save_picture(picture, partial)
             progress.update(bar, completed=len(finder.images) + len(skipped))
     if not finder.images:
-        raise ValueError(_nothing_read(files, skipped))
-    with whole_files(folder / RESULTS, folder / IMAGES) as (results, images):
+        raise UserError(_nothing_read(files, skipped))
+    with atomic_files(folder / RESULTS, folder / IMAGES) as (results, images):
         finder.write(results, images)
     if skipped:
         print("\n  ".join([f"{len(skipped)} of {len(files)} images cannot be read and were skipped:", *skipped]))
@@ -248,7 +193,7 @@ def _predict_images(files: Sequence[Path], folder: Path, finder: Finder, batch_s
 
 def _prepared(files: Sequence[Path], size: tuple[int, int], skipped: list[str]) -> Iterator[Prepared]:
     """The images that can be read; says of the others in `skipped` why not."""
-    shared = _shared_folder(files)
+    shared = shared_folder(files)
     for file, name in zip(files, picture_names(files), strict=True):
         inside = (file.parent.resolve() / file.name).relative_to(shared).as_posix()
         try:
@@ -272,7 +217,7 @@ def _nothing_read(files: Sequence[Path], skipped: Sequence[str]) -> str:
 def _predict_video(file: Path, folder: Path, finder: Finder, batch_size: int) -> None:
     names = (f"{file.stem}.mp4", RESULTS, IMAGES)
     # Opened before anything is made in the output folder.
-    with open_video(file) as video, whole_files(*(folder / name for name in names)) as (partial, results, images):
+    with open_video(file) as video, atomic_files(*(folder / name for name in names)) as (partial, results, images):
         with VideoFile(partial, video.fps) as annotated:
             _annotate_video(video, file.name, annotated, finder, batch_size)
         finder.write(results, images)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from anchor_lightning.commands.configs import find_config, read_yaml
+from anchor_lightning.errors import UserError
 
 MACROS: Final = ("${env}", "${interpreter}", "${program}")
 ARGS_MACRO: Final = "${args}"
 DONE: Final = "done"
-"""Marks the folder of a run that ended well; holds the words that it was given, a line each."""
+"""Marks the folder of a run that ended well; holds the arguments that it was given, a line each."""
 COLUMNS: Final = ("val/map", "val/map_50", "val/map_voc07", "val/map_voc", "anchors/mean_best_iou")
 
 
@@ -26,11 +27,11 @@ class Run:
 
     Args:
         name: Of its folder: the values and the seed.
-        words: What `fit` is given.
+        args: What `fit` is given.
     """
 
     name: str
-    words: list[str]
+    args: list[str]
 
 
 def sweep(
@@ -39,41 +40,51 @@ def sweep(
     """Runs every training of a W&B sweep file of method grid, without W&B's agent; `-- OPTIONS` go to each of them.
 
     Run it again after it was stopped: finished trainings are left alone, a training that was cut off goes on from its
-    last checkpoint. A training that fails does not keep the others from running, unless two in a row are refused for
-    the same reason.
+    last checkpoint. A training that fails does not keep the others from running, unless two in a row end before they
+    begin with the same message.
 
     Args:
         file: A sweep file, or the name of a shipped one (`sweep/table1.yaml`, `sweep/figure4.yaml`).
         output: Folder with one folder a run, and `results.csv`; `runs/NAME` of the file if not given.
         seeds: Each point runs with each of them; 0 if not given.
-        fit_options: Further words for each `fit`, such as `--data.root FOLDER`; on the command line behind `--`.
+        fit_options: Further arguments for each `fit`, such as `--data.root FOLDER`; on the command line behind `--`.
 
     Returns:
         The path of `results.csv`.
 
     Raises:
-        ValueError: The file is no grid, or a finished training in `output` was given other words.
-        RuntimeError: Trainings failed; names them, or the reason that they have in common.
+        UserError: The file is no grid, a finished training in `output` was given other arguments, or trainings failed;
+            names them, or the reason that they have in common.
     """
     path = Path(find_config(file, "--file"))
     folder = Path(output or Path("runs") / path.stem)
     runs = grid(path, seeds or [0])
     passed_on = fit_options or []
     for run in runs:
-        _refuse_other_words(folder / run.name, [*run.words, *passed_on])
+        done = folder / run.name / DONE
+        if done.exists() and done.read_text().splitlines() != [*run.args, *passed_on]:
+            raise UserError(
+                f"{done.parent}: finished before, but with other options than these (see {done}); give another "
+                "--output, or remove the folder"
+            )
     failed: list[str] = []
     for number, run in enumerate(runs, start=1):
         if (folder / run.name / DONE).exists():
             print(f"[{number}/{len(runs)}] {run.name}: done before", flush=True)
         else:
             print(f"[{number}/{len(runs)}] {run.name}", flush=True)
-            if not _run(folder / run.name, [*run.words, *passed_on]):
+            if not _run(folder / run.name, [*run.args, *passed_on]):
                 failed.append(run.name)
-                _stop_at_a_common_cause([folder / name for name in failed])
+                messages = [_last_message(folder / name) for name in failed[-2:]]
+                if len(messages) == 2 and messages[0] and messages[0] == messages[1]:
+                    raise UserError(
+                        f"two trainings ended before they began, for the same reason: {messages[0]}; the others were "
+                        "not tried"
+                    )
         _write_results(folder, runs)
     print((folder / "results.csv").read_text())
     if failed:
-        raise RuntimeError(
+        raise UserError(
             f"{len(failed)} of {len(runs)} trainings failed: {', '.join(failed)}; see log.txt in their folders under "
             f"{folder}, and run the same command again for these"
         )
@@ -84,16 +95,16 @@ def grid(path: Path, seeds: list[int]) -> list[Run]:
     """The trainings of a sweep file, in the order of its parameters' values, each with each seed.
 
     Raises:
-        ValueError: It is no W&B sweep of method grid whose command calls `fit`; says what is missing.
+        UserError: It is no W&B sweep of method grid whose command calls `fit`; says what is missing.
     """
     content = read_yaml(path)
     if not isinstance(content, dict) or content.get("method") != "grid":
-        raise ValueError(f"{path}: expected a W&B sweep file with 'method: grid'")
+        raise UserError(f"{path}: expected a W&B sweep file with 'method: grid'")
     command, parameters = content.get("command"), content.get("parameters")
     if not isinstance(command, list) or "fit" not in command or ARGS_MACRO not in command:
-        raise ValueError(f"{path}: its 'command' must be a list with fit and {ARGS_MACRO} in it")
+        raise UserError(f"{path}: its 'command' must be a list with fit and {ARGS_MACRO} in it")
     if not isinstance(parameters, dict) or not all(_values(entry) for entry in parameters.values()):
-        raise ValueError(f"{path}: every entry of 'parameters' must have 'values: [...]' or 'value: ...'")
+        raise UserError(f"{path}: every entry of 'parameters' must have 'values: [...]' or 'value: ...'")
     before, after = command[command.index("fit") : command.index(ARGS_MACRO)], command[command.index(ARGS_MACRO) + 1 :]
     runs = []
     for point in itertools.product(*(_values(entry) for entry in parameters.values())):
@@ -102,7 +113,7 @@ def grid(path: Path, seeds: list[int]) -> list[Run]:
             name = "-".join([*(Path(str(value)).stem for value in point), f"seed{seed}"])
             runs.append(Run(name, [*map(str, before), *chosen, *map(str, after), f"--seed_everything={seed}"]))
     if len({run.name for run in runs}) < len(runs):
-        raise ValueError(f"{path}: two trainings would have the same folder; give values or seeds that differ")
+        raise UserError(f"{path}: two trainings would have the same folder; give values or seeds that differ")
     return runs
 
 
@@ -112,22 +123,12 @@ def _values(entry: Any) -> list[Any]:
     return list(entry.get("values") or ([entry["value"]] if "value" in entry else []))
 
 
-def _refuse_other_words(folder: Path, words: list[str]) -> None:
-    """Refuses to pass a finished training off as one that other words ask for."""
-    done = folder / DONE
-    if done.exists() and done.read_text().splitlines() != words:
-        raise ValueError(
-            f"{folder}: finished before, but with other options than these (see {done}); give another "
-            "--output, or remove the folder"
-        )
-
-
-def _run(folder: Path, words: list[str]) -> bool:
+def _run(folder: Path, args: list[str]) -> bool:
     """Runs one training in a process of its own, from its last checkpoint if it has one; whether it ended well."""
     folder.mkdir(parents=True, exist_ok=True)
-    given, words = words, [*words, f"--trainer.default_root_dir={folder}", "--resume"]
+    command = [sys.executable, "-m", "anchor_lightning", *args, f"--trainer.default_root_dir={folder}", "--resume"]
     with (folder / "log.txt").open("a") as log:
-        process = subprocess.Popen([sys.executable, "-m", "anchor_lightning", *words], stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         # A scheduler ends the sweep with SIGTERM; the training must save and end as well.
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         try:
@@ -140,21 +141,12 @@ def _run(folder: Path, words: list[str]) -> bool:
     if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
         raise SystemExit("sweep: stopped; the same command goes on from here")
     if code == 0:
-        (folder / DONE).write_text("\n".join(given) + "\n")
+        (folder / DONE).write_text("\n".join(args) + "\n")
     return code == 0
 
 
-def _stop_at_a_common_cause(failed: list[Path]) -> None:
-    """Ends the sweep when the last two failed trainings were refused, before they began, with the same words."""
-    refusals = [_refusal(folder) for folder in failed[-2:]]
-    if len(refusals) == 2 and refusals[0] and refusals[0] == refusals[1]:
-        raise RuntimeError(
-            f"two trainings were refused for the same reason, so the others were not tried: {refusals[0]}"
-        )
-
-
-def _refusal(folder: Path) -> str:
-    """The last line that a training said which ended before it made a run folder; empty if it made one."""
+def _last_message(folder: Path) -> str:
+    """The last line printed by a training that ended before it made a run folder; empty if it made one."""
     lines = (folder / "log.txt").read_text(errors="replace").split("\n")
     return "" if any(folder.glob("version_*")) else next((line for line in reversed(lines) if line.strip()), "")
 

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple, Self
 import cv2
 import numpy as np
 
+from anchor_lightning.errors import UserError
+
 VIDEO_SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".gif")
 USUAL_FPS: Final = 25.0
 FFMPEG_LEVEL, FFMPEG_DEBUG, OPENCV_LEVEL = "OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG", "OPENCV_LOG_LEVEL"
@@ -39,14 +41,14 @@ def open_video(file: Path) -> Iterator[Video]:
     """A video to read, whose frames can be had until the block ends.
 
     Raises:
-        ValueError: Not one frame can be read.
+        UserError: Not one frame can be read.
     """
     with quiet():
         capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
         try:
             frames = _frames(capture)
             if (first := next(frames, None)) is None:
-                raise ValueError(f"--source: {file} has no frames that can be read; is it a video, and whole?")
+                raise UserError(f"{file} has no frames that can be read; is it a video, and whole?")
             stated, fps = (capture.get(name) for name in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
             yield Video(
                 chain([first], frames),
@@ -72,15 +74,13 @@ class VideoFile:
         """Appends an (H, W, 3) uint8 RGB frame.
 
         Raises:
-            ValueError: No video of this size can be written there.
+            UserError: No video of this size can be written there.
         """
         if not self._writer.isOpened():
             height, width = frame.shape[:2]
             fourcc = cv2.VideoWriter.fourcc(*"mp4v")
             if not self._writer.open(str(self._file), fourcc, self._fps, (width, height)):
-                raise ValueError(
-                    f"--output: no .mp4 of {width} x {height} pixels can be written to {self._file.parent}"
-                )
+                raise UserError(f"no .mp4 of {width} x {height} pixels can be written to {self._file.parent}")
         self._writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
 
     def __enter__(self) -> Self:

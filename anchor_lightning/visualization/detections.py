@@ -24,7 +24,7 @@ from anchor_lightning.structures import Detections
 from anchor_lightning.visualization.lettering import COLOURS, PLAIN, Colours, Text, strip, text_patch
 
 MAX_LABELS: Final = 20
-"""Detections of an image that get a text, and boxes of the ground truth: with many more nothing is left of the image."""
+"""Detections of an image that get a text, and boxes of its ground truth: with more nothing is left of the image."""
 PIXELS_PER_LINE, MIN_LINE = 250, 2
 """Pixels of an image's longer side for one of line thickness, and the least thickness."""
 NO_ANCHOR: Final = Colours("#888888", "white")
@@ -142,7 +142,7 @@ def contact_sheet(images: Sequence[np.ndarray]) -> np.ndarray:
     for cell, image in zip(cells, images, strict=True):
         cell[:, : image.shape[0], : image.shape[1]] = torch.from_numpy(image).permute(2, 0, 1)
     grid = make_grid(list(cells), nrow=math.ceil(math.sqrt(len(images))), padding=GAP, pad_value=255)
-    return grid.permute(1, 2, 0).numpy()
+    return np.asarray(grid.permute(1, 2, 0))
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:

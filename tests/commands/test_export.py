@@ -58,9 +58,9 @@ def test_three_files_in_the_run_folder_with_the_learned_anchors(
 def test_opencv_finds_the_boxes_of_a_detector_trained_on_real_images(
     shared_data: Path, tmp_path: Path, arm: list[str]
 ) -> None:
-    words = [*TRAIN, *arm, *MODEL, *SHAPES, "--data.root", str(shared_data / "BCCD"), "--data.image_size", "160"]
-    words += ["--soft_assignment.steps", "0"] if arm else []
-    cli = main([*words, "--data.val_image_size", "[160, 224]", "--trainer.limit_val_batches", "1"])
+    args = [*TRAIN, *arm, *MODEL, *SHAPES, "--data.root", str(shared_data / "BCCD"), "--data.image_size", "160"]
+    args += ["--soft_assignment.steps", "0"] if arm else []
+    cli = main([*args, "--data.val_image_size", "[160, 224]", "--trainer.limit_val_batches", "1"])
     cli.datamodule.setup("validate")
     images = next(iter(cli.datamodule.val_dataloader())).images.float() / 255
     assert images.shape == (2, 3, 160, 224) and images.std() > 0.05
@@ -94,23 +94,23 @@ def test_there_and_back_again(checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--ckpt_path", "none.ckpt"], "there is no file none.ckpt"),
         (["--ckpt_path", "cut.ckpt"], "is no checkpoint that can be read"),
         (["--ckpt_path", "foreign.ckpt"], "not one of this project"),
     ],
 )
-def test_bad_checkpoints_are_refused(tmp_path: Path, words: list[str], message: str) -> None:
+def test_bad_checkpoints_raise(tmp_path: Path, args: list[str], message: str) -> None:
     Path("cut.ckpt").write_bytes(b"PK\x03\x04 and no more")
     torch.save({"state_dict": {"a": torch.zeros(1)}}, "foreign.ckpt")
     with pytest.raises(SystemExit, match=message):
-        main(["export", *words])
+        main(["export", *args])
     assert not Path("export").exists()
 
 
-def test_a_size_that_is_no_multiple_of_the_stride_is_refused(checkpoint: Path) -> None:
-    with pytest.raises(SystemExit, match="multiples of 32"):
+def test_a_size_that_is_no_multiple_of_the_stride_raises(checkpoint: Path) -> None:
+    with pytest.raises(SystemExit, match="multiple of 32"):
         main(["export", "--ckpt_path", str(checkpoint), "--image_size", "100"])
 
 
@@ -133,27 +133,27 @@ def test_a_run_starts_from_a_backbone_and_goes_on_without_the_file(
     floats = sum(value.numel() for name, value in convolutions.items() if "num_batches" not in name)
     backbone = tmp_path / "b.conv.23"
     backbone.write_bytes(whole[: 20 + 4 * floats])
-    words = [*TRAIN, *MODEL, *SHAPES, "--data.root", str(tmp_path / "set"), "--model.backbone_weights", str(backbone)]
-    words += ["--model.learning_rate", "{0: 0.0}", "--trainer.default_root_dir", "second"]
-    started = main(words)
+    args = [*TRAIN, *MODEL, *SHAPES, "--data.root", str(tmp_path / "set"), "--model.backbone_weights", str(backbone)]
+    args += ["--model.learning_rate", "{0: 0.0}", "--trainer.default_root_dir", "second"]
+    started = main(args)
     assert f"The backbone starts from {backbone}, trained on 640 images" in caplog.text
     for name, value in started.model.detector.backbone.named_parameters():
         assert torch.equal(value, convolutions[name]), name
     backbone.unlink()
     caplog.clear()
-    resumed = main([*words, "--trainer.max_steps", "6", "--ckpt_path", "last"])
+    resumed = main([*args, "--trainer.max_steps", "6", "--ckpt_path", "last"])
     assert "starts from" not in caplog.text and resumed.trainer.global_step == 6
 
 
 def test_images_seen_go_on_from_the_files(checkpoint: Path, tmp_path: Path) -> None:
     """640 of the file, and 3 steps of 2 batches of 2."""
     weights = made_weights(checkpoint, tmp_path / "whole")
-    words = [*TRAIN, *MODEL, "--data.root", str(tmp_path / "set"), "--model.weights", str(weights)]
-    words += ["--model.anchors.init", "[[160, 160], [160, 160], [160, 160]]", "--trainer.accumulate_grad_batches", "2"]
-    main([*words, "--trainer.max_steps", "3", "--trainer.default_root_dir", "second"])
+    args = [*TRAIN, *MODEL, "--data.root", str(tmp_path / "set"), "--model.weights", str(weights)]
+    args += ["--model.anchors.init", "[[160, 160], [160, 160], [160, 160]]", "--trainer.accumulate_grad_batches", "2"]
+    main([*args, "--trainer.max_steps", "3", "--trainer.default_root_dir", "second"])
     again = Path("second/version_0/checkpoints/last.ckpt")
     assert load_task(again)[1]["images_seen"] == 640 + 3 * 2 * 2
-    main([*words, "--trainer.max_steps", "4", "--trainer.default_root_dir", "second", "--ckpt_path", str(again)])
+    main([*args, "--trainer.max_steps", "4", "--trainer.default_root_dir", "second", "--ckpt_path", str(again)])
     assert load_task("second/version_1/checkpoints/last.ckpt")[1]["images_seen"] == 640 + 4 * 2 * 2
 
 
@@ -163,9 +163,9 @@ def test_a_broken_network_is_no_detector_that_finds_nothing(checkpoint: Path, tm
         if name.endswith("running_var"):
             value.fill_(-1)
     torch.save(broken, tmp_path / "broken.ckpt")
-    words = ["validate", "--config", "small.yaml", "--data.root", str(tmp_path / "set"), *MODEL, *SHAPES]
+    args = ["validate", "--config", "small.yaml", "--data.root", str(tmp_path / "set"), *MODEL, *SHAPES]
     with pytest.raises(SystemExit, match="output is not finite"):
-        main([*words, "--ckpt_path", str(tmp_path / "broken.ckpt")])
+        main([*args, "--ckpt_path", str(tmp_path / "broken.ckpt")])
 
 
 def test_grid_units_given_as_pixels_are_warned_of() -> None:
@@ -184,6 +184,6 @@ def test_grid_units_given_as_pixels_are_warned_of() -> None:
     ],
 )
 def test_what_cannot_be_started_from_is_named(tmp_path: Path, options: list[str], message: str) -> None:
-    words = [*TRAIN, *MODEL, "--data.root", str(make_voc(tmp_path / "set")), *options]
+    args = [*TRAIN, *MODEL, "--data.root", str(make_voc(tmp_path / "set")), *options]
     with pytest.raises(SystemExit, match=message):
-        main(words)
+        main(args)

@@ -61,8 +61,8 @@ def make_checkpoint(path: Path = CHECKPOINT, *, learned: bool = True, num_classe
     return path
 
 
-def export(*words: str, checkpoint: Path = CHECKPOINT) -> Path:
-    (path,) = main(["export", "--ckpt_path", str(checkpoint), "--format", "onnx", *words])
+def export(*args: str, checkpoint: Path = CHECKPOINT) -> Path:
+    (path,) = main(["export", "--ckpt_path", str(checkpoint), "--format", "onnx", *args])
     assert isinstance(path, Path)
     return path
 
@@ -120,10 +120,10 @@ def test_onnxruntime_finds_the_boxes_in_any_batch(shared_data: Path, learned: bo
 
 
 def test_a_detector_trained_on_real_images(shared_data: Path) -> None:
-    words = ["fit", "--config", "small.yaml", "--trainer.max_steps", "4", "--trainer.val_check_interval", "4"]
-    words += ["--trainer.enable_progress_bar", "false", "--trainer.precision", "32-true", "--data.batch_size", "2"]
-    words += ["--model.width", "0.1", "--data.image_size", "160", "--data.val_image_size", "[160, 224]"]
-    main([*words, "--data.root", str(shared_data / "BCCD"), "--trainer.limit_val_batches", "1"])
+    args = ["fit", "--config", "small.yaml", "--trainer.max_steps", "4", "--trainer.val_check_interval", "4"]
+    args += ["--trainer.enable_progress_bar", "false", "--trainer.precision", "32-true", "--data.batch_size", "2"]
+    args += ["--model.width", "0.1", "--data.image_size", "160", "--data.val_image_size", "[160, 224]"]
+    main([*args, "--data.root", str(shared_data / "BCCD"), "--trainer.limit_val_batches", "1"])
     path = export("--nms", "true")
     images = real_images(shared_data, 3, (160, 224))
     assert assert_same(run(path, images), ours(images)) > 100
@@ -208,19 +208,17 @@ def test_the_file_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--format", "darknet", "--nms", "true"], "--nms: darknet's files never hold the suppression"),
-        (["--format", "onnx", "--image_size", "100"], "multiples of 32"),
-        (["--format", "onnx", "--output", "file/yolov2"], "file: cannot be written to"),
+        (["--format", "onnx", "--image_size", "100"], "multiple of 32"),
+        (["--format", "onnx", "--output", "file/yolov2"], "file cannot be written to"),
         (["--format", "onnx", "--output", "folder"], r"folder\.onnx is a folder"),
         (["--format", "onnx", "--ckpt_path", "foreign.ckpt"], "not one of this project"),
         (["--format", "onnx", "--ckpt_path", "other.ckpt"], "does not fit this version"),
     ],
 )
-def test_what_cannot_be_exported_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
-) -> None:
+def test_what_cannot_be_exported_is_one_message(monkeypatch: pytest.MonkeyPatch, args: list[str], message: str) -> None:
     monkeypatch.setattr(EXPORT, "onnx_model", lambda *_: b"a model")
     make_checkpoint()
     Path("file").write_text("in the way")
@@ -229,7 +227,7 @@ def test_what_cannot_be_exported_is_one_sentence(
     torch.save({"state_dict": {"shapes.log_wh": torch.zeros(5, 2)}, "pytorch-lightning_version": "2.6.0"}, "other.ckpt")
     before = sorted(Path().rglob("*"))
     with pytest.raises(SystemExit, match=message):
-        main(["export", "--ckpt_path", str(CHECKPOINT), *words])
+        main(["export", "--ckpt_path", str(CHECKPOINT), *args])
     assert sorted(Path().rglob("*")) == before
 
 

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 
 from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
-from anchor_lightning.commands.predict import picture_names
+from anchor_lightning.commands.sources import picture_names
 from anchor_lightning.data.images import read_image, reduced
 from anchor_lightning.task import DetectionTask
 from tests.helpers.made_data import draw, make_voc
@@ -65,8 +65,8 @@ def make_video(path: str, num: int = 5) -> Path:
     return Path(path)
 
 
-def predict(*words: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    results = main(["predict", "--ckpt_path", "runs/version_0/checkpoints/last.ckpt", "--device", "cpu", *words])
+def predict(*args: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    results = main(["predict", "--ckpt_path", "runs/version_0/checkpoints/last.ckpt", "--device", "cpu", *args])
     return json.loads(results.read_text()), json.loads((results.parent / "images.json").read_text())
 
 
@@ -88,8 +88,8 @@ def test_a_folder_is_found_as_the_validation_finds_it(tmp_path: Path) -> None:
     records = cli.datamodule.predict_dataloader().dataset.records
     assert len(records) == 4 and any(record.height == 300 for record in records)
 
-    words = ["--source", str(root / "VOC2007/JPEGImages/2007_1*.jpg"), "--score_threshold", "0.02"]
-    ours, images = predict(*words, "--batch_size", "2")
+    args = ["--source", str(root / "VOC2007/JPEGImages/2007_1*.jpg"), "--score_threshold", "0.02"]
+    ours, images = predict(*args, "--batch_size", "2")
     names = {record.ground_truth.image_id: record.path.name for record in records}
     assert [image["file_name"] for image in images["images"]] == sorted(names.values())
     assert [image["id"] for image in images["images"]] == [1, 2, 3, 4]
@@ -124,8 +124,8 @@ def test_a_folder_gives_pictures_and_coco_files(checkpoint: Path, capsys: pytest
 def test_anchors_are_shown_only_when_asked_for(checkpoint: Path) -> None:
     make_images("photos", "a.png")
     pictures = []
-    for words in ([], ["--show_anchors"], ["--show_anchors", "true"], ["--show_anchors=false"]):
-        predict("--source", "photos/a.png", *words)
+    for args in ([], ["--show_anchors"], ["--show_anchors", "true"], ["--show_anchors=false"]):
+        predict("--source", "photos/a.png", *args)
         pictures.append(read_image("runs/version_0/predictions/a/a.png"))
     assert pictures[0].shape == (96, 128, 3) != pictures[1].shape
     assert (pictures[1] == pictures[2]).all() and (pictures[0] == pictures[3]).all()
@@ -243,7 +243,7 @@ def test_a_video_that_fails_halfway_leaves_nothing(checkpoint: Path, monkeypatch
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 100, None], ids=["empty", "text", "cut"])
-def test_a_video_without_frames_is_refused(checkpoint: Path, content: bytes | None) -> None:
+def test_a_video_without_frames_raises(checkpoint: Path, content: bytes | None) -> None:
     film = make_video("film.mp4")
     film.write_bytes(film.read_bytes()[:2000] if content is None else content)
     with pytest.raises(SystemExit, match=r"film\.mp4 has no frames that can be read"):
@@ -269,7 +269,7 @@ def test_what_is_no_image_is_named_with_what_is_read(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--source", "none.jpg"], "there is no file or folder none.jpg"),
         (["--source", "none*.jpg"], r"none\*\.jpg holds no images"),
@@ -278,18 +278,18 @@ def test_what_is_no_image_is_named_with_what_is_read(checkpoint: Path) -> None:
         (["--source", "link", "--output", "photos"], "photos holds the source itself"),
         (["--source", "photos", "--output", "link/../photos/"], "holds the source itself"),
         (["--source", "photos/a.jpg", "--output", "."], None),
-        (["--source", "photos", "--output", "file/out"], "file/out: cannot be written to"),
+        (["--source", "photos", "--output", "file/out"], "file/out cannot be written to"),
         (["--source", "photos", "--score_threshold", "1.5"], "--score_threshold: 1.5 must be"),
         (["--source", "photos", "--batch_size", "0"], "--batch_size: 0 must be"),
-        (["--source", "photos", "--image_size", "100"], "multiples of 32"),
-        (["--source", "photos", "--image_size", "[64, 64, 64]"], "multiples of 32"),
+        (["--source", "photos", "--image_size", "100"], "multiple of 32"),
+        (["--source", "photos", "--image_size", "[64, 64, 64]"], "image_size"),
         (["--source", "photos", "--device", "abacus"], "--device: abacus cannot be used"),
         (["--source", "photos", "--ckpt_path", "none.ckpt"], r"there is no file none\.ckpt"),
         (["--source", "photos", "--ckpt_path", "foreign.ckpt"], "not one of this project"),
         (["--source", "photos", "--ckpt_path", "other.ckpt"], "does not fit this version"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(checkpoint: Path, words: list[str], message: str | None) -> None:
+def test_what_cannot_be_done_is_one_message(checkpoint: Path, args: list[str], message: str | None) -> None:
     make_images("photos", "a.jpg")
     before = Path("photos/a.jpg").read_bytes()
     Path("empty").mkdir()
@@ -298,10 +298,10 @@ def test_what_cannot_be_done_is_one_sentence(checkpoint: Path, words: list[str],
     torch.save({"state_dict": {"a": torch.zeros(1)}}, "foreign.ckpt")
     torch.save({"state_dict": {"shapes.log_wh": torch.zeros(5, 2)}, "pytorch-lightning_version": "2.6.0"}, "other.ckpt")
     if message is None:
-        predict(*words)
+        predict(*args)
     else:
         with pytest.raises(SystemExit, match=message):
-            predict(*words)
+            predict(*args)
         assert not Path("runs/version_0/predictions").exists()
     assert Path("photos/a.jpg").read_bytes() == before and everything("photos") == ["a.jpg"]
 

@@ -84,7 +84,7 @@ def read_backbone(path: Path | str, backbone: DarkNet19) -> int:
 
 
 def write_weights(path: Path | str, network: YOLOv2Network, images_seen: int) -> None:
-    """Writes a network as darknet 0.2 weights; the file appears whole or not at all.
+    """Writes a network as darknet 0.2 weights.
 
     Args:
         path: Of the file.
@@ -98,7 +98,6 @@ def write_weights(path: Path | str, network: YOLOv2Network, images_seen: int) ->
         raise ValueError(
             "The head still has its batch norm without shift, which darknet cannot hold; call fold() first"
         )
-    path = Path(path)
     tensors = [
         t
         for layer in [*_backbone_layers(network.backbone), *_neck_layers(network), network.head.all]
@@ -108,15 +107,10 @@ def write_weights(path: Path | str, network: YOLOv2Network, images_seen: int) ->
         raise UserError(
             f"{path}: not written, the network has weights that are not finite, or has seen {images_seen} images"
         )
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(struct.pack("<iiiq", *WRITTEN_VERSION, images_seen))
-            for tensor in tensors:
-                file.write(tensor.detach().cpu().numpy().astype("<f4").tobytes())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with Path(path).open("wb") as file:
+        file.write(struct.pack("<iiiq", *WRITTEN_VERSION, images_seen))
+        for tensor in tensors:
+            file.write(tensor.detach().cpu().numpy().astype("<f4").tobytes())
 
 
 def _backbone_layers(backbone: DarkNet19) -> Iterator[nn.Module]:
