@@ -117,7 +117,7 @@ class PredictionPictures(Callback):
             if record.ground_truth.image_id in ids:
                 stored = dataset.load(index)
                 image = resize(stored, min(MAX_SIDE, max(stored.shape[:2])))
-                # By the annotated size, which is the one that detections are in: a reader may decode smaller.
+                # By the size in the annotations, in which detections are: a reader may decode smaller.
                 scale = (image.shape[1] / record.width, image.shape[0] / record.height)
                 self._pictures[record.ground_truth.image_id] = Picture(record.name, image, scale, record.ground_truth)
 

@@ -59,8 +59,8 @@ def anchor_figure(
     """
     log_boxes = _log_boxes(box_wh)
     log_shapes = {name: _log_shapes(name, wh) for name, wh in shapes.items()}
-    room = _log_shapes("within", np.reshape(within, (-1, 2)))
-    limits = _square_limits(log_boxes, np.concatenate([room, *log_shapes.values()]))
+    further = _log_shapes("within", np.reshape(within, (-1, 2)))
+    limits = _square_limits(log_boxes, np.concatenate([further, *log_shapes.values()]))
 
     figure = Figure(figsize=(6.4, 6.8), layout="constrained", facecolor=PAPER)
     plane = figure.add_subplot(facecolor=PAPER)
@@ -100,10 +100,7 @@ def trajectory_figure(
     Raises:
         ValueError: If `wh` is not (S, A, 2) with the S of `steps`, S is 0, or a shape is not positive and finite.
     """
-    step = np.asarray(steps, dtype=np.float64)
-    wh = np.asarray(wh, dtype=np.float64)
-    if step.ndim != 1 or len(step) == 0 or wh.ndim != 3 or wh.shape[0] != len(step) or wh.shape[2] != 2:
-        raise ValueError(f"expected steps (S,) and wh (S, A, 2) with S > 0, got {step.shape} and {wh.shape}")
+    step, wh = checked_trajectory(steps, wh)
     log_wh = _log_shapes("wh", wh.reshape(-1, 2)).reshape(wh.shape)
     log_boxes = _log_boxes(np.zeros((0, 2)) if box_wh is None else box_wh)
     # One range for both sides: widths and heights are compared with each other, too.
@@ -131,6 +128,18 @@ def trajectory_figure(
     if title:
         figure.suptitle(title, color=INK)
     return figure
+
+
+def checked_trajectory(steps: ArrayLike, wh: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """(S,) int64 optimizer steps and (S, A, 2) float64 shapes at them.
+
+    Raises:
+        ValueError: The shapes are not so, or S is 0.
+    """
+    step, shapes = np.asarray(steps, dtype=np.int64), np.asarray(wh, dtype=np.float64)
+    if step.ndim != 1 or not len(step) or shapes.ndim != 3 or shapes.shape[0] != len(step) or shapes.shape[2] != 2:
+        raise ValueError(f"expected steps (S,) and wh (S, A, 2) with S > 0, got {step.shape} and {shapes.shape}")
+    return step, shapes
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from anchor_lightning.visualization.anchor_plots import COLOURS, INK, PAPER, anchor_figure
+from anchor_lightning.visualization.anchor_plots import COLOURS, INK, PAPER, anchor_figure, checked_trajectory
 
 MAX_FRAMES: Final = 60
 FRAME_MS, LAST_FRAME_MS = 100, 2000
@@ -39,10 +39,7 @@ def save_animation(
             `max_frames` is less than 2.
         OSError: The file cannot be written.
     """
-    step = np.asarray(steps, dtype=np.int64)
-    wh = np.asarray(wh, dtype=np.float64)
-    if step.ndim != 1 or len(step) == 0 or wh.ndim != 3 or wh.shape[0] != len(step) or wh.shape[2] != 2:
-        raise ValueError(f"expected steps (S,) and wh (S, A, 2) with S > 0, got {step.shape} and {wh.shape}")
+    step, wh = checked_trajectory(steps, wh)
     if max_frames < 2:
         raise ValueError(f"max_frames must be 2 or more, got {max_frames}")
     shown = np.unique(np.linspace(0, len(step) - 1, min(max_frames, len(step))).round().astype(np.int64))

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from anchor_lightning.errors import UserError
+
 SIDE: Final = re.compile(r"anchors/(\d+)/([wh])")
 STEP_KEYS: Final = ("step", "trainer/global_step")
 """In metrics.csv, and in W&B's history."""
@@ -39,14 +41,14 @@ def read_history(source: str | Path) -> RunHistory:
             for a key.
 
     Raises:
-        ValueError: There is no such folder, or nothing of the shapes was logged.
+        UserError: There is no such folder, or nothing of the shapes was logged.
     """
     folder = Path(source)
     if (folder / "metrics.csv").is_file():
         with (folder / "metrics.csv").open(newline="") as file:
             return history_of(csv.DictReader(file), str(source))
     if folder.exists() or str(source).count("/") != 2:
-        raise ValueError(f"{source}: no run folder (metrics.csv is missing), and no W&B path entity/project/run_id")
+        raise UserError(f"{source}: no run folder (metrics.csv is missing), and no W&B path entity/project/run_id")
     import wandb  # slow to import, and most runs are folders
 
     return history_of(wandb.Api().run(str(source)).scan_history(), str(source))
@@ -56,7 +58,7 @@ def history_of(rows: Iterable[Mapping[str, Any]], source: str) -> RunHistory:
     """The history in logged rows, each with a step and some of the keys.
 
     Raises:
-        ValueError: No row holds the shapes.
+        UserError: No row holds the shapes.
     """
     scalars: dict[str, dict[int, float]] = {}
     for row in rows:
@@ -69,7 +71,7 @@ def history_of(rows: Iterable[Mapping[str, Any]], source: str) -> RunHistory:
                     continue
     sides = [match for key in scalars if (match := SIDE.fullmatch(key))]
     if not sides:
-        raise ValueError(f"{source}: nothing of the shapes was logged (anchors/K/w)")
+        raise UserError(f"{source}: nothing of the shapes was logged (anchors/K/w)")
     steps = sorted(scalars[sides[0][0]])
     num = 1 + max(int(match[1]) for match in sides)
     wh = np.array([[[scalars[f"anchors/{k}/{side}"][step] for side in "wh"] for k in range(num)] for step in steps])

@@ -85,7 +85,7 @@ def test_boxes_for_wandb_by_hand() -> None:
     )
     for group in boxes.values():
         for box in group["box_data"]:
-            assert type(box["class_id"]) is int, "numpy's integers are refused by W&B"
+            assert type(box["class_id"]) is int, "numpy's integers are an error for W&B"
             assert all(type(side) is float for side in box["position"].values())
 
 

@@ -330,7 +330,7 @@ def test_bad_data(tmp_path: Path) -> None:
 
 
 def test_lists_of_a_set_in_vocs_style(tmp_path: Path) -> None:
-    """Without train.txt the list trainval is taken; without lists the sentence says what to make."""
+    """Without train.txt the list trainval is taken; without lists the message says what to make."""
     root = own_voc(tmp_path)
     (root / "ImageSets" / "Main" / "train.txt").unlink()
     assert main(["anchors", "fit", "--data", str(root), "--num", "2"]).source.count("trainval") == 1

@@ -80,8 +80,7 @@ def test_of_broken_videos_nothing_but_our_sentence_is_printed(tmp_path: Path) ->
     damaged, *others = done.stdout.splitlines()
     assert 0 < int(damaged) < 20
     assert others == [
-        f"{name}.mp4 has no frames that can be read; is it a video, and whole?"
-        for name in ("empty", "text", "cut")
+        f"{name}.mp4 has no frames that can be read; is it a video, and whole?" for name in ("empty", "text", "cut")
     ]
 
 

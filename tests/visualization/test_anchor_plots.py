@@ -117,7 +117,7 @@ def test_boxes_without_a_shape_are_left_out() -> None:
     np.testing.assert_array_equal(draw(first), draw(second))
 
 
-def test_bad_arrays_are_refused() -> None:
+def test_bad_arrays_raise() -> None:
     with pytest.raises(ValueError, match=r"\(N, 2\).*\(4, 3\)"):
         anchor_figure(np.ones((4, 3)), {})
     with pytest.raises(ValueError, match="'learned' must be positive"):
@@ -187,7 +187,7 @@ def test_labels_of_coinciding_lines_are_pushed_apart() -> None:
     assert heights.mean() == pytest.approx(np.log(160))
 
 
-def test_room_for_shapes_that_are_not_drawn() -> None:
+def test_axes_reach_shapes_that_are_not_drawn() -> None:
     figure = anchor_figure(boxes(100), {"initial": UNIFORM}, within=[[5000.0, 3.0]])
     assert plane(figure).get_xlim()[1] > 5000 and plane(figure).get_ylim()[0] < 3
     assert {len(line.get_xdata()) for line in plane(figure).lines if line.get_label() == "initial"} == {5}

@@ -41,7 +41,7 @@ def test_a_run_of_weights_and_biases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "anchors/figure" not in history.scalars
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_run_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"metrics\.csv is missing"):
         read_history(tmp_path)
     with pytest.raises(ValueError, match="entity/project/run_id"):
