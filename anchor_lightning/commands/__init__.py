@@ -6,14 +6,14 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any, Final
 
-from jsonargparse import ArgumentParser
-
 from anchor_lightning.commands import anchors
 from anchor_lightning.commands.data_options import add_data_options, data_args
 from anchor_lightning.commands.export import export
 from anchor_lightning.commands.predict import predict
+from anchor_lightning.commands.reporting import PROGRAM, CommandParser
 from anchor_lightning.commands.shape_files import KNOWN
 from anchor_lightning.commands.sweep import sweep
+from anchor_lightning.errors import UserError
 
 COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "anchors fit": anchors.fit,
@@ -58,21 +58,22 @@ def run_command(args: list[str]) -> Any:
 
     Raises:
         SystemExit: There is no such sub-command of `anchors`; lists those that there are. Also after `--help`.
+        UserError: The command's, with the option's name before the message.
     """
     group = [name for name in COMMANDS if name.split()[0] == args[0] and name != args[0]]
     name, options = (" ".join(args[:2]), args[2:]) if group else (args[0], args[1:])
     if name not in COMMANDS:
-        usage = f"usage: anchor_lightning {args[0]} {{{','.join(sub.split()[1] for sub in group)}}} [options]\n\n"
+        usage = f"usage: {PROGRAM} {args[0]} {{{','.join(sub.split()[1] for sub in group)}}} [options]\n\n"
         usage += "\n".join(f"  {sub:<16}{_first_line(COMMANDS[sub])}" for sub in group)
         if args[1:2] not in (["--help"], ["-h"]):
-            raise SystemExit(f"anchor_lightning: {name!r} is no sub-command\n\n{usage}")
+            raise SystemExit(f"{PROGRAM}: error: {name!r} is no sub-command\n\n{usage}")
         print(f"{usage}\n\nEach has a --help of its own.")
         raise SystemExit(0)
     command = COMMANDS[name]
     arguments: dict[str, Any] = {}
     if command is sweep and "--" in options:
         options, arguments[PASSED_ON] = options[: options.index("--")], options[options.index("--") + 1 :]
-    parser = ArgumentParser(prog=f"anchor_lightning {name}", description=_first_line(command))
+    parser = CommandParser(prog=f"{PROGRAM} {name}", description=_first_line(command))
     if "data" in signature(command).parameters:
         add_data_options(parser)
         options = data_args(options)
@@ -82,7 +83,12 @@ def run_command(args: list[str]) -> Any:
         parser.add_argument(f"--{option}", **details)
     arguments |= parser.instantiate_classes(parser.parse_args(options)).as_dict()
     arguments.pop("config", None)
-    return command(**arguments)
+    try:
+        return command(**arguments)
+    except UserError as error:
+        if error.argument not in signature(command).parameters:
+            raise
+        raise UserError(f"--{error.argument}: {error.message}") from None
 
 
 def _first_line(command: Callable[..., Any]) -> str:

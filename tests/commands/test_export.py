@@ -25,7 +25,7 @@ TRAIN = [
 ]
 MODEL = [
     *("--trainer.enable_progress_bar", "false", "--trainer.precision", "32-true", "--data.batch_size", "2"),
-    *("--model.width", "0.1", "--data.image_size", "64", "--data.val_image_size", "[64, 96]"),
+    *("--model.detector.width", "0.1", "--data.image_size", "64", "--data.val_image_size", "[64, 96]"),
 ]
 SHAPES = ["--model.anchors.init", "identical", "--model.anchors.num", "3"]
 
@@ -68,16 +68,16 @@ def test_opencv_finds_the_boxes_of_a_detector_trained_on_real_images(
     assert cfg == Path("out/my.net.cfg")
     task, _ = load_task("runs/version_0/checkpoints/last.ckpt")
     net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
-    assert same_boxes_in_opencv(net, task.detector, images, task.shapes.wh) > 30
+    assert same_boxes_in_opencv(net, task.detector.network, images, task.shapes.wh) > 30
 
 
 def test_there_and_back_again(checkpoint: Path, tmp_path: Path) -> None:
-    """The exported files as model.weights and model.anchors.init: the same metrics, without the checkpoint."""
+    """The exported files as model.detector.weights and model.anchors.init: the same metrics, without the checkpoint."""
     cfg, weights, _ = main(["export", "--ckpt_path", str(checkpoint)])
     common = ["validate", "--config", "small.yaml", "--data.root", str(tmp_path / "set"), *MODEL]
     common += ["--model.score_threshold", "0.0001"]
     by_checkpoint = main([*common, *SHAPES, "--ckpt_path", str(checkpoint)])
-    by_files = main([*common, "--model.weights", str(weights), "--model.anchors.init", str(cfg)])
+    by_files = main([*common, "--model.detector.weights", str(weights), "--model.anchors.init", str(cfg)])
     ours, theirs = (
         {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
         for cli in (by_checkpoint, by_files)
@@ -88,7 +88,7 @@ def test_there_and_back_again(checkpoint: Path, tmp_path: Path) -> None:
     # After four steps the metrics are 0: the networks themselves must be the same, and no fresh one.
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        raw, expected = (cli.model.detector.eval()(images).raw for cli in (by_files, by_checkpoint))
+        raw, expected = (cli.model.detector.network.eval()(images).raw for cli in (by_files, by_checkpoint))
     assert expected.std() > 1e-3
     torch.testing.assert_close(raw, expected, atol=1e-5, rtol=1e-4)
 
@@ -119,8 +119,8 @@ def test_a_size_that_is_no_multiple_of_the_stride_raises(checkpoint: Path) -> No
 
 def made_weights(task_checkpoint: Path, path: Path) -> Path:
     task, _ = load_task(task_checkpoint)
-    task.detector.fold()
-    write_weights(path, task.detector, 640)
+    task.detector.network.fold()
+    write_weights(path, task.detector.network, 640)
     return path
 
 
@@ -129,15 +129,23 @@ def test_a_run_starts_from_a_backbone_and_goes_on_without_the_file(
 ) -> None:
     task, _ = load_task(checkpoint)
     whole = made_weights(checkpoint, tmp_path / "whole").read_bytes()
-    convolutions = task.detector.backbone.state_dict()
+    convolutions = task.detector.network.backbone.state_dict()
     floats = sum(value.numel() for name, value in convolutions.items() if "num_batches" not in name)
     backbone = tmp_path / "b.conv.23"
     backbone.write_bytes(whole[: 20 + 4 * floats])
-    args = [*TRAIN, *MODEL, *SHAPES, "--data.root", str(tmp_path / "set"), "--model.backbone_weights", str(backbone)]
+    args = [
+        *TRAIN,
+        *MODEL,
+        *SHAPES,
+        "--data.root",
+        str(tmp_path / "set"),
+        "--model.detector.backbone_weights",
+        str(backbone),
+    ]
     args += ["--model.learning_rate", "{0: 0.0}", "--trainer.default_root_dir", "second"]
     started = main(args)
     assert f"The backbone starts from {backbone}, trained on 640 images" in caplog.text
-    for name, value in started.model.detector.backbone.named_parameters():
+    for name, value in started.model.detector.network.backbone.named_parameters():
         assert torch.equal(value, convolutions[name]), name
     backbone.unlink()
     caplog.clear()
@@ -148,7 +156,7 @@ def test_a_run_starts_from_a_backbone_and_goes_on_without_the_file(
 def test_images_seen_go_on_from_the_files(checkpoint: Path, tmp_path: Path) -> None:
     """640 of the file, and 3 steps of 2 batches of 2."""
     weights = made_weights(checkpoint, tmp_path / "whole")
-    args = [*TRAIN, *MODEL, "--data.root", str(tmp_path / "set"), "--model.weights", str(weights)]
+    args = [*TRAIN, *MODEL, "--data.root", str(tmp_path / "set"), "--model.detector.weights", str(weights)]
     args += ["--model.anchors.init", "[[160, 160], [160, 160], [160, 160]]", "--trainer.accumulate_grad_batches", "2"]
     main([*args, "--trainer.max_steps", "3", "--trainer.default_root_dir", "second"])
     again = Path("second/version_0/checkpoints/last.ckpt")
@@ -176,10 +184,10 @@ def test_grid_units_given_as_pixels_are_warned_of() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.weights", "none"], "model.weights: its anchors are its own"),
-        (["--model.weights", "none", "--model.anchors.init", "[[1, 2]]"], "none: cannot be read"),
-        (["--model.backbone_weights", "none"], "none: cannot be read"),
-        (["--model.weights", "a", "--model.backbone_weights", "b"], "leave model.backbone_weights out"),
+        (["--model.detector.weights", "none"], "weights: its anchors are its own"),
+        (["--model.detector.weights", "none", "--model.anchors.init", "[[1, 2]]"], "none: cannot be read"),
+        (["--model.detector.backbone_weights", "none"], "none: cannot be read"),
+        (["--model.detector.weights", "a", "--model.detector.backbone_weights", "b"], "leave backbone_weights out"),
         (["--model.anchors.init", "none.cfg"], "none.cfg: cannot be read"),
     ],
 )

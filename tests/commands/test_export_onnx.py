@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
 from anchor_lightning.data.images import read_image
 from anchor_lightning.data.transforms import WHOLE_IMAGE, warp_image
+from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS
 from anchor_lightning.structures import Detections
 from anchor_lightning.task import DetectionTask
@@ -38,16 +40,16 @@ CHECKPOINT = Path("runs/version_0/checkpoints/last.ckpt")
 def make_checkpoint(path: Path = CHECKPOINT, *, learned: bool = True, num_classes: int = 3, gain: float = 20.0) -> Path:
     """Of an untrained detector whose statistics are not their start values and whose boxes overlap and differ."""
     torch.manual_seed(0)
-    task = DetectionTask(num_classes=num_classes, width=0.1, bn_without_shift=learned)
+    task = DetectionTask(num_classes=num_classes, detector=partial(YOLOv2, width=0.1, bn_without_shift=learned))
     task.shapes.set_initial(SHAPES if learned else SHAPES.flip(1))
     with torch.no_grad():
-        head = task.detector.head
+        head = task.detector.network.head
         last = head.rest if head.norm is not None else head.all
         last.weight.mul_(gain)
         last.bias.normal_()  # the exporter leaves a bias of zeros out
         task.train()
         for _ in range(3):
-            task.detector(torch.rand(2, 3, *SIZE))
+            task.detector.network(torch.rand(2, 3, *SIZE))
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(
         {
@@ -76,7 +78,7 @@ def run(path: Path, images: Tensor) -> dict[str, np.ndarray]:
 @torch.inference_mode()
 def ours(images: Tensor, checkpoint: Path = CHECKPOINT) -> list[Detections]:
     task, _ = load_task(checkpoint)
-    return task(images)
+    return task(images).detections
 
 
 def assert_same(theirs: dict[str, np.ndarray], found: list[Detections]) -> int:
@@ -122,7 +124,7 @@ def test_onnxruntime_finds_the_boxes_in_any_batch(shared_data: Path, learned: bo
 def test_a_detector_trained_on_real_images(shared_data: Path) -> None:
     args = ["fit", "--config", "small.yaml", "--trainer.max_steps", "4", "--trainer.val_check_interval", "4"]
     args += ["--trainer.enable_progress_bar", "false", "--trainer.precision", "32-true", "--data.batch_size", "2"]
-    args += ["--model.width", "0.1", "--data.image_size", "160", "--data.val_image_size", "[160, 224]"]
+    args += ["--model.detector.width", "0.1", "--data.image_size", "160", "--data.val_image_size", "[160, 224]"]
     main([*args, "--data.root", str(shared_data / "BCCD"), "--trainer.limit_val_batches", "1"])
     path = export("--nms", "true")
     images = real_images(shared_data, 3, (160, 224))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
 from anchor_lightning.commands.sources import picture_names
 from anchor_lightning.data.images import read_image, reduced
+from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.task import DetectionTask
 from tests.helpers.made_data import draw, make_voc
 
@@ -33,10 +35,10 @@ def checkpoint() -> Path:
 
 def make_checkpoint(path: Path, **details: Any) -> Path:
     torch.manual_seed(0)
-    task = DetectionTask(num_classes=2, class_names=["cat", "dog"], width=0.1)
+    task = DetectionTask(num_classes=2, class_names=["cat", "dog"], detector=partial(YOLOv2, width=0.1))
     task.shapes.set_initial(torch.tensor([[20.0, 30], [40, 20], [50, 50], [15, 15], [60, 30]]))
     with torch.no_grad():  # as if it were sure of some boxes, and each image must differ
-        task.detector.head.rest.weight.mul_(20)
+        task.detector.network.head.rest.weight.mul_(20)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(
         {
@@ -78,7 +80,7 @@ def test_a_folder_is_found_as_the_validation_finds_it(tmp_path: Path) -> None:
     """The same boxes as Lightning's own predict on the same images, the large ones among them."""
     root = make_voc(tmp_path / "set")
     make_images(str(root / "VOC2007/JPEGImages"), "2007_10000.jpg", size=(300, 500))  # decoded at a fraction
-    model = ["--model.width", "0.1", "--data.image_size", "64", "--data.val_image_size", "[64, 96]"]
+    model = ["--model.detector.width", "0.1", "--data.image_size", "64", "--data.val_image_size", "[64, 96]"]
     common = ["--config", "small.yaml", "--data.root", str(root), "--trainer.precision", "32-true", *model]
     quiet = ["--trainer.enable_progress_bar", "false", "--data.batch_size", "2", "--model.score_threshold", "0.02"]
     main(["fit", *common, *quiet, "--trainer.max_steps", "2", "--trainer.val_check_interval", "2"])

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 TINY = [
     *SMALL_BATCHES,
     *QUIET,
-    *("--data.num_train=8", "--data.num_val=2", "--model.width=0.1", "--soft_assignment.steps=2"),
+    *("--data.num_train=8", "--data.num_val=2", "--model.detector.width=0.1", "--soft_assignment.steps=2"),
 ]
 
 
