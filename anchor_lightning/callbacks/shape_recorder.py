@@ -19,6 +19,7 @@ from torch import Tensor
 
 from anchor_lightning.anchors import AnchorShapes
 from anchor_lightning.errors import UserError
+from anchor_lightning.training.files import atomic_files
 from anchor_lightning.training.run_folder import run_folder
 from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure, trajectory_figure
 
@@ -116,7 +117,8 @@ class ShapeRecorder:
             figures["trajectory"] = trajectory_figure(*self.arrays(), boxes, title="Anchors over the steps of training")
         for name, figure in figures.items():
             if (folder := run_folder(self._trainer)) is not None:
-                save_figure(figure, folder / f"{name}.png")
+                with atomic_files(folder / f"{name}.png") as (path,):
+                    save_figure(figure, path)
             for logger in self._trainer.loggers:
                 log_figure(logger, KEYS[name], figure, step)
 

@@ -60,7 +60,6 @@ class TorchvisionDetector(Detector):
                 argument="anchors.num",
             )
         shapes.pending = anchors.init == "kmeans"
-        shapes.clustering_weight = 1.0  # λ is applied to the term in the loss dict
         self._is_finite: Tensor | None = None
         for head in heads:
             head.register_forward_hook(self._check_and_widen)

@@ -8,8 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from anchor_lightning.anchors.initialization import GRID_UNIT
 from anchor_lightning.detectors.backbones import STAGES, scaled
-from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.errors import UserError
 
 Section = tuple[str, dict[str, str]]
@@ -48,7 +48,7 @@ def read_anchors(path: Path | str) -> Tensor:
             wh = torch.tensor(numbers, dtype=torch.float64).reshape(-1, 2)
             if not ((wh > 0) & wh.isfinite()).all():
                 raise UserError(f"{path}: anchors of [{kind}] must be positive: {options['anchors'][:80]}")
-            return (wh * (YOLOv2Network.stride if kind == "region" else 1)).float()
+            return (wh * (GRID_UNIT if kind == "region" else 1)).float()
     raise UserError(f"{path}: no [region] or [yolo] layer with anchors; give the .cfg of a YOLO")
 
 
@@ -73,7 +73,7 @@ def cfg_text(
     """
     height_px, width_px = image_size
     # %.9g: every float32 comes back as it was.
-    anchors = ", ".join(f"{side:.9g}" for side in (wh.double() / YOLOv2Network.stride).flatten().tolist())
+    anchors = ", ".join(f"{side:.9g}" for side in (wh.double() / GRID_UNIT).flatten().tolist())
     net: dict[str, object] = {"batch": 1, "subdivisions": 1, "width": width_px, "height": height_px, "channels": 3}
     net |= {"momentum": 0.9, "decay": 0.0005, "angle": 0, "saturation": 1.5, "exposure": 1.5, "hue": 0.1}
     net |= {"learning_rate": 0.001, "burn_in": 1000, "max_batches": 80200, "policy": "steps"}
