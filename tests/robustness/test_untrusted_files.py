@@ -12,7 +12,7 @@ FORBIDDEN = {
     *("pickle.load", "pickle.loads", "np.load", "numpy.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load"),
     *("os.system", "os.popen", "eval", "exec", "ElementTree.parse", "ElementTree.fromstring", "shutil.unpack_archive"),
 }
-OWN_FILES = {"stock_export.py": 2}
+OWN_FILES = {"torchvision_export.py": 2}
 """Calls of `torch.load(weights_only=False)`: on what the same training has written a moment before."""
 
 

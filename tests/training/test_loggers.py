@@ -198,7 +198,8 @@ def test_what_is_logged_offline_can_be_read_back_and_resuming_continues_it(
         summary |= items(record.summary.update)
         history += [items(record.history.item)] if record.history.item else []
 
-    assert config["width"] == 0.1 and config["anchors"]["init"] == "identical" and config["num_classes"] == 4
+    assert config["detector"]["init_args"]["width"] == 0.1 and config["anchors"]["init"] == "identical"
+    assert config["num_classes"] == 4
     assert config["data"]["class_path"].endswith("SyntheticDataModule")
     assert config["data"]["init_args"]["num_train"] == 6
     assert config["soft_assignment"]["schedule"] == "geometric" and config["clustering"]["steps"] == 200
