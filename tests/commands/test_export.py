@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -160,9 +161,12 @@ def test_images_seen_go_on_from_the_files(checkpoint: Path, tmp_path: Path) -> N
     args += ["--model.anchors.init", "[[160, 160], [160, 160], [160, 160]]", "--trainer.accumulate_grad_batches", "2"]
     main([*args, "--trainer.max_steps", "3", "--trainer.default_root_dir", "second"])
     again = Path("second/version_0/checkpoints/last.ckpt")
-    assert load_task(again)[1]["images_seen"] == 640 + 3 * 2 * 2
+    task, details = load_task(again)
+    assert int(task.detector.images_before) == 640 and details["images_seen"] == 3 * 2 * 2
+    _, exported, _ = main(["export", "--ckpt_path", str(again)])
+    assert struct.unpack_from("<q", exported.read_bytes(), 12) == (640 + 3 * 2 * 2,)
     main([*args, "--trainer.max_steps", "4", "--trainer.default_root_dir", "second", "--ckpt_path", str(again)])
-    assert load_task("second/version_1/checkpoints/last.ckpt")[1]["images_seen"] == 640 + 4 * 2 * 2
+    assert load_task("second/version_1/checkpoints/last.ckpt")[1]["images_seen"] == 4 * 2 * 2
 
 
 def test_a_broken_network_is_no_detector_that_finds_nothing(checkpoint: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS
 from anchor_lightning.structures import Detections
 from anchor_lightning.task import DetectionTask
+from tests.helpers.checkpoints import save_task
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -50,17 +51,7 @@ def make_checkpoint(path: Path = CHECKPOINT, *, learned: bool = True, num_classe
         task.train()
         for _ in range(3):
             task.detector.network(torch.rand(2, 3, *SIZE))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(
-        {
-            "state_dict": task.state_dict(),
-            "hyper_parameters": dict(task.hparams),
-            "pytorch-lightning_version": "2.6.0",
-            "anchor_lightning": {"image_size": list(SIZE), "images_seen": 8},
-        },
-        path,
-    )
-    return path
+    return save_task(task, path, image_size=list(SIZE), images_seen=8)
 
 
 def export(*args: str, checkpoint: Path = CHECKPOINT) -> Path:
