@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from anchor_lightning.anchors.initialization import mean_best_iou
+from anchor_lightning.anchors import mean_best_iou
 from anchor_lightning.detectors.torchvision.convert import CLUSTERING, anchor_shapes, make_anchors_learnable
 from anchor_lightning.detectors.torchvision.generators import LevelShapes
 from tests.helpers.made_detectors import (
