@@ -89,7 +89,7 @@ class AnchorLightningCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         # Lightning lets the checkpoint's hyper-parameters silently win over the command line; here the configuration
-        # counts, and the task refuses a checkpoint that does not fit it.
+        # counts, and the task raises an error for a checkpoint that does not fit it.
         if not (subcommand := self.config.get("subcommand")):
             return
         config = self.config[subcommand]
@@ -114,7 +114,7 @@ class AnchorLightningCLI(LightningCLI):
             raise UserError(str(error), argument="seed_everything") from None
 
     def before_instantiate_classes(self) -> None:
-        """Puts what the loggers write where the run folders are, unless told otherwise."""
+        """Puts what the loggers write where the run folders are, unless an option says otherwise."""
         trainer = self._get(self.config, "trainer")
         loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
         for logger in loggers:
@@ -151,8 +151,8 @@ class AnchorLightningCLI(LightningCLI):
         return True
 
     @rank_zero_only
-    def _refuse_early(self, subcommand: str) -> None:
-        """Refuses what cannot run before a logger starts a run and a folder for it; the trainer would only after.
+    def _check_early(self, subcommand: str) -> None:
+        """Checks what the run needs before a logger makes a run and a folder for it; the trainer would only after.
 
         On rank 0 alone, which starts the other processes or fails their launcher.
         """
@@ -175,7 +175,7 @@ class AnchorLightningCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             check_launcher(self.trainer)
-            self._refuse_early(subcommand)
+            self._check_early(subcommand)
             if subcommand == "fit" and self._is_done():
                 return
             super()._run_subcommand(subcommand)

@@ -184,7 +184,7 @@ def message_of(error: BaseException, options: Iterable[str] = ()) -> str | None:
         cause = cause.__cause__  # jsonargparse raises its own error from what a class raises when it is made
     cause = error
     while cause is not None:
-        if (text := _machine_refusal(cause)) is not None:
+        if (text := _machine_limit(cause)) is not None:
             return text
         cause = cause.__cause__ or cause.__context__
     return None
@@ -202,13 +202,13 @@ def _without_worker(text: str) -> str:
     return text.rstrip().splitlines()[-1].partition(": ")[2] if "Original Traceback" in text else text
 
 
-def _machine_refusal(error: BaseException) -> str | None:
+def _machine_limit(error: BaseException) -> str | None:
     """What the machine does not let the run do: full disk, open files, memory, folders; None for other errors."""
     text = " ".join(str(error).split())
     if (isinstance(error, OSError) and error.errno in TOO_MANY_FILES) or "Too many open files" in text:
         return f"{text}: raise the limit of open files (ulimit -n 4096), or lower data.num_workers"
     if (isinstance(error, OSError) and error.errno in NO_SPACE) or "No space left on device" in text:
-        return f"{text}: make room, or give another folder as trainer.default_root_dir; what was complete is kept"
+        return f"{text}: free some space, or give another folder as trainer.default_root_dir; what was complete is kept"
     if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is not None:
         return (
             f"{error.filename} cannot be read or written ({error.strerror}); correct the path, or give another "

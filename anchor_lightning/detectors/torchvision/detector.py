@@ -81,7 +81,7 @@ class TorchvisionDetector(Detector):
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
         """What the torchvision detector says of (B, 3, H, W) images in evaluation."""
-        # Once it evaluates, torchvision resizes to 800 pixels whatever it was told, but for a fixed width and height.
+        # Once it evaluates, torchvision resizes to 800 pixels whatever its arguments, but for a fixed width and height.
         self.model.transform.fixed_size = (images.shape[-1], images.shape[-2])
         found: list[dict[str, Tensor]] = self.model(list(images))
         return found
