@@ -98,8 +98,8 @@ def test_there_and_back_again(checkpoint: Path, tmp_path: Path) -> None:
     ("args", "message"),
     [
         (["--ckpt_path", "none.ckpt"], "there is no file none.ckpt"),
-        (["--ckpt_path", "cut.ckpt"], "is no checkpoint that can be read"),
-        (["--ckpt_path", "foreign.ckpt"], "not one of this project"),
+        (["--ckpt_path", "cut.ckpt"], "checkpoint that can be read"),
+        (["--ckpt_path", "foreign.ckpt"], "of this project"),
     ],
 )
 def test_bad_checkpoints_raise(tmp_path: Path, args: list[str], message: str) -> None:

@@ -207,7 +207,7 @@ def test_the_file_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
         (["--format", "onnx", "--image_size", "100"], "multiple of 32"),
         (["--format", "onnx", "--output", "file/yolov2"], "file cannot be written to"),
         (["--format", "onnx", "--output", "folder"], r"folder\.onnx is a folder"),
-        (["--format", "onnx", "--ckpt_path", "foreign.ckpt"], "not one of this project"),
+        (["--format", "onnx", "--ckpt_path", "foreign.ckpt"], "of this project"),
         (["--format", "onnx", "--ckpt_path", "other.ckpt"], "does not fit this version"),
     ],
 )

@@ -278,7 +278,7 @@ def test_what_is_no_image_is_named_with_what_is_read(checkpoint: Path) -> None:
         (["--source", "photos", "--image_size", "[64, 64, 64]"], "image_size"),
         (["--source", "photos", "--device", "abacus"], "--device: abacus cannot be used"),
         (["--source", "photos", "--ckpt_path", "none.ckpt"], r"there is no file none\.ckpt"),
-        (["--source", "photos", "--ckpt_path", "foreign.ckpt"], "not one of this project"),
+        (["--source", "photos", "--ckpt_path", "foreign.ckpt"], "of this project"),
         (["--source", "photos", "--ckpt_path", "other.ckpt"], "does not fit this version"),
     ],
 )
