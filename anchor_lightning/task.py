@@ -355,11 +355,13 @@ class DetectionTask(LightningModule):
             NonFiniteLossError: Weights are broken; nothing is written.
         """
         check_weights_finite(checkpoint["state_dict"], self._trainer)
-        ours = checkpoint.setdefault(PROJECT_KEY, {})
-        ours |= {"format": FORMAT, "must_match": self.must_match}
+        extra = checkpoint.setdefault(PROJECT_KEY, {})
+        extra |= {"format": FORMAT, "must_match": self.must_match}
         if self._trainer is not None and (data := self.trainer.datamodule) is not None:  # type: ignore[attr-defined]
-            # What `export` must know.
-            ours |= {"image_size": list(data.val_image_size), "images_seen": self._images_seen(data.batch_size)}
+            # What `export` and `predict` must know.
+            extra |= {"image_size": list(data.val_image_size), "images_seen": self._images_seen(data.batch_size)}
+            if (category_ids := getattr(data, "category_ids", None)) is not None:
+                extra["category_ids"] = list(category_ids)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint fits.
