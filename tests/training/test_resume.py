@@ -218,7 +218,7 @@ def train_two(folder: Path, step: int, rank: int, number: int, *args: str) -> in
 
 @pytest.mark.timeout(900)
 def test_two_processes(tmp_path: Path) -> None:
-    """Killed, ended by a signal to one of them, by an exception of one of them: each leaves a checkpoint that goes on."""
+    """Killed, ended by a signal to one, by an exception of one of them: each leaves a checkpoint that goes on."""
     never = 100
     assert train_two(tmp_path / "whole", never, 0, 0) == 0
     for name, rank, number, status, saved in (
