@@ -92,13 +92,18 @@ class CommandLine:
     Args:
         templates: Kind of data -> folder to copy.
         capture: What is printed.
+        log: What is logged.
         warned: What is warned of; pytest keeps warnings from being printed.
     """
 
     def __init__(
-        self, templates: Mapping[str, Path], capture: pytest.CaptureFixture[str], warned: pytest.WarningsRecorder
+        self,
+        templates: Mapping[str, Path],
+        capture: pytest.CaptureFixture[str],
+        log: pytest.LogCaptureFixture,
+        warned: pytest.WarningsRecorder,
     ) -> None:
-        self.templates, self.capture, self.warned = templates, capture, warned
+        self.templates, self.capture, self.log, self.warned = templates, capture, log, warned
 
     def copy(self, kind: str) -> None:
         """Copies a data set; the synthetic one is an empty folder."""
@@ -108,9 +113,11 @@ class CommandLine:
             Path("data").mkdir()
 
     def output(self) -> str:
-        """All that was printed and warned of."""
+        """All that was printed, logged and warned of."""
         printed = self.capture.readouterr()
-        return "\n".join([printed.out, *(str(warning.message) for warning in self.warned.list), printed.err])
+        return "\n".join(
+            [printed.out, self.log.text, *(str(warning.message) for warning in self.warned.list), printed.err]
+        )
 
     def succeeds(self, says: str, *args: str, makes: str = "runs/version_*/checkpoints/last.ckpt") -> None:
         """The command ends well: the files are made, and what was repaired or left out is reported."""

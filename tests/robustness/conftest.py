@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 def command_line(
     templates: Mapping[str, Path],
     capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     recwarn: pytest.WarningsRecorder,
     elsewhere: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -50,5 +52,8 @@ def command_line(
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY, hard))
-    yield CommandLine(templates, capfd, recwarn)
+    logger = logging.getLogger("lightning.pytorch")  # it has a handler of its own, of before the capture
+    logger.addHandler(caplog.handler)
+    yield CommandLine(templates, capfd, caplog, recwarn)
+    logger.removeHandler(caplog.handler)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -63,6 +63,11 @@ def nan_weight(content: Content) -> None:
     content["state_dict"][first_weight(content)][0, 0, 0, 0] = float("nan")
 
 
+def without_weight(content: Content) -> None:
+    """A convolution's weights are missing."""
+    del content["state_dict"][first_weight(content)]
+
+
 def shapes(content: Content, value: Callable[[torch.Tensor], object]) -> None:
     """Other anchor shapes."""
     for key, old in content["state_dict"].items():
@@ -93,12 +98,12 @@ CONTENTS: dict[str, object] = {
     "a checkpoint of another project": lambda c: {"state_dict": {"fc": torch.zeros(1)}},
     "a state_dict that is a list": lambda c: {**c, "state_dict": [1]},
     "weights only": without("optimizer_states", "lr_schedulers"),
-    "no hyper_parameters": without("hyper_parameters"),
+    "without what this project adds": without("anchor_lightning"),
     "hyper_parameters that are a list": lambda c: c.update(hyper_parameters=[1]),
     "shapes that are text": lambda c: shapes(c, lambda old: "x"),
     "shapes that are NaN": lambda c: shapes(c, lambda old: old * float("nan")),
     "a weight that is NaN": nan_weight,
-    "a weight that is missing": lambda c: c["state_dict"].pop(first_weight(c)) and None,
+    "a weight that is missing": without_weight,
     "a weight of another shape": lambda c: c["state_dict"].update({first_weight(c): torch.zeros(3)}),
     "optimizer_states that are empty": lambda c: c.update(optimizer_states=[]),
     "a global_step that is text": lambda c: c.update(global_step="x"),
@@ -115,7 +120,7 @@ OTHER_OPTIONS: dict[str, object] = {
 GOOD: dict[str, object] = {
     "a whole one": lambda c: None,
     "written by a newer Lightning": lambda c: c.update({"pytorch-lightning_version": "99.0.0"}),
-    "without what this project adds": without("anchor_lightning"),
+    "no hyper_parameters": without("hyper_parameters"),
 }
 READERS: dict[str, object] = {
     "validate": ("validate", *ARGS["trained"], RESUME),
