@@ -138,7 +138,7 @@ INVALID_YAML: dict[str, object] = {
     "train that is a number": ("train: 5\nval: images/val\n" + NAMES, "5"),
     "a folder without images": ("train: labels\nval: images/val\n" + NAMES, "has.no.images"),
     "train that is a .yaml": ("train: data.yaml\nval: images/val\n" + NAMES, "data.yaml folder"),
-    "the same images twice": ("train: images/val\nval: images/val\n" + NAMES, "images.*both"),
+    "the same images twice": ("train: images/val\nval: images/val\n" + NAMES, "4.images val"),
 }
 LIST_YAML = "train: train.txt\nval: images/val\n" + NAMES
 FILES: dict[str, object] = {
