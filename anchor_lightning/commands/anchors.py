@@ -16,7 +16,7 @@ from anchor_lightning.commands.anchor_tables import anchor_table, named_values, 
 from anchor_lightning.commands.data_options import box_shapes
 from anchor_lightning.commands.shape_files import check_output, read_shapes
 from anchor_lightning.data import DetectionDataModule
-from anchor_lightning.data.image_size import parse_image_size
+from anchor_lightning.data.checks import parse_image_size
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting import FitMethod, check_distinct, fit_shapes
 from anchor_lightning.fitting.formats import RESIZED, AnchorSet, Resized, Target, anchors_text, export_notes

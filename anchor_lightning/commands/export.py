@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from anchor_lightning.data.image_size import parse_image_size
+from anchor_lightning.data.checks import parse_image_size
 from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
 from anchor_lightning.detectors.yolov2.darknet_weights import write_weights

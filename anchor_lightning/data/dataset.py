@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from anchor_lightning.data.images import read_image
@@ -31,7 +30,6 @@ from anchor_lightning.data.transforms import (
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import DetectionBatch, GroundTruth
 
-SMALLEST_BUCKET = 32
 MAX_BAD_IN_A_ROW = 100
 
 
@@ -78,11 +76,11 @@ class Sample(NamedTuple):
     colour: np.ndarray
 
 
+@dataclass(eq=False, repr=False)
 class DetectionDataset(Dataset[Sample]):
-    """The samples of one split; a pure function of the key.
+    """The samples of one split, each a pure function of its key; subclasses override `load` alone.
 
-    `load` is the one method for subclasses to override. Boxes that are marked ignorable are no targets, except in
-    training with `keep_difficult`.
+    Boxes that are marked ignorable are no targets, except in training with `keep_difficult`.
 
     Args:
         records: The images. They are read here once and packed, so that worker processes share their memory.
@@ -95,38 +93,29 @@ class DetectionDataset(Dataset[Sample]):
         training: Whether the samples are trained on.
     """
 
-    def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        *,
-        seed: int = 0,
-        augment: bool = False,
-        native_crop: bool = False,
-        keep_difficult: bool = False,
-        skip_bad_images: bool = False,
-        training: bool = False,
-    ) -> None:
-        self.records = records
-        self.seed = seed
-        self.augment = augment
-        self.native_crop = native_crop
-        self.skip_bad_images = skip_bad_images
-        self.training = training
+    records: Sequence[ImageRecord]
+    _: KW_ONLY
+    seed: int = 0
+    augment: bool = False
+    native_crop: bool = False
+    keep_difficult: InitVar[bool] = False
+    skip_bad_images: bool = False
+    training: bool = False
+
+    def __post_init__(self, keep_difficult: bool) -> None:
         # Python objects are copied into every worker when their reference counts are touched, arrays are not: from here
         # on a worker reads only the arrays.
+        records = self.records
         self._paths = np.array([os.fsencode(r.path) for r in records])
         self._sizes = np.array([(r.height, r.width) for r in records], dtype=np.int64).reshape(-1, 2)
         self._ids = np.array([r.ground_truth.image_id for r in records], dtype=np.int64)
-        used = [r.is_target(training and keep_difficult) for r in records]
-        counts = [int(u.sum()) for u in used]
-        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        empty_boxes, empty_labels = np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
+        used = [r.is_target(self.training and keep_difficult) for r in records]
+        self._starts = np.cumsum([0, *(u.sum() for u in used)])
         pairs = list(zip(records, used, strict=True))
-        self._boxes = np.concatenate([empty_boxes, *(r.ground_truth.boxes_xyxy[u] for r, u in pairs)])
-        self._labels = np.concatenate([empty_labels, *(r.ground_truth.labels[u] for r, u in pairs)])
+        self._boxes = np.concatenate([np.zeros((0, 4)), *(r.ground_truth.boxes_xyxy[u] for r, u in pairs)])
+        self._labels = np.concatenate([np.zeros(0, np.int64), *(r.ground_truth.labels[u] for r, u in pairs)])
         # Shared memory: workers mark what they could not read and the main process counts it.
-        self._bad = torch.zeros(len(records), dtype=torch.uint8)
-        self._bad.share_memory_()
+        self._bad = torch.zeros(len(records), dtype=torch.uint8).share_memory_()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -141,22 +130,18 @@ class DetectionDataset(Dataset[Sample]):
         return Path(os.fsdecode(bytes(self._paths[index])))
 
     def load(self, index: int, min_size: tuple[int, int] | None = None) -> np.ndarray:
-        """The pixels of one image.
+        """(height, width, 3) uint8 RGB, the pixels of one image.
 
         Args:
             index: Position in the split.
             min_size: Height and width in pixels that are enough for the caller: a reader that can decode a reduced
                 image cheaply may return any size of at least this. An override may ignore it.
 
-        Returns:
-            (height, width, 3) uint8 RGB.
-
         Raises:
             UserError: The image cannot be read; names the file.
         """
-        return read_image(
-            self.path(index), min_size, expected_size=(int(self._sizes[index, 0]), int(self._sizes[index, 1]))
-        )
+        height, width = self._sizes[index].tolist()
+        return read_image(self.path(index), min_size, expected_size=(height, width))
 
     def __getitem__(self, key: SampleKey) -> Sample:
         if key.index == NO_IMAGE:
@@ -168,18 +153,15 @@ class DetectionDataset(Dataset[Sample]):
             try:
                 return self._make(key._replace(index=index))
             except UserError as error:
-                self._mark_bad(index, error)
+                if not self._bad[index]:
+                    self._bad[index] = 1
+                    warnings.warn(f"Skipped an image that cannot be read: {error}", stacklevel=1)
             if not self.training:
                 return _no_sample(key.image_size)
         raise UserError(
             f"{min(len(self), MAX_BAD_IN_A_ROW)} images in a row cannot be read, from {self.path(key.index)} on. "
             "skip_bad_images is meant for a few: check the data set."
         )
-
-    def _mark_bad(self, index: int, error: UserError) -> None:
-        if not self._bad[index]:
-            self._bad[index] = 1
-            warnings.warn(f"Skipped an image that cannot be read: {error}", stacklevel=2)
 
     def _make(self, key: SampleKey) -> Sample:
         height, width = self._sizes[key.index].tolist()
@@ -196,18 +178,18 @@ class DetectionDataset(Dataset[Sample]):
 
 
 class DetectionLoader(DataLoader[Sample]):
-    """A data loader that resumes in the middle of an epoch.
+    """A data loader that resumes in the middle of an epoch, as its two methods tell Lightning.
 
     Its state is empty: the position is a function of the trainer's `global_step`, which the checkpoint holds anyway and
-    which the sampler reads whenever an iteration starts. The two methods tell Lightning that resuming is taken care of.
+    which the sampler reads whenever an iteration starts.
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: `global_step` is the whole state."""
+        """Nothing."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to do: `global_step` is the whole state."""
+        """Nothing to do."""
 
 
 def _no_sample(image_size: tuple[int, int]) -> Sample:
@@ -217,7 +199,7 @@ def _no_sample(image_size: tuple[int, int]) -> Sample:
 
 def bucket_size(num_boxes: int) -> int:
     """The smallest of 32, 64, 128, … that holds `num_boxes`."""
-    return max(SMALLEST_BUCKET, 1 << max(0, num_boxes - 1).bit_length())
+    return max(32, 1 << max(0, num_boxes - 1).bit_length())
 
 
 def collate(samples: Sequence[Sample]) -> DetectionBatch:
@@ -244,10 +226,6 @@ def collate(samples: Sequence[Sample]) -> DetectionBatch:
         labels=labels,
         mask=labels >= 0,
         image_ids=torch.tensor([s.image_id for s in samples], dtype=torch.int64),
-        original_sizes=_float_rows([s.original_size for s in samples], 2),
-        colour=_float_rows([s.colour.tolist() for s in samples], 3),
+        original_sizes=torch.tensor([s.original_size for s in samples], dtype=torch.float32).reshape(-1, 2),
+        colour=torch.tensor([s.colour.tolist() for s in samples], dtype=torch.float32).reshape(-1, 3),
     )
-
-
-def _float_rows(rows: Sequence[Sequence[float]], width: int) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float32).reshape(-1, width)

@@ -18,10 +18,6 @@ from PIL import Image, UnidentifiedImageError
 
 from anchor_lightning.errors import UserError
 
-JPEG_START = b"\xff\xd8"
-MIN_REDUCTION = 2
-"""An image is decoded smaller only by at least this factor: libjpeg's odd factors below it save no time."""
-MAX_REDUCTION = 8
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -43,12 +39,11 @@ def read_image(
         (height, width, 3) uint8.
 
     Raises:
-        UserError: If the file is missing, is no image, is truncated or corrupt, or is not of the expected size; names
-            the file.
+        UserError: It is missing, is no image, is truncated or corrupt, or is not of the expected size; names the file.
     """
     with _naming(path):
         data = Path(path).read_bytes()
-    if data.startswith(JPEG_START) and (jpeg := _read_jpeg(path, data, min_size, expected_size)) is not None:
+    if data.startswith(b"\xff\xd8") and (jpeg := _read_jpeg(path, data, min_size, expected_size)) is not None:
         return jpeg
     with _naming(path), Image.open(io.BytesIO(data)) as image:
         _check_size(path, (image.height, image.width), expected_size)
@@ -61,7 +56,7 @@ def image_size_of(path: Path | str) -> tuple[int, int]:
     """Height and width in pixels of the stored image, from its header alone.
 
     Raises:
-        UserError: If the file is missing or is no image; names the file.
+        UserError: It is missing or is no image; names the file.
     """
     with _naming(path), Image.open(path) as image:
         return image.height, image.width
@@ -69,15 +64,11 @@ def image_size_of(path: Path | str) -> tuple[int, int]:
 
 @contextmanager
 def _naming(path: Path | str) -> Iterator[None]:
-    """Turns whatever reading a file raises into an error that names it.
-
-    Raises:
-        UserError: The file cannot be read, or is a named pipe, whose opening would wait for ever, or a device.
-    """
+    """Turns whatever reading a file raises into an error that names it."""
     mode = 0
     with suppress(OSError, ValueError):  # whoever opens it says what is wrong
         mode = Path(path).stat().st_mode
-    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode):
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode):  # opening a pipe would wait for ever
         raise UserError(f"{path}: cannot be read as an image (it is no plain file). Restore or remove the file.")
     try:
         yield
@@ -99,17 +90,16 @@ def _read_jpeg(
     path: Path | str, data: bytes, min_size: tuple[int, int] | None, expected_size: tuple[int, int] | None
 ) -> np.ndarray | None:
     """The pixels of a JPEG; None where strict mode rejects a file without data missing, which PIL decodes."""
-    height, width = min_size or (0, 0)
     try:
         stored = simplejpeg.decode_jpeg_header(data)[:2]
         _check_size(path, stored, expected_size)
         if stored[0] * stored[1] > MAX_PIXELS:
             # Before gigabytes are taken for a header that may be wrong; PIL rejects as many.
             raise UserError(f"{path}: {stored[1]} x {stored[0]} pixels are too many to read. Make it smaller.")
-        image: np.ndarray = simplejpeg.decode_jpeg(
-            data, min_height=height, min_width=width, min_factor=MIN_REDUCTION if min_size else 1
-        )
-        return image
+        height, width = min_size or (0, 0)
+        # libjpeg's odd factors below 2 save no time.
+        factor = 2 if min_size else 1
+        return np.asarray(simplejpeg.decode_jpeg(data, min_height=height, min_width=width, min_factor=factor))
     except UserError:
         raise
     except ValueError as error:
@@ -121,7 +111,7 @@ def _read_jpeg(
 def reduced(image: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
     """An (H, W, 3) uint8 image averaged down by 2, 4 or 8, as far as it stays as large as a height and width."""
     factor = 1
-    while factor < MAX_REDUCTION and min(image.shape[0] / min_size[0], image.shape[1] / min_size[1]) >= 2 * factor:
+    while factor < 8 and min(image.shape[0] / min_size[0], image.shape[1] / min_size[1]) >= 2 * factor:
         factor *= 2
     return np.array(Image.fromarray(image).reduce(factor)) if factor > 1 else image
 
@@ -139,10 +129,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _check_size(path: Path | str, size: tuple[int, int], expected: tuple[int, int] | None) -> None:
     if expected and tuple(size) != tuple(expected):
-        hint = (
-            " The annotation seems to be made on the image as its EXIF tag turns it." if size[::-1] == expected else ""
-        )
+        turned = " The annotation seems to be made on the image as its EXIF tag turns it."
         raise UserError(
             f"{path}: the stored image is {size[1]} x {size[0]} pixels, its annotation says {expected[1]} x "
-            f"{expected[0]}.{hint} Correct width and height in the annotation, and the boxes with them."
+            f"{expected[0]}.{turned if size[::-1] == expected else ''} Correct width and height in the annotation, and "
+            "the boxes with them."
         )

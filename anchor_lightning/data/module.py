@@ -10,18 +10,17 @@ from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from anchor_lightning.data.box_shapes import box_shapes
+from anchor_lightning.data.checks import check_workers, parse_image_size
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, collate
-from anchor_lightning.data.image_size import parse_image_size
-from anchor_lightning.data.limits import check_limits
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
-from anchor_lightning.data.transforms import distort_colour
+from anchor_lightning.data.transforms import distort_colour, draw_jitter, draw_native_crop, warp_boxes
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import DetectionBatch, GroundTruth
 
@@ -51,8 +50,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         UserError: An image size is no positive multiple of 32, or a number is out of range.
     """
 
-    root_content: ClassVar[str] = "the folder of the data set"
-    """What `root` must be, for the error where it is not given."""
+    root_content: ClassVar[str] = "the folder of the data set"  # for the error where `root` is not given
     native_crop = False
     """Whether training crops at native scale instead of jitter and resizing."""
 
@@ -93,8 +91,6 @@ class DetectionDataModule(LightningDataModule, ABC):
         self._records: dict[str, Sequence[ImageRecord]] = {}
         self._datasets: dict[str, DetectionDataset] = {}
 
-    # What a concrete data module supplies.
-
     @property
     @abstractmethod
     def class_names(self) -> list[str]:
@@ -104,20 +100,16 @@ class DetectionDataModule(LightningDataModule, ABC):
     def _read_split(self, name: str) -> list[ImageRecord]:
         """Parse and check one split; its box warnings are given here, once."""
 
-    def _default_splits(self) -> dict[Split, str]:
-        """Name of the split that each role takes when none is given."""
-        return {split: split for split in SPLITS}
+    def _default_split(self, role: Split) -> str:
+        """Name of the split that a role takes when none is given."""
+        return role
 
     def _has_split(self, name: str) -> bool:
         """Whether `_read_split(name)` would find its files."""
         return False
 
     def _root(self) -> Path:
-        """`root`, of a module that cannot do without.
-
-        Raises:
-            UserError: It is not given.
-        """
+        """`root`, of a module that cannot do without."""
         if self.root is None:
             raise UserError(f"is not given. Set it to {self.root_content}.", argument="root")
         return self.root
@@ -134,8 +126,6 @@ class DetectionDataModule(LightningDataModule, ABC):
             training=training,
         )
 
-    # What users of a data module read.
-
     @property
     def num_classes(self) -> int:
         """Number of classes."""
@@ -149,7 +139,7 @@ class DetectionDataModule(LightningDataModule, ABC):
     def split_name(self, split: Split) -> str:
         """The name of the data set's own split that plays a role."""
         given = self._given_splits[split]
-        return self._default_splits()[split] if given is None else given
+        return self._default_split(split) if given is None else given
 
     def records(self, split: Split) -> Sequence[ImageRecord]:
         """The images of a split, parsed on first use.
@@ -169,7 +159,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         return self._records[name]
 
     def image_names(self, split: Split, image_ids: Sequence[int]) -> list[str]:
-        """The names of images by their ids, for messages."""
+        """The names of images by their ids."""
         names = {record.ground_truth.image_id: record.name for record in self.records(split)}
         return [names[image_id] for image_id in image_ids]
 
@@ -184,21 +174,28 @@ class DetectionDataModule(LightningDataModule, ABC):
     def train_box_shapes(self, augmented: bool = False) -> Tensor:
         """(N, 2) float32 width and height of the boxes that training uses, in pixels of the network input.
 
-        The stretch to `image_size` counts; with native crops they are the stored image's pixels.
+        They are stretched to `image_size`; with native crops they are the stored image's pixels.
 
         Args:
             augmented: As training shows them, cropped and expanded, in one draw an image that is always the same; else
                 as they are stored.
         """
-        return box_shapes(
-            self.records("train"), self.image_size, self.native_crop, self.keep_difficult, augmented=augmented
-        )
+        rng = np.random.default_rng(0)
+        shapes = [np.zeros((0, 2))]
+        for record in self.records("train"):
+            size = (record.height, record.width)
+            boxes = record.ground_truth.boxes_xyxy[record.is_target(self.keep_difficult)]
+            if augmented:
+                geometry = draw_native_crop(rng, size, self.image_size) if self.native_crop else draw_jitter(rng)
+                boxes, _ = warp_boxes(boxes, size, geometry, self.image_size)
+            elif not self.native_crop:
+                boxes = boxes * np.tile((self.image_size[1] / record.width, self.image_size[0] / record.height), 2)
+            shapes.append(boxes[:, 2:] - boxes[:, :2])
+        return torch.from_numpy(np.concatenate(shapes)).float()
 
     def bad_images(self) -> list[Path]:
         """The images that this process and its workers could not read so far and skipped (`skip_bad_images`)."""
         return sorted({dataset.path(i) for dataset in self._datasets.values() for i in dataset.bad_images})
-
-    # What the trainer calls.
 
     def setup(self, stage: str) -> None:
         """Parse and check the splits that a stage needs: fit, validate, test or predict.
@@ -209,7 +206,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         """
         area = max(math.prod(self.image_size), math.prod(self.val_image_size))
         ranks = 1 if self.trainer is None else self.trainer.world_size
-        check_limits(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
+        check_workers(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
         if stage == "fit":
             self.ground_truth("train")
             if self.trainer is not None:
@@ -256,12 +253,10 @@ class DetectionDataModule(LightningDataModule, ABC):
         return self._eval_loader("val")
 
     def test_dataloader(self) -> DetectionLoader:
-        """The test batches of this rank, each image once and in order."""
+        """The test batches of this rank, each image once and in order; prediction takes them, too."""
         return self._eval_loader("test")
 
-    def predict_dataloader(self) -> DetectionLoader:
-        """The batches to predict on: the test split."""
-        return self._eval_loader("test")
+    predict_dataloader = test_dataloader
 
     def _eval_loader(self, split: Split) -> DetectionLoader:
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -294,6 +289,5 @@ class DetectionDataModule(LightningDataModule, ABC):
 
     def teardown(self, stage: str) -> None:
         """Say how many images were skipped."""
-        bad = self.bad_images()
-        if bad:
+        if bad := self.bad_images():
             rank_zero_warn(f"Skipped {len(bad)} images that cannot be read, {bad[0]} for one (skip_bad_images).")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ class SampleKey(NamedTuple):
     image_size: tuple[int, int]
 
 
+@dataclass(eq=False)
 class TrainBatchSampler(Sampler[list[SampleKey]]):
     """The batches of one rank, in an order that depends on the seed and the epoch only.
 
@@ -60,35 +62,25 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         UserError: If the split has fewer images than a batch, or the batch does not divide among the ranks.
     """
 
-    def __init__(
-        self,
-        num_images: int,
-        batch_size: int,
-        image_size: tuple[int, int],
-        *,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        accumulation: int = 1,
-        limit: int | float = 1.0,
-        global_step: Callable[[], int] = lambda: 0,
-    ) -> None:
-        per_rank_batch_size(batch_size, world_size)
-        if num_images < batch_size:
+    num_images: int
+    batch_size: int
+    image_size: tuple[int, int]
+    _: KW_ONLY
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    accumulation: int = 1
+    limit: int | float = 1.0
+    global_step: Callable[[], int] = lambda: 0
+
+    def __post_init__(self) -> None:
+        per_rank_batch_size(self.batch_size, self.world_size)
+        if self.num_images < self.batch_size:
             raise UserError(
-                f"{batch_size} is larger than the {num_images} images of the training split, and an incomplete batch "
-                f"is never used. Give {max(1, num_images)} or less.",
+                f"{self.batch_size} is larger than the {self.num_images} images of the training split, and an "
+                f"incomplete batch is never used. Give {max(1, self.num_images)} or less.",
                 argument="batch_size",
             )
-        self.num_images = num_images
-        self.batch_size = batch_size
-        self.image_size = image_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.accumulation = accumulation
-        self.limit = limit
-        self.global_step = global_step
 
     def __len__(self) -> int:
         """Batches of a whole epoch, before `limit` (the trainer applies its limit to this number itself)."""
@@ -100,18 +92,15 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         # An int counts batches and a float is a share, as in Lightning: 1 is one batch, 1.0 is all.
         return min(len(self), self.limit) if isinstance(self.limit, int) else int(len(self) * self.limit)
 
-    def position(self) -> tuple[int, int]:
-        """The epoch and the first batch in it that the next `iter()` yields."""
-        steps_per_epoch = math.ceil(self.num_batches / self.accumulation)
-        epoch, step = divmod(self.global_step(), max(1, steps_per_epoch))
-        return epoch, step * self.accumulation
-
     def __iter__(self) -> Iterator[list[SampleKey]]:
         # Not itself a generator: the step must be read now, not when the first batch is asked for.
-        return self._batches(*self.position())
+        steps_per_epoch = math.ceil(self.num_batches / self.accumulation)
+        epoch, step = divmod(self.global_step(), max(1, steps_per_epoch))
+        return self._batches(epoch, step * self.accumulation)
 
     def _batches(self, epoch: int, first: int) -> Iterator[list[SampleKey]]:
-        order = epoch_order(self.num_images, self.seed, epoch)
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
+        order = rng.permutation(self.num_images)
         for batch in range(first, self.num_batches):
             members = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield [SampleKey(int(i), epoch, self.image_size) for i in members[self.rank :: self.world_size]]
@@ -167,11 +156,6 @@ def per_rank_batch_size(batch_size: int, world_size: int) -> int:
             argument="batch_size",
         )
     return batch_size // world_size
-
-
-def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch: an (num_images,) int64 permutation that depends on its arguments only."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch]))).permutation(num_images)
 
 
 def step_seed(step: int, rank: int) -> int:

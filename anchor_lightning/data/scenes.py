@@ -1,7 +1,7 @@
 """Textured scenes with four kinds of objects, drawn on the fly.
 
-A scene is drawn in two stages. `draw_scene` decides which objects lie where, from (scene seed, split, index) alone and
-without touching a pixel, so that the ground truth of a split is cheap; `paint` turns a scene into an image.
+`draw_scene` decides which objects lie where, without touching a pixel, so that the ground truth of a split is cheap;
+`paint` turns a scene into an image.
 
 Shape letters: N objects of one image, K modes of the box shapes, H W sides of the canvas, h w sides of one object.
 """
@@ -22,12 +22,8 @@ CLASS_NAMES: Final = ("striped ellipse", "checkered rectangle", "ring", "gradien
 SPLITS: Final = ("train", "val", "test")
 # Far from every initial shape that ships (160 x 160; 96 x 96, 96 x 288, ...): a shape that ends here has been learned.
 MODES: Final = ((26.0, 26.0), (30.0, 72.0), (80.0, 34.0), (60.0, 104.0), (136.0, 108.0))
-MODE_SIGMA: Final = 0.12
-MIN_OBJECTS, MAX_OBJECTS = 2, 5
 MAX_COVERED: Final = 0.45
 CELL: Final = 32
-PLACEMENT_TRIES: Final = 40
-NUM_STYLE: Final = 10
 CURVE: Final = np.linspace(0, 1, 16)[:, None]
 BEZIER: Final = np.array([1, 3, 3, 1]) * CURVE ** np.arange(4) * (1 - CURVE) ** np.arange(3, -1, -1)
 # Drawing fresh normal noise for every pixel would take longer than all the rest: scenes take windows of one sheet.
@@ -36,15 +32,15 @@ NOISE: Final = np.random.default_rng(7).normal(0, 5, (2 * CANVAS, 2 * CANVAS, 3)
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object of a scene.
+    """One object of a scene, which touches all four sides of its box.
 
     Args:
         label: Index into `CLASS_NAMES`.
         x: Left side of the box in pixels of the canvas.
-        y: Top side of the box in pixels of the canvas.
-        w: Width of the box in pixels; the object touches all four sides.
-        h: Height of the box in pixels.
-        style: (NUM_STYLE,) numbers in [0, 1) from which the painter takes colours, angle and period of the texture.
+        y: Top side.
+        w: Width.
+        h: Height.
+        style: (10,) numbers in [0, 1) from which the painter takes colours, angle and period of the texture.
     """
 
     label: int
@@ -76,7 +72,7 @@ class Scene:
 
 
 def draw_scene(scene_seed: int, split: str, index: int) -> Scene:
-    """Choose and place the objects of an image, without painting it.
+    """Choose and place the objects of an image, as a pure function of the arguments.
 
     Two to five objects (fewer where no place is free) of shapes from the mixture of `MODES`, whole within the canvas.
     The centres of no two objects lie in the same cell of 32 pixels, and later objects together cover at most 45 % of
@@ -92,12 +88,12 @@ def draw_scene(scene_seed: int, split: str, index: int) -> Scene:
     objects: list[SceneObject] = []
     covered: list[float] = []
     cells: set[tuple[int, int]] = set()
-    for _ in range(rng.integers(MIN_OBJECTS, MAX_OBJECTS, endpoint=True)):
+    for _ in range(rng.integers(2, 5, endpoint=True)):
         # The shape is fixed before the place is looked for: trying again with another shape would favour small ones.
-        log_wh = np.log(MODES[rng.integers(len(MODES))]) + MODE_SIGMA * rng.standard_normal(2)
+        log_wh = np.log(MODES[rng.integers(len(MODES))]) + 0.12 * rng.standard_normal(2)
         w, h = np.exp(log_wh).round().clip(8, CANVAS - 8).astype(int).tolist()
-        label, style = int(rng.integers(len(CLASS_NAMES))), rng.random(NUM_STYLE)
-        places = rng.integers(0, (CANVAS - w, CANVAS - h), (PLACEMENT_TRIES, 2), endpoint=True).tolist()
+        label, style = int(rng.integers(len(CLASS_NAMES))), rng.random(10)
+        places = rng.integers(0, (CANVAS - w, CANVAS - h), (40, 2), endpoint=True).tolist()
         for x, y in places:
             cell = (int(x + w / 2) // CELL, int(y + h / 2) // CELL)
             after = [c + _overlap(o, x, y, w, h) for c, o in zip(covered, objects, strict=True)]
@@ -117,14 +113,11 @@ def _overlap(below: SceneObject, x: int, y: int, w: int, h: int) -> float:
 
 
 def paint(scene: Scene, *, foreground: bool = True) -> np.ndarray:
-    """The image of a scene, a pure function of it.
+    """(224, 224, 3) uint8 RGB, the image of a scene and a pure function of it.
 
     Args:
         scene: From `draw_scene`.
         foreground: Let thin clutter cross the objects.
-
-    Returns:
-        (224, 224, 3) uint8 RGB.
     """
     rng = np.random.default_rng([*scene.key, 1])
     image = _background(rng)
@@ -150,7 +143,7 @@ def _stretch(grid: np.ndarray) -> np.ndarray:
 
 def _background(rng: np.random.Generator) -> np.ndarray:
     """Smooth colour noise of three scales around muted colours; the finer ones often have a grain."""
-    base = np.array(_colour(rng.random(), 0.1 + 0.35 * rng.random(), 70 + 120 * rng.random()))
+    base = np.array(colorsys.hsv_to_rgb(rng.random(), 0.1 + 0.35 * rng.random(), 70 + 120 * rng.random()))
     coarse = base + rng.normal(0, 26, (4, 4, 1)) + rng.normal(0, 13, (4, 4, 3))
     image = _stretch(coarse.clip(0, 255).astype(np.uint8))
     grey = np.zeros((CANVAS, CANVAS), dtype=np.float32)
@@ -163,14 +156,9 @@ def _background(rng: np.random.Generator) -> np.ndarray:
     return np.asarray(cv2.add(image, cv2.merge([fine, fine, fine]), dtype=cv2.CV_8U))
 
 
-def _colour(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
-    """RGB in [0, 255] of hue and saturation in [0, 1] and value in [0, 255]."""
-    return colorsys.hsv_to_rgb(hue % 1, saturation, value)
-
-
 def _clutter_colour(rng: np.random.Generator) -> tuple[float, float, float]:
     hue, saturation, value = rng.random(3)
-    return _colour(hue, 0.7 * saturation, 30 + 210 * value)
+    return colorsys.hsv_to_rgb(hue, 0.7 * saturation, 30 + 210 * value)
 
 
 def _blob(image: np.ndarray, rng: np.random.Generator) -> None:
@@ -228,9 +216,9 @@ def _paint_object(image: np.ndarray, item: SceneObject) -> None:
             alpha *= np.clip((radius - inner) * (min(w, h) / 2) + 0.5, 0, 1)
             share = np.clip((radius - (1 + inner) / 2) * 20 + 0.5, 0, 1)
     # One strong colour and one that is always far from it in brightness.
-    strong = np.array(_colour(style[4], 0.65 + 0.35 * style[5], 150 + 105 * style[6]), dtype=np.float32)
+    strong = np.array(colorsys.hsv_to_rgb(style[4], 0.65 + 0.35 * style[5], 150 + 105 * style[6]), dtype=np.float32)
     level = 20 + 40 * style[8] if style[7] < 0.5 else 215 + 40 * style[8]
-    plain = np.array(_colour(style[9], 0.25, level), dtype=np.float32)
+    plain = np.array(colorsys.hsv_to_rgb(style[9], 0.25, level), dtype=np.float32)
     patch = image[item.y : item.y + h, item.x : item.x + w]
     colours = strong + share[:, :, None] * (plain - strong)
     patch[:] = patch + alpha[:, :, None] * (colours - patch)

@@ -1,7 +1,4 @@
-"""The built-in data set: synthetic scenes with known modes of the box shapes, without files.
-
-Shape letter: K modes of the box shapes.
-"""
+"""The built-in data set: synthetic scenes with known modes of the box shapes, without files."""
 
 from __future__ import annotations
 
@@ -23,15 +20,7 @@ class SyntheticDataset(DetectionDataset):
     """The samples of one split of synthetic scenes; each record's path says which scene it is."""
 
     def load(self, index: int, min_size: tuple[int, int] | None = None) -> np.ndarray:
-        """The painted scene.
-
-        Args:
-            index: Position in the split.
-            min_size: Ignored; scenes have one size.
-
-        Returns:
-            (224, 224, 3) uint8 RGB.
-        """
+        """(224, 224, 3) uint8 RGB, the painted scene; scenes have one size."""
         scene_seed, split, number = self.path(index).parts[-3:]
         return paint(draw_scene(int(scene_seed), split, int(number)))
 
@@ -80,7 +69,7 @@ class SyntheticDataModule(DetectionDataModule):
         return list(CLASS_NAMES)
 
     def mode_shapes(self) -> Tensor:
-        """(K, 2) float32 width and height of the modes, in pixels of the network input at `image_size`."""
+        """(5, 2) float32 width and height of the modes, in pixels of the network input at `image_size`."""
         height, width = self.image_size
         return torch.tensor(self.MODES) * torch.tensor([width / CANVAS, height / CANVAS])
 

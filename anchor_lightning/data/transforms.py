@@ -19,10 +19,6 @@ from torch import Tensor
 # The loader's processes share the cores out; threads inside each of them only get in each other's way.
 cv2.setNumThreads(0)
 
-JITTER = 0.3
-HUE = 0.1
-SATURATION = 1.5
-EXPOSURE = 1.5
 MIN_BOX_SIDE = 0.001
 """Boxes narrower or lower than this share of the network input are dropped, as fill_truth_detection does."""
 
@@ -55,12 +51,11 @@ NEUTRAL_COLOUR = np.array([0, 1, 1], dtype=np.float32)
 
 
 def draw_jitter(rng: np.random.Generator) -> GeometryParams:
-    """Crop or expand each side by up to 0.3 of the image, and flip half of the time (the C code's load_data).
+    """Crop or expand each side by up to 0.3 of the image, and flip half of the time.
 
-    Note:
-        The C code rounds each side to whole pixels of the stored image.
+    As the C code's load_data does, which rounds each side to whole pixels of the stored image.
     """
-    left, right, top, bottom = rng.uniform(-JITTER, JITTER, size=4).tolist()
+    left, right, top, bottom = rng.uniform(-0.3, 0.3, size=4).tolist()
     return GeometryParams(left, top, 1 - left - right, 1 - top - bottom, flip=bool(rng.random() < 0.5))
 
 
@@ -80,8 +75,8 @@ def draw_native_crop(
 
 def draw_colour(rng: np.random.Generator) -> np.ndarray:
     """(3,) float32: hue shift in ±0.1, saturation and exposure factors in [1/1.5, 1.5] (`rand_scale` of the C code)."""
-    hue = rng.uniform(-HUE, HUE)
-    factors = rng.uniform(1, (SATURATION, EXPOSURE))
+    hue = rng.uniform(-0.1, 0.1)
+    factors = rng.uniform(1, 1.5, 2)
     factors = np.where(rng.random(2) < 0.5, factors, 1 / factors)
     return np.array([hue, *factors], dtype=np.float32)
 
@@ -103,12 +98,8 @@ def warp_image(image: np.ndarray, params: GeometryParams, image_size: tuple[int,
     if params.flip:
         scale_x, offset_x = -scale_x, offset_x + params.width * source_w
     # Pixel centres lie at halves: source + 0.5 = scale * (target + 0.5) + offset.
-    to_source = np.array(
-        [
-            [scale_x, 0, scale_x / 2 + offset_x - 0.5],
-            [0, scale_y, scale_y / 2 + params.top * source_h - 0.5],
-        ]
-    )
+    offset_y = params.top * source_h
+    to_source = np.array([[scale_x, 0, scale_x / 2 + offset_x - 0.5], [0, scale_y, scale_y / 2 + offset_y - 0.5]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, to_source, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
@@ -140,15 +131,14 @@ def warp_boxes(
 def distort_colour(images: Tensor, colour: Tensor) -> Tensor:
     """Images with hue shifted and saturation and value scaled, then clamped to [0, 1] (`distort_image` of the C code).
 
+    As there, saturation and value are not clamped before the conversion back, the result is.
+
     Args:
         images: (B, 3, H, W) floating point RGB in [0, 1].
         colour: (B, 3), see `DetectionBatch.colour`.
 
     Returns:
         (B, 3, H, W), a new tensor.
-
-    Note:
-        As in the C code saturation and value are not clamped before the conversion back, the result is.
     """
     result = torch.empty_like(images)
     factors = colour.to(images.dtype)[:, :, None, None]  # (B, 3) -> (B, 3, 1, 1)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import cv2
@@ -17,9 +16,7 @@ import numpy as np
 from anchor_lightning.errors import UserError
 
 VIDEO_SUFFIXES: Final = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".gif")
-USUAL_FPS: Final = 25.0
-FFMPEG_LEVEL, FFMPEG_DEBUG, OPENCV_LEVEL = "OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG", "OPENCV_LOG_LEVEL"
-FFMPEG_QUIET: Final = "-8"
+FFMPEG_LEVEL: Final = "OPENCV_FFMPEG_LOGLEVEL"
 
 
 class Video(NamedTuple):
@@ -52,7 +49,7 @@ def open_video(file: Path) -> Iterator[Video]:
             stated, fps = (capture.get(name) for name in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
             yield Video(
                 chain([first], frames),
-                fps if math.isfinite(fps) and fps > 0 else USUAL_FPS,
+                fps if math.isfinite(fps) and fps > 0 else 25.0,
                 int(stated) if math.isfinite(stated) and stated > 0 else None,
             )
         finally:
@@ -60,12 +57,7 @@ def open_video(file: Path) -> Iterator[Video]:
 
 
 class VideoFile:
-    """An `.mp4` to write, as large as its first frame; a context manager that ends the file.
-
-    Args:
-        file: Its path.
-        fps: Frames a second.
-    """
+    """An `.mp4` to write in a `with` block, as large as its first frame; `fps` is frames a second."""
 
     def __init__(self, file: Path, fps: float) -> None:
         self._file, self._fps, self._writer = file, fps, cv2.VideoWriter()
@@ -86,9 +78,7 @@ class VideoFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._writer.release()
 
 
@@ -100,10 +90,10 @@ def quiet() -> Iterator[None]:
     """
     logging = cv2.utils.logging
     # Either variable is a wish to see FFmpeg's messages, or a level of the user's own.
-    ours = FFMPEG_LEVEL not in os.environ and FFMPEG_DEBUG not in os.environ
-    level = None if OPENCV_LEVEL in os.environ else logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    ours = FFMPEG_LEVEL not in os.environ and "OPENCV_FFMPEG_DEBUG" not in os.environ
+    level = None if "OPENCV_LOG_LEVEL" in os.environ else logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     if ours:
-        os.environ[FFMPEG_LEVEL] = FFMPEG_QUIET
+        os.environ[FFMPEG_LEVEL] = "-8"
     try:
         yield
     finally:
@@ -114,8 +104,5 @@ def quiet() -> Iterator[None]:
 
 
 def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    while True:
-        there, frame = capture.read()
-        if not there:
-            return
+    while (frame := capture.read()[1]) is not None:
         yield np.ascontiguousarray(frame[:, :, ::-1], dtype=np.uint8)

@@ -13,13 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anchor_lightning.data import (
-    BrainwashDataModule,
-    COCODataModule,
-    DetectionDataModule,
-    VOCDataModule,
-    YOLODataModule,
-)
+from anchor_lightning import data
+from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.formats.brainwash import parse_idl
 from anchor_lightning.data.formats.yolo import read_label_file
 from anchor_lightning.errors import UserError
@@ -33,6 +28,11 @@ NEAR = st.floats(-5, 70, width=32)
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+def put(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
 def voc(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
     write_image(root / "JPEGImages" / "a.png", HEIGHT, WIDTH)
     objects = "".join(
@@ -41,11 +41,9 @@ def voc(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
         + "</bndbox></object>"
         for box in boxes
     )
-    (root / "Annotations").mkdir(exist_ok=True)
-    (root / "Annotations" / "a.xml").write_text(f"<annotation>{objects}</annotation>")
-    (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
-    (root / "ImageSets" / "Main" / "train.txt").write_text("a\n")
-    return VOCDataModule(root=str(root), class_names=["dog"])
+    put(root / "Annotations" / "a.xml", f"<annotation>{objects}</annotation>")
+    put(root / "ImageSets" / "Main" / "train.txt", "a\n")
+    return data.VOCDataModule(root=str(root), class_names=["dog"])
 
 
 def coco(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
@@ -56,16 +54,15 @@ def coco(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
         for n, (x1, y1, x2, y2) in enumerate(boxes)
     ]
     content = {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "dog"}]}
-    (root / "annotations").mkdir(exist_ok=True)
-    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
-    return COCODataModule(root=str(root))
+    put(root / "annotations" / "instances_train2017.json", json.dumps(content))
+    return data.COCODataModule(root=str(root))
 
 
 def brainwash(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
     write_image(root / "a.png", HEIGHT, WIDTH)
     line = ", ".join(f"({', '.join(map(str, box))})" for box in boxes)
     (root / "brainwash_train.idl").write_text(f'"a.png": {line};\n')
-    return BrainwashDataModule(root=str(root))
+    return data.BrainwashDataModule(root=str(root))
 
 
 def yolo(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
@@ -74,12 +71,13 @@ def yolo(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
         f"0 {(x1 + x2) / 2 / WIDTH} {(y1 + y2) / 2 / HEIGHT} {(x2 - x1) / WIDTH} {(y2 - y1) / HEIGHT}\n"
         for x1, y1, x2, y2 in boxes
     ]
-    (root / "labels" / "train").mkdir(parents=True, exist_ok=True)
-    (root / "labels" / "train" / "a.txt").write_text("".join(lines))
-    return YOLODataModule(root=str(root), class_names=["dog"])
+    put(root / "labels" / "train" / "a.txt", "".join(lines))
+    return data.YOLODataModule(root=str(root), class_names=["dog"])
 
 
+Maker = Callable[[Path, Sequence[Corners]], DetectionDataModule]
 MAKERS = [voc, coco, brainwash, yolo]
+POINTS = st.tuples(st.integers(1, 28), st.integers(1, 18), st.integers(30, WIDTH), st.integers(20, HEIGHT))
 
 
 @pytest.mark.filterwarnings("ignore:Boxes of")
@@ -87,17 +85,15 @@ MAKERS = [voc, coco, brainwash, yolo]
 @pytest.mark.parametrize("make", MAKERS)
 @quick
 @given(boxes=st.lists(st.tuples(ANY, ANY, ANY, ANY) | st.tuples(NEAR, NEAR, NEAR, NEAR), max_size=4))
-def test_what_is_read_lies_in_the_image(
-    make: Callable[[Path, Sequence[Corners]], DetectionDataModule], boxes: list[Corners]
-) -> None:
+def test_what_is_read_lies_in_the_image(make: Maker, boxes: list[Corners]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             (record,) = make(Path(folder), boxes).records("train")
         except UserError as error:
             assert folder in str(error)
             return
-    read = record.ground_truth.boxes_xyxy
     ground_truth = record.ground_truth
+    read = ground_truth.boxes_xyxy
     assert {len(x) for x in (ground_truth.labels, ground_truth.ignore, ground_truth.area)} == {len(read)}
     assert len(read) <= len(boxes)
     assert np.isfinite(read).all() and (read[:, 2:] > read[:, :2]).all()
@@ -106,14 +102,8 @@ def test_what_is_read_lies_in_the_image(
 
 @pytest.mark.parametrize("make", MAKERS)
 @quick
-@given(
-    corners=st.lists(
-        st.tuples(st.integers(1, 28), st.integers(1, 18), st.integers(30, WIDTH), st.integers(20, HEIGHT)), max_size=3
-    )
-)
-def test_good_boxes_come_back(
-    make: Callable[[Path, Sequence[Corners]], DetectionDataModule], corners: list[Corners]
-) -> None:
+@given(corners=st.lists(POINTS, max_size=3))
+def test_good_boxes_come_back(make: Maker, corners: list[Corners]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (record,) = make(Path(folder), corners).records("train")
     expected = np.array(corners, dtype=float).reshape(-1, 4)

@@ -26,22 +26,15 @@ def test_ranks_share_the_batches_of_one_rank(world_size: int) -> None:
         assert sorted(batch) == sorted(index for part in parts for index in part)
 
 
-def test_an_epoch_shows_an_image_at_most_once() -> None:
-    seen = [index for batch in indices(TrainBatchSampler(30, 8, SIZE)) for index in batch]
-    assert len(seen) == len(set(seen)) == 24
-    assert set(seen) <= set(range(30))
-
-
-def test_the_order_changes_with_epoch_and_seed_only() -> None:
+def test_the_order_changes_with_epoch_and_seed_only_and_shows_an_image_once() -> None:
     def order(seed: int, step: int) -> list[list[int]]:
         return indices(TrainBatchSampler(30, 8, SIZE, seed=seed, global_step=lambda: step))
 
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) != order(0, 3) != order(0, 6)
     assert order(0, 0) != order(1, 0)
-
-
-def test_keys_carry_epoch_and_size() -> None:
+    seen = [index for batch in order(0, 0) for index in batch]
+    assert len(seen) == len(set(seen)) == 24 and set(seen) <= set(range(30))
     keys = next(iter(TrainBatchSampler(30, 8, SIZE, global_step=lambda: 7)))
     assert {(key.epoch, key.image_size) for key in keys} == {(2, SIZE)}
 
@@ -71,26 +64,21 @@ def test_any_step_resumes_in_the_uninterrupted_sequence(
     assert indices(sampler)[:accumulation][: len(windows[step])] == windows[step]
 
 
-def test_the_position_is_read_when_iteration_starts() -> None:
+def test_position_and_limit() -> None:
     step = 0
     sampler = TrainBatchSampler(30, 8, SIZE, global_step=lambda: step)
     iterator = iter(sampler)
     step = 1
     assert [k.index for k in next(iterator)] == indices(TrainBatchSampler(30, 8, SIZE))[0]
     assert len(indices(sampler)) == 2
-
-
-def test_a_limit_of_one_is_one_batch_and_of_one_point_nought_is_all() -> None:
+    # An int counts batches, a float is a share.
     assert len(indices(TrainBatchSampler(30, 8, SIZE, limit=1))) == 1
     assert len(indices(TrainBatchSampler(30, 8, SIZE, limit=1.0))) == 3
 
 
-def test_a_batch_larger_than_the_split() -> None:
+def test_a_batch_that_is_too_large_or_does_not_divide() -> None:
     with pytest.raises(UserError, match=r"batch_size: 8 .*7 images.*7 or less"):
         TrainBatchSampler(7, 8, SIZE)
-
-
-def test_a_batch_that_does_not_divide() -> None:
     assert per_rank_batch_size(64, 4) == 16
     with pytest.raises(UserError, match=r"batch_size: 64 .*3 processes.*63 or 66"):
         per_rank_batch_size(64, 3)

@@ -1,3 +1,5 @@
+"""Videos: what is written is read, and nothing but our sentence is said of broken ones."""
+
 from __future__ import annotations
 
 import os

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from anchor_lightning.data.dataset import ImageRecord
-from anchor_lightning.data.formats.cleaning import BoxCleaner
+from anchor_lightning.data.formats.common import BoxCleaner
 from anchor_lightning.data.module import DetectionDataModule
 from anchor_lightning.errors import UserError
 
@@ -68,8 +68,8 @@ class BrainwashDataModule(DetectionDataModule):
         for i, (image, boxes) in enumerate(parse_idl(file)):
             path = self._root() / image
             if (size := cleaner.image_size(path, self.skip_bad_images)) is not None:
-                ground_truth = cleaner.ground_truth(i + 1, boxes, [0] * len(boxes), size, f"{file}, {image}")
-                records.append(ImageRecord(path, path.stem, *size, ground_truth))
+                where, labels = f"{file}, {image}", [0] * len(boxes)
+                records.append(cleaner.record(i + 1, path, path.stem, size, boxes, labels, where))
         cleaner.report(str(file))
         return records
 

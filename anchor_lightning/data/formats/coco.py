@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anchor_lightning.data.dataset import ImageRecord
-from anchor_lightning.data.formats.cleaning import BoxCleaner
-from anchor_lightning.data.formats.text import distinct_names, exists
+from anchor_lightning.data.formats.common import BoxCleaner, distinct_names, exists
 from anchor_lightning.data.images import image_size_of
 from anchor_lightning.data.module import SPLITS, DetectionDataModule, Split
 from anchor_lightning.errors import UserError
@@ -59,18 +59,17 @@ class COCODataModule(DetectionDataModule):
         super().__init__(**kwargs)
         self._annotations = {"train": train_annotations, "val": val_annotations, "test": test_annotations}
         self._images = {"train": train_images, "val": val_images, "test": test_images}
-        self._categories: dict[int, str] | None = None
         self._images_only: set[str] = set()
 
     @property
     def class_names(self) -> list[str]:
         """Names of the categories, in the order of their ids."""
-        return list(self._read_categories().values())
+        return list(self._categories.values())
 
     @property
     def category_ids(self) -> list[int]:
         """(C,) the annotation files' id of each label: ids may have holes, labels have none."""
-        return list(self._read_categories())
+        return list(self._categories)
 
     def ground_truth(self, split: Split) -> list[GroundTruth]:
         """All boxes of a split, crowds included, in the order of `records`.
@@ -87,28 +86,21 @@ class COCODataModule(DetectionDataModule):
             )
         return ground_truths
 
-    def _read_categories(self) -> dict[int, str]:
+    @cached_property
+    def _categories(self) -> dict[int, str]:
         """Names by id in ascending order, from the first split that is there."""
-        if self._categories is None:
-            there = [name for name in self._used_splits() if self._has_split(name)]
-            if not there:
-                looked = ", ".join(str(self._annotation_file(name)) for name in self._used_splits())
-                raise UserError(
-                    f"no annotations found; looked for {looked}. Correct it, or give train_annotations and "
-                    "val_annotations.",
-                    argument="root",
-                )
-            file = self._annotation_file(there[0])
-            self._categories = _categories(file, load_coco_json(file))
-        return self._categories
+        files = list(dict.fromkeys(self._annotation_file(self.split_name(role)) for role in SPLITS))
+        for file in files:
+            if file.is_file():
+                return _read_categories(file, load_coco_json(file))
+        raise UserError(
+            f"no annotations found; looked for {', '.join(map(str, files))}. Correct it, or give train_annotations and "
+            "val_annotations.",
+            argument="root",
+        )
 
-    # Where things are.
-
-    def _default_splits(self) -> dict[Split, str]:
-        return {"train": "train", "val": "val", "test": "test" if self._annotations["test"] else "val"}
-
-    def _used_splits(self) -> list[str]:
-        return list(dict.fromkeys(self.split_name(role) for role in SPLITS))
+    def _default_split(self, role: Split) -> str:
+        return "val" if role == "test" and not self._annotations["test"] else role
 
     def _annotation_file(self, name: str) -> Path:
         return self._root() / (self._annotations.get(name) or f"annotations/instances_{name}2017.json")
@@ -119,16 +111,14 @@ class COCODataModule(DetectionDataModule):
     def _has_split(self, name: str) -> bool:
         return self._annotation_file(name).is_file()
 
-    # What they say.
-
     def _read_split(self, name: str) -> list[ImageRecord]:
         file, folder = self._annotation_file(name), self._image_folder(name)
         content = load_coco_json(file)
-        categories = _categories(file, content)
-        if categories != self._read_categories():
+        categories = _read_categories(file, content)
+        if categories != self._categories:
             raise UserError(
                 f"{file}: its categories are not those of the other splits ({len(categories)} against "
-                f"{len(self._read_categories())}, or other names). Give every split the same list of categories."
+                f"{len(self._categories)}, or other names). Give every split the same list of categories."
             )
         if not folder.is_dir():
             raise UserError(
@@ -145,9 +135,26 @@ class COCODataModule(DetectionDataModule):
             path = folder / file_name
             if path.name not in present and not exists(path) and not self.skip_bad_images:
                 raise UserError(f"{path}: no such image, but {file} lists it. Add it, or correct {name}_images.")
-            size = self._image_size(image, path)
-            ground_truth = _ground_truth(file, image_id, annotations.pop(image_id, []), labels, size, cleaner)
-            records.append(ImageRecord(path, file_name, *size, ground_truth))
+            size = (image.get("height"), image.get("width"))
+            if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in size):
+                size = image_size_of(path)
+            own = annotations.pop(image_id, [])
+            for annotation in own:
+                _check_annotation(file, annotation, labels)
+            xywh = np.array([a["bbox"] for a in own], dtype=np.float64).reshape(-1, 4)
+            records.append(
+                cleaner.record(
+                    image_id,
+                    path,
+                    file_name,
+                    size,
+                    np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+                    [labels[a["category_id"]] for a in own],
+                    f"image {image_id}",
+                    ignore=[bool(a.get("iscrowd", 0)) for a in own],
+                    area=[float(a.get("area") or wh.prod()) for a, wh in zip(own, xywh[:, 2:], strict=True)],
+                )
+            )
         if len({record.ground_truth.image_id for record in records}) != len(records):
             raise UserError(f"{file}: two entries of 'images' have the same id. Give each image an id of its own.")
         if annotations:
@@ -157,12 +164,6 @@ class COCODataModule(DetectionDataModule):
             )
         cleaner.report(str(file))
         return records
-
-    def _image_size(self, image: dict[str, Any], path: Path) -> tuple[int, int]:
-        height, width = image.get("height"), image.get("width")
-        if isinstance(height, int) and isinstance(width, int) and 0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE:
-            return height, width
-        return image_size_of(path)
 
 
 def load_coco_json(file: Path) -> dict[str, Any]:
@@ -193,7 +194,7 @@ def load_coco_json(file: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _categories(file: Path, content: dict[str, Any]) -> dict[int, str]:
+def _read_categories(file: Path, content: dict[str, Any]) -> dict[int, str]:
     try:
         categories = {int(c["id"]): str(c["name"]) for c in content["categories"]}
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -233,40 +234,15 @@ def _annotations_by_image(file: Path, content: dict[str, Any]) -> dict[int, list
     return by_image
 
 
-def _ground_truth(
-    file: Path,
-    image_id: int,
-    annotations: list[dict[str, Any]],
-    labels: dict[int, int],
-    size: tuple[int, int],
-    cleaner: BoxCleaner,
-) -> GroundTruth:
-    for annotation in annotations:
-        category = annotation.get("category_id")
-        if not isinstance(category, int | float) or category not in labels:
-            raise UserError(
-                f"{file}: annotation {annotation.get('id')} of image {image_id} has the unknown category_id "
-                f"{category!r}. Add it to 'categories' or correct it."
-            )
-    xywh = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
-    return cleaner.ground_truth(
-        image_id,
-        np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
-        [labels[a["category_id"]] for a in annotations],
-        size,
-        f"image {image_id}",
-        ignore=[bool(a.get("iscrowd", 0)) for a in annotations],
-        area=[_area(file, image_id, a) for a in annotations],
-    )
-
-
-def _area(file: Path, image_id: int, annotation: dict[str, Any]) -> float:
-    """The area that an annotation states, in pixels; that of the box where it states none."""
-    area = annotation.get("area") or float(annotation["bbox"][2]) * float(annotation["bbox"][3])
+def _check_annotation(file: Path, annotation: dict[str, Any], labels: dict[int, int]) -> None:
+    """Of its category and its area, which may be missing or 0: then the box's own counts."""
+    where = f"{file}: annotation {annotation.get('id')} of image {annotation['image_id']} has"
+    category, area = annotation.get("category_id"), annotation.get("area") or 0
+    if not isinstance(category, int | float) or category not in labels:
+        raise UserError(f"{where} the unknown category_id {category!r}. Add it to 'categories' or correct it.")
     try:
-        return float(area)
+        float(area)
     except (TypeError, ValueError, OverflowError):
         raise UserError(
-            f"{file}: annotation {annotation.get('id')} of image {image_id} has the area {str(area)[:40]!r}, which is "
-            "no number. Correct it or take it out."
+            f"{where} the area {str(area)[:40]!r}, which is no number. Correct it or take it out."
         ) from None

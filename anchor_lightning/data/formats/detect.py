@@ -8,8 +8,7 @@ from typing import Any
 from anchor_lightning.data.formats.voc import SET_FOLDERS
 from anchor_lightning.errors import UserError
 
-Found = tuple[str, dict[str, Any]]
-"""The name of a data module's class, and its arguments."""
+Found = tuple[str, dict[str, Any]]  # the name of a data module's class, and its arguments
 
 
 def detect_data(path: Path) -> Found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -10,10 +9,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from anchor_lightning.data.dataset import ImageRecord
-from anchor_lightning.data.formats.archives import fetch_voc
-from anchor_lightning.data.formats.cleaning import BoxCleaner
-from anchor_lightning.data.formats.text import distinct_names, parse_voc_xml, read_text
-from anchor_lightning.data.formats.voc_counts import SplitCounts, compare_with_published
+from anchor_lightning.data.formats.common import BoxCleaner, distinct_names, read_text
+from anchor_lightning.data.formats.voc_files import SplitCounts, compare_with_published, fetch_voc, parse_voc_xml
 from anchor_lightning.data.images import IMAGE_SUFFIXES, image_size_of
 from anchor_lightning.data.module import DetectionDataModule, Split
 from anchor_lightning.errors import UserError
@@ -23,7 +20,6 @@ VOC_CLASSES = (
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 SET_FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
-FIELDS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class VOCDataModule(DetectionDataModule):
@@ -81,8 +77,6 @@ class VOCDataModule(DetectionDataModule):
                 if not (self._devkit() / f"VOC{year}" / "ImageSets" / "Main" / f"{image_set}.txt").is_file():
                     fetch_voc(parent, year, test=image_set == "test")
 
-    # Where things are.
-
     def _own_set(self) -> bool:
         return all((self._root() / folder).is_dir() for folder in SET_FOLDERS)
 
@@ -103,10 +97,10 @@ class VOCDataModule(DetectionDataModule):
             )
         return folder
 
-    def _default_splits(self) -> dict[Split, str]:
+    def _default_split(self, role: Split) -> str:
         if self.years == [2007, 2012] and not self._own_set():
-            return {"train": "trainval", "val": "2007/test", "test": "2007/test"}
-        return {"train": "train", "val": "val", "test": "test" if self._has_split("test") else "val"}
+            return "trainval" if role == "train" else "2007/test"
+        return "val" if role == "test" and not self._has_split("test") else role
 
     def _list_files(self, name: str) -> list[Path]:
         year, _, list_name = name.rpartition("/")
@@ -122,25 +116,22 @@ class VOCDataModule(DetectionDataModule):
         except UserError:
             return False
 
-    # What they say.
-
     def _read_split(self, name: str) -> list[ImageRecord]:
         cleaner, labels = BoxCleaner(), {name: label for label, name in enumerate(self.class_names)}
         records: list[ImageRecord] = []
         for file in self._list_files(name):
-            folder = file.parents[2]
-            image_ids = self._image_ids(folder)
-            images = folder / "JPEGImages"
+            annotations, images = (file.parents[2] / folder for folder in SET_FOLDERS[:2])
+            image_ids = self._image_ids(annotations)
             paths = {path.stem: path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
             difficult: list[bool] = []  # of every object of the files, the broken ones that are dropped included
             stems = dict.fromkeys(_read_list(file))  # a line that comes twice is one image
             for stem in stems:
                 if stem not in image_ids:
                     raise UserError(
-                        f"{file}: lists {stem!r}, but {folder / 'Annotations' / stem}.xml does not exist. Add the "
-                        "annotation or take the line out."
+                        f"{file}: lists {stem!r}, but {annotations / stem}.xml does not exist. Add the annotation or "
+                        "take the line out."
                     )
-                tree = parse_voc_xml(annotation := folder / "Annotations" / f"{stem}.xml")
+                tree = parse_voc_xml(annotation := annotations / f"{stem}.xml")
                 difficult += map(_is_difficult, tree.findall("object"))
                 path = paths.get(stem, images / f"{stem}.jpg")  # reading its size reports one that is not there
                 records.append(self._read_image(annotation, tree, path, image_ids[stem], labels, cleaner))
@@ -149,15 +140,15 @@ class VOCDataModule(DetectionDataModule):
         cleaner.report(f"{self._root()} ({name})")
         return records
 
-    def _image_ids(self, folder: Path) -> dict[str, int]:
+    def _image_ids(self, annotations: Path) -> dict[str, int]:
         """Ids from 1 on by sorted stem, over all annotations of all years, so that every split agrees on them."""
         first = 1
         if not self._own_set():
             for year in self.years:
-                if self._devkit() / f"VOC{year}" == folder:
+                if (before := self._year_folder(year) / "Annotations") == annotations:
                     break
-                first += len(_stems(self._year_folder(year) / "Annotations"))
-        return {stem: first + i for i, stem in enumerate(_stems(folder / "Annotations"))}
+                first += len(list(before.glob("*.xml")))
+        return {stem: i for i, stem in enumerate(sorted(file.stem for file in annotations.glob("*.xml")), start=first)}
 
     def _read_image(
         self, file: Path, tree: Element, path: Path, image_id: int, labels: dict[str, int], cleaner: BoxCleaner
@@ -170,15 +161,16 @@ class VOCDataModule(DetectionDataModule):
                     f"{file}: unknown class {_text(obj, 'name')!r} in <object><name>. Correct it, or list all classes "
                     f"as class_names; known are {', '.join(labels)}."
                 )
-        ground_truth = cleaner.ground_truth(
+        return cleaner.record(
             image_id,
+            path,
+            file.stem,
+            size,
             np.array([_box(file, obj) for obj in objects]),
             [labels[_text(obj, "name")] for obj in objects],
-            size,
             str(file),
             ignore=[_is_difficult(obj) for obj in objects],
         )
-        return ImageRecord(path, file.stem, *size, ground_truth)
 
     def _image_size(self, tree: Element, path: Path) -> tuple[int, int]:
         """Height and width from the image's header: <size> is wrong or missing in many a set."""
@@ -213,7 +205,7 @@ def _box(file: Path, obj: Element) -> list[float]:
     mean continuous coordinates.
     """
     values = []
-    for field in FIELDS:
+    for field in ("xmin", "ymin", "xmax", "ymax"):
         text = _text(obj, f"bndbox/{field}")
         try:
             values.append(float(text))
@@ -221,12 +213,11 @@ def _box(file: Path, obj: Element) -> list[float]:
             raise UserError(
                 f"{file}: <bndbox><{field}> of an object {_text(obj, 'name')!r} is {text!r}, not a number. Correct it."
             ) from None
-    corners = np.array(values).reshape(2, 2)
-    first_is_lower, second_is_lower = corners[0] < corners[1], corners[1] < corners[0]
-    return [*(corners[0] - first_is_lower).tolist(), *(corners[1] - second_is_lower).tolist()]
+    first, second = np.array(values).reshape(2, 2)
+    return [*(first - (first < second)).tolist(), *(second - (second < first)).tolist()]
 
 
-def _read_list(file: Path) -> Iterable[str]:
+def _read_list(file: Path) -> list[str]:
     """The first column of a list; the devkit's lists of one class have a second one."""
     if not file.is_file():
         there = ", ".join(sorted(f.stem for f in file.parent.glob("*.txt"))) or "none"
@@ -235,7 +226,3 @@ def _read_list(file: Path) -> Iterable[str]:
             "list of one year)."
         )
     return [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
-
-
-def _stems(folder: Path) -> list[str]:
-    return sorted(file.stem for file in folder.glob("*.xml"))

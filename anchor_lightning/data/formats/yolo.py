@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import numpy as np
 import yaml
 
 from anchor_lightning.data.dataset import ImageRecord
-from anchor_lightning.data.formats.cleaning import BoxCleaner
-from anchor_lightning.data.formats.text import distinct_names, exists, read_text
+from anchor_lightning.data.formats.common import BoxCleaner, distinct_names, exists, read_text
 from anchor_lightning.data.images import IMAGE_SUFFIXES
 from anchor_lightning.data.module import SPLITS, DetectionDataModule, Split
 from anchor_lightning.errors import UserError
@@ -54,18 +52,12 @@ class YOLODataModule(DetectionDataModule):
         """Names of the classes, in the order of their numbers."""
         if self._class_names is None:
             there = [name for name in dict.fromkeys(map(self.split_name, SPLITS)) if self._has_split(name)]
-            numbers = [
-                number
-                for name in there
-                for path in self._images(name)
-                for number, _ in read_label_file(label_path_of(path))
-            ]
-            if not numbers:
+            files = [label_path_of(path) for name in there for path in self._images(name)]
+            count = 1 + max((number for file in files for number, _ in read_label_file(file)), default=-1)
+            if not count:
                 raise UserError(f"{self._where()}: no labels found to take the classes from. Give class_names.")
-            self._class_names = [f"class {number}" for number in range(max(numbers) + 1)]
+            self._class_names = [f"class {number}" for number in range(count)]
         return self._class_names
-
-    # Where things are.
 
     def _find_file(self, data_yaml: str | None) -> Path | None:
         if data_yaml is None:
@@ -88,7 +80,14 @@ class YOLODataModule(DetectionDataModule):
     def _names_given(self) -> list[str] | None:
         names = self._content.get("names")
         if names is not None:
-            return distinct_names(parse_names(self._where(), names), f"{self._where()}: 'names'")
+            where = f"{self._where()}: 'names'"
+            if isinstance(names, dict) and set(names) == set(range(len(names))):
+                names = [names[number] for number in range(len(names))]
+            if not isinstance(names, list) or any(isinstance(name, list | dict) for name in names):
+                raise UserError(
+                    f"{where} must be a list of names, or a dict with the keys 0, 1, 2, … without gaps. Correct it."
+                )
+            return distinct_names([str(name) for name in names], where)
         folders = [folder for base in self._bases() for folder in (base, base / "labels")]
         for file in (folder / "classes.txt" for folder in folders):
             if exists(file):
@@ -96,8 +95,8 @@ class YOLODataModule(DetectionDataModule):
                 return distinct_names([line for line in lines if line], str(file))
         return None
 
-    def _default_splits(self) -> dict[Split, str]:
-        return {"train": "train", "val": "val", "test": "test" if self._has_split("test") else "val"}
+    def _default_split(self, role: Split) -> str:
+        return "val" if role == "test" and not self._has_split("test") else role
 
     def _has_split(self, name: str) -> bool:
         try:
@@ -109,10 +108,8 @@ class YOLODataModule(DetectionDataModule):
         """The folders and lists of a split that exist; empty if the set does not have it."""
         if self.data_yaml is None:
             (base,) = self._bases()
-            inside = [base / "images" / name, base / name / "images"]
-            if name == "train":
-                inside.append(base / "images")
-            return [next(place for place in inside if place.is_dir())] if any(p.is_dir() for p in inside) else []
+            inside = [base / "images" / name, base / name / "images", *([base / "images"] if name == "train" else [])]
+            return [place for place in inside if place.is_dir()][:1]
         entry = self._content.get(name)
         entries = entry if isinstance(entry, list) else [] if entry is None else [entry]
         if any(isinstance(place, list | dict) for place in entries):
@@ -138,8 +135,6 @@ class YOLODataModule(DetectionDataModule):
             raise UserError(f"{self._where()}: there is no split {name!r} ({looked}). Correct root or the split.")
         return [path for place in places for path in _images_in(place, self._bases()[0])]
 
-    # What they say.
-
     def _read_split(self, name: str) -> list[ImageRecord]:
         cleaner = BoxCleaner()
         records: list[ImageRecord] = []
@@ -149,8 +144,7 @@ class YOLODataModule(DetectionDataModule):
                 continue
             boxes = np.array([box for _, box in labels]).reshape(-1, 4) * np.tile(size[::-1], 2)
             numbers = [number for number, _ in labels]
-            ground_truth = cleaner.ground_truth(len(records) + 1, boxes, numbers, size, str(path))
-            records.append(ImageRecord(path, path.name, *size, ground_truth))
+            records.append(cleaner.record(len(records) + 1, path, path.name, size, boxes, numbers, str(path)))
         cleaner.report(f"{self._where()} ({name})")
         return records
 
@@ -171,29 +165,11 @@ def load_data_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
-def parse_names(file: str, names: object) -> list[str]:
-    """The class names of a `data.yaml`: a list, or a dict from the numbers 0, 1, … to names.
-
-    Raises:
-        UserError: They are neither, or a number is missing.
-    """
-    if isinstance(names, dict) and set(names) == set(range(len(names))):
-        names = [names[number] for number in range(len(names))]
-    if isinstance(names, list) and names and not any(isinstance(name, list | dict) for name in names):
-        return [str(name) for name in names]
-    raise UserError(
-        f"{file}: 'names' must be a list of names, or a dict with the keys 0, 1, 2, … without gaps. Correct it."
-    )
-
-
 def label_path_of(path: Path) -> Path:
     """The label file of an image: its last folder `images` replaced by `labels`; beside the image if there is none."""
-    parts = list(path.parts)
-    for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
+    folder = next((folder for folder in path.parents if folder.name == "images"), None)
+    labels = path if folder is None else folder.with_name("labels") / path.relative_to(folder)
+    return labels.with_suffix(".txt")
 
 
 def read_label_file(file: Path, num_classes: int | None = None) -> list[tuple[int, list[float]]]:
@@ -246,16 +222,12 @@ def _parse_line(where: str, fields: list[str], num_classes: int | None) -> tuple
     return int(label), [*points.min(0).tolist(), *points.max(0).tolist()]
 
 
-def _images_in(place: Path, base: Path) -> Iterable[Path]:
+def _images_in(place: Path, base: Path) -> list[Path]:
     """The images of a folder, of folders inside it too, or of a text file with one path a line."""
     if place.is_dir():
         return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if place.suffix.lower() != ".txt":
         raise UserError(f"{place}: is neither a folder of images nor a .txt with image paths. Correct the split.")
-    lines = read_text(place).splitlines()
+    lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
     # Paths are relative to the list; some tools write them relative to the set's folder.
-    return [
-        next((p for p in (place.parent / line, base / line) if exists(p)), place.parent / line)
-        for line in map(str.strip, lines)
-        if line
-    ]
+    return [next((p for p in (place.parent / line, base / line) if exists(p)), place.parent / line) for line in lines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,20 @@ def test_missing_things_are_named(root: Path) -> None:
 def test_other_file_names_can_be_given(root: Path) -> None:
     module = BrainwashDataModule(root=str(root), train_split="brainwash_val.idl")
     assert module.records("train")[0].path == root / "val" / "1.png"
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    for name in ("a\0b.png", "x" * 5000):
+        (tmp_path / "brainwash_train.idl").write_text(f'"{name}";')
+        with pytest.raises(UserError, match=name[-5:]):
+            BrainwashDataModule(root=str(tmp_path)).records("train")
+
+
+@pytest.mark.parametrize("piece", ["1", " ", "(", "(1", "(1,", "1.", '"', "a ", "(1, 2, 3, 4", ":"])
+def test_lines_take_no_more_time_than_they_are_long(tmp_path: Path, piece: str) -> None:
+    for start in ("", '"a.png": (', '"a.png"'):
+        (tmp_path / "brainwash_train.idl").write_text(start + piece * 30_000 + "x")
+        began = time.process_time()
+        with pytest.raises(UserError, match=r"line 1"):
+            BrainwashDataModule(root=str(tmp_path)).records("train")
+        assert time.process_time() - began < 2, "a second for 30,000 pieces, a minute where the pattern backtracks"

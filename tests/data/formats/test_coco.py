@@ -13,6 +13,7 @@ from anchor_lightning.data.formats.coco import COCODataModule
 from anchor_lightning.errors import UserError
 from tests.helpers.tiny_data import write_image
 
+HUGE = 10**400
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
 
 
@@ -23,7 +24,7 @@ def content(first_id: int = 1) -> dict[str, Any]:
         {"id": 1, "image_id": first_id, "category_id": 7, "bbox": [10, 5, 20, 10], "area": 120.5, "iscrowd": 0},
         {"id": 2, "image_id": first_id, "category_id": 3, "bbox": [0.5, 0, 30, 40], "iscrowd": 1},
     ]
-    return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+    return {"images": images, "annotations": annotations, "categories": list(CATEGORIES)}
 
 
 def write(root: Path, name: str, data: dict[str, Any], file: str = "", folder: str = "") -> None:
@@ -31,7 +32,7 @@ def write(root: Path, name: str, data: dict[str, Any], file: str = "", folder: s
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data))
     for image in data.get("images", []):
-        if isinstance(image, dict) and "file_name" in image:
+        if isinstance(image, dict) and image.get("file_name"):
             write_image(root / (folder or f"{name}2017") / image["file_name"])
 
 
@@ -129,30 +130,40 @@ def test_broken_boxes_are_repaired_or_dropped_and_reported(root: Path) -> None:
     assert ground_truth.area.tolist() == [1600, 200]
 
 
-def broken(**changes: Any) -> dict[str, Any]:
-    return content() | changes
+def change(field: str, **values: Any) -> dict[str, Any]:
+    """The good content, the first entry of a list changed; a value of None takes the key out."""
+    data = content()
+    first = data[field][0] = data[field][0] | values
+    for name in [name for name, value in values.items() if value is None]:
+        del first[name]
+    return data
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         ({}, "lacks the list 'images'"),
-        (broken(annotations=None), "lacks the list 'annotations'"),
-        (broken(images=[{"id": 1}]), r"images\[0\] lacks"),
-        (broken(images=[{"id": 0, "file_name": "0.jpg"}]), r"images\[0\] has id 0"),
-        (broken(images=[3]), r"images\[0\] lacks"),
-        (broken(images=content()["images"][:1] * 2), "the same id"),
-        (broken(images=content()["images"][1:]), "refer to image_id 1"),
-        (broken(annotations=[{"image_id": 1, "category_id": 3}]), r"annotations\[0\] lacks"),
-        (broken(annotations=[{"image_id": 1, "category_id": 3, "bbox": [1, 2]}]), r"annotations\[0\] lacks"),
-        (broken(annotations=[{"image_id": 1, "category_id": 3, "bbox": "abcd"}]), r"annotations\[0\] lacks"),
-        (
-            broken(annotations=[{"id": 8, "image_id": 1, "category_id": 4, "bbox": [0, 0, 1, 1]}]),
-            "annotation 8 of image 1",
-        ),
-        (broken(categories=[]), "'categories' is empty"),
-        (broken(categories=[{"id": 1}]), "an entry of 'categories' lacks"),
-        (broken(categories=CATEGORIES[:1] * 2), "an id twice"),
+        (content() | {"annotations": None}, "lacks the list 'annotations'"),
+        (content() | {"images": [3]}, r"images\[0\] lacks"),
+        (change("images", file_name=None), r"images\[0\] lacks"),
+        (change("images", id=0), r"images\[0\] has id 0"),
+        (change("images", id=2**63), r"images\[0\] has id"),
+        (change("images", file_name=""), r"images\[0\] has id 1 and file_name ''"),
+        (change("images", id=2), "the same id"),
+        (content() | {"images": content()["images"][1:]}, "refer to image_id 1"),
+        (change("annotations", bbox=None), r"annotations\[0\] lacks"),
+        (change("annotations", bbox=[1, 2]), r"annotations\[0\] lacks"),
+        (change("annotations", bbox="1234"), r"annotations\[0\] lacks"),
+        (change("annotations", bbox=[0, 0, HUGE, 9]), r"annotations\[0\] lacks"),
+        (change("annotations", id=8, category_id=4), "annotation 8 of image 1 has the unknown category_id 4"),
+        (change("annotations", category_id=[3]), r"unknown category_id \[3\]"),
+        (change("annotations", area="large"), "area 'large'"),
+        (change("annotations", area=[1, 2]), "area"),
+        (change("annotations", area=HUGE), "area"),
+        (content() | {"categories": []}, "'categories' is empty"),
+        (change("categories", name=None), "an entry of 'categories' lacks"),
+        (change("categories", id=float("inf")), "an entry of 'categories' lacks"),
+        (content() | {"categories": CATEGORIES[:1] * 2}, "an id twice"),
     ],
 )
 def test_malformed_files_name_file_and_field(root: Path, data: dict[str, Any], message: str) -> None:
@@ -174,7 +185,7 @@ def test_missing_things_are_named(root: Path, tmp_path_factory: pytest.TempPathF
     with pytest.raises(UserError, match="root: is not given"):
         _ = COCODataModule().class_names
     (root / "train2017" / "2.jpg").unlink()
-    with pytest.raises(UserError, match=r"2\.jpg: "):
+    with pytest.raises(UserError, match=r"2\.jpg: no such image, but .*instances_train2017\.json"):
         COCODataModule(root=str(root)).setup("fit")
     with pytest.raises(UserError, match=r"train_images: .*nowhere"):
         COCODataModule(root=str(root), train_images="nowhere").setup("fit")
@@ -186,10 +197,9 @@ def test_splits_agree_on_categories(root: Path) -> None:
         COCODataModule(root=str(root)).setup("fit")
 
 
-def test_sizes_that_are_missing_come_from_the_image(root: Path) -> None:
-    data = content()
-    del data["images"][0]["height"]
-    write(root, "train", data)
+@pytest.mark.parametrize("height", [None, 0, 10**30, "40"])
+def test_sizes_that_are_missing_or_beyond_any_image_come_from_it(root: Path, height: object) -> None:
+    write(root, "train", change("images", height=height))
     record = COCODataModule(root=str(root)).records("train")[0]
     assert (record.height, record.width) == (40, 60)
 

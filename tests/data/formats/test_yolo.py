@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from anchor_lightning.data.formats.yolo import (
-    YOLODataModule,
-    label_path_of,
-    load_data_yaml,
-    parse_names,
-    read_label_file,
-)
+from anchor_lightning.data.formats.yolo import YOLODataModule, label_path_of
 from anchor_lightning.errors import UserError
-from tests.helpers.made_data import make_yolo
 from tests.helpers.tiny_data import write_image
 
 
@@ -65,10 +59,11 @@ def test_by_hand(root: Path) -> None:
 )
 def test_a_split_is_a_folder_a_list_of_folders_or_a_list_of_images(root: Path, train: str) -> None:
     (root / "train.txt").write_text("./images/train/a.png\nimages/train/b.png\n\n" + str(root / "images/train/c.png"))
-    (root / "data.yaml").write_text(f"path: .\ntrain: {train}\nval: images/val\nnames: {{0: dog, 1: cat}}\n")
+    (root / "data.yaml").write_text(f"path: .\ntrain: {train}\nval: images/val\nnames: {{1: cat, 0: 7}}\n")
     for module in (YOLODataModule(root=str(root)), YOLODataModule(data_yaml=str(root / "data.yaml"))):
         assert [record.name for record in module.records("train")] == ["a.png", "b.png", "c.png"]
         assert len(module.train_box_shapes()) == 2
+        assert module.class_names == ["7", "cat"]
 
 
 def test_several_folders_and_a_path_elsewhere(root: Path, tmp_path: Path) -> None:
@@ -142,7 +137,14 @@ def test_an_image_that_cannot_be_read(root: Path) -> None:
         ("train: images/train\nval: images/val\nnames: {1: a}", "keys 0, 1, 2"),
         ("train: no/such\nnames: [a, b]", "there is no .*no/such"),
         ("train: images/train/a.png\nnames: [a, b]", "neither a folder of images nor"),
-        ("val: images/val\nnames: [a, b]", "no split 'train' .it has val"),
+        ("val: images/val\nnames: [a, b]\n7: x\nb: y", "no split 'train' .it has 7, b, val"),
+        ("train: images/train\nx: 2020-99-99", "is no YAML"),
+        ("train: images/train\nx: " + "[" * 500, "is no YAML"),
+        ("train: images/train\nnames: [[dog], cat]", "'names' must be a list"),
+        ("train: images/train\nnames: {0: {a: b}}", "'names' must be a list"),
+        ("train: [[a]]\nnames: [a, b]", "train: must be a path"),
+        ("train: [{a: b}]\nnames: [a, b]", "train: must be a path"),
+        ("train: " + "x" * 5000 + "\nnames: [a, b]", "train: there is no"),
     ],
 )
 def test_a_broken_data_yaml(root: Path, content: str, message: str) -> None:
@@ -167,7 +169,27 @@ def test_the_last_folder_images_counts() -> None:
     assert label_path_of(Path("flat/a.jpg")) == Path("flat/a.txt")
 
 
-def test_parts(tmp_path: Path) -> None:
-    assert parse_names("f", {1: "b", 0: 7}) == ["7", "b"]
-    assert read_label_file(tmp_path / "none.txt") == []
-    assert load_data_yaml(make_yolo(tmp_path) / "data.yaml")["train"] == "images/train"
+def test_texts_that_are_not_utf8_and_classes_beyond_any_set(root: Path) -> None:
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\n")
+    label = root / "labels" / "train" / "a.txt"
+    label.write_text("99999999999 .5 .5 .2 .2\n")
+    with pytest.raises(UserError, match=r"a\.txt:1: .*99999999999"):
+        _ = YOLODataModule(root=str(root)).class_names
+    (root / "classes.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"classes\.txt: .*UTF-8"):
+        YOLODataModule(root=str(root))
+    (root / "train.txt").write_bytes(b"images/train/caf\xe9.jpg")
+    (root / "data.yaml").write_text("train: train.txt\nval: images/val\nnames: [dog, cat]")
+    with pytest.raises(UserError, match=r"train\.txt: .*UTF-8"):
+        YOLODataModule(root=str(root)).records("train")
+    (root / "train.txt").write_bytes(b"images/train/a\x00b.jpg")
+    with pytest.raises(UserError, match=r"cannot be read"):
+        YOLODataModule(root=str(root)).records("train")
+
+
+def test_an_image_whose_name_is_not_utf8(root: Path) -> None:
+    for file in (root / "images" / "train" / "a.png", root / "labels" / "train" / "a.txt"):
+        file.rename(file.with_name(os.fsdecode(b"caf\xe9") + file.suffix))
+    module = YOLODataModule(root=str(root), batch_size=3, image_size=64, num_workers=0, augment=False)
+    (batch,) = module.train_dataloader()
+    assert len(batch.images) == 3 and int(batch.mask.sum()) == 2

@@ -1,4 +1,4 @@
-"""Open files and shared memory, which worker processes need, checked before they start."""
+"""Checks of options before anything is read or started: sizes of the network input, and what worker processes need."""
 
 from __future__ import annotations
 
@@ -9,18 +9,42 @@ from typing import Final
 
 from anchor_lightning.errors import UserError
 
-FILES: Final = 64
-FILES_PER_WORKER: Final = 32
-"""A worker hands over its tensors as open files: seven a batch, two batches ahead, and its pipes."""
+MULTIPLE: Final = 32
+"""Pixels; every side of the network input is a multiple of it, the coarsest stride of the detectors."""
+LARGEST: Final = 16384
+"""Pixels; one such image is 3 GB as the network sees it."""
 SHARED: Final = Path("/dev/shm")
-"""Where they lie on Linux; docker gives it 64 MB."""
+"""Where tensors of workers lie on Linux; docker gives it 64 MB."""
 WANTED_FILES: Final = 4096
 
 
-def check_limits(num_workers: int, batch_bytes: int) -> None:
-    """Raises an error for workers that would stop the process for ever, or be killed, with their first batches.
+def parse_image_size(value: int | list[int], argument: str = "image_size") -> tuple[int, int]:
+    """Height and width from one int or [height, width].
 
-    The limit of open files is raised as far as the process may.
+    Args:
+        value: The size in pixels.
+        argument: Name of the argument that has it, for the error.
+
+    Raises:
+        UserError: A side is no positive multiple of 32; names the nearest valid values.
+    """
+    sides = [value, value] if isinstance(value, int) else list(value)
+    if len(sides) != 2:
+        raise UserError(f"must be one int or [height, width], got {value!r}.", argument)
+    for side in sides:
+        if side > LARGEST:
+            raise UserError(f"must be {LARGEST} or less, got {value!r}.", argument)
+        if side <= 0 or side % MULTIPLE:
+            lower = side // MULTIPLE * MULTIPLE
+            nearest = f"{lower} or {lower + MULTIPLE}" if lower > 0 else str(MULTIPLE)
+            raise UserError(f"must be a positive multiple of {MULTIPLE}, got {value!r}. Try {nearest}.", argument)
+    return sides[0], sides[1]
+
+
+def check_workers(num_workers: int, batch_bytes: int) -> None:
+    """Raises the limit of open files as far as the process may, and an error where workers could not run.
+
+    They would stop the process for ever, or be killed, with their first batches.
 
     Args:
         num_workers: Of a loader; nothing is needed for 0.
@@ -31,7 +55,8 @@ def check_limits(num_workers: int, batch_bytes: int) -> None:
     """
     if num_workers == 0:
         return
-    needed, allowed = FILES + FILES_PER_WORKER * num_workers, _open_files()
+    # A worker hands over its tensors as open files: seven a batch, two batches ahead, and its pipes.
+    needed, allowed = 64 + 32 * num_workers, _open_files()
     if allowed is not None and allowed < needed:
         raise UserError(
             f"{num_workers} workers need about {needed} open files, and the process may have {allowed}. Raise the "

@@ -1,0 +1,137 @@
+"""What the readers of all formats share: text files, names of classes, and records whose boxes can be used."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+
+from anchor_lightning.data.dataset import ImageRecord
+from anchor_lightning.data.images import image_size_of
+from anchor_lightning.errors import UserError
+from anchor_lightning.structures import GroundTruth
+
+OUTSIDE_TOLERANCE = 1.0
+"""Boxes that leave the image by at most so many pixels are clipped without a word: annotations are rounded."""
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; `Path.exists` raises for a name that no file can have."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def distinct_names(names: list[str], where: str | None = None) -> list[str]:
+    """The names of classes as given.
+
+    Raises:
+        UserError: There is none, or one comes twice: results could not tell them apart. Names `where` they stand, the
+            argument `class_names` if not given.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not names or twice:
+        problem = f"{twice[0]!r} comes {names.count(twice[0])} times" if twice else "is empty"
+        message = f"{problem}; give every class a name of its own."
+        raise UserError(message, "class_names") if where is None else UserError(f"{where}: {message}")
+    return names
+
+
+def read_text(file: Path, default: str | None = None) -> str:
+    """The text of a file in UTF-8, without the mark that some editors put first; `default` if there is no file.
+
+    Raises:
+        UserError: It cannot be read, or is not UTF-8; names it.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is no text in UTF-8 ({error.reason}, byte {error.start}). Convert it.") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        if isinstance(error, FileNotFoundError) and default is not None:
+            return default
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{file}: cannot be read ({why}). Restore or remove the file.") from None
+
+
+class BoxCleaner:
+    """Makes the records of one split, repairs their boxes, and reports it once.
+
+    Reversed corners are swapped and boxes that leave the image are clipped to it. Boxes with a value that is not
+    finite, and those without area in the image, are dropped.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._example = ""
+        self._left_out: list[str] = []
+
+    def image_size(self, path: Path, skip_bad: bool) -> tuple[int, int] | None:
+        """Height and width of an image; None, for the report, where it cannot be read and bad images are skipped."""
+        try:
+            return image_size_of(path)
+        except UserError as error:
+            if not skip_bad:
+                raise
+            self._left_out.append(str(error))
+            return None
+
+    def record(
+        self,
+        image_id: int,
+        path: Path,
+        name: str,
+        size: tuple[int, int],
+        boxes_xyxy: np.ndarray,
+        labels: Sequence[int],
+        where: str,
+        ignore: Sequence[bool] | None = None,
+        area: Sequence[float] | None = None,
+    ) -> ImageRecord:
+        """The record of one image with the boxes that can be used.
+
+        Args:
+            image_id: See `GroundTruth`, and so is `ignore`, by default False for all.
+            path: See `ImageRecord`, and so is `name`.
+            name: The name.
+            size: Height and width of the stored image in pixels.
+            boxes_xyxy: (N, 4) in pixels of the stored image.
+            labels: N labels.
+            where: The image or file, for the report.
+            ignore: N flags.
+            area: N areas in pixels; those of the boxes by default.
+        """
+        boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+        kept = np.asarray(np.isfinite(boxes).all(axis=1))
+        self._count("dropped, not a number", ~kept, where)
+        ordered = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+        self._count("corners swapped", kept & (ordered != boxes).any(axis=1), where)
+        clipped = ordered.clip(0, np.tile(size[::-1], 2))
+        empty = kept & ~(clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        self._count("dropped, no area in the image", empty, where)
+        kept &= ~empty
+        self._count("clipped to the image", kept & (np.abs(clipped - ordered) > OUTSIDE_TOLERANCE).any(axis=1), where)
+        boxes = clipped[kept]
+        ground_truth = GroundTruth(
+            image_id=image_id,
+            boxes_xyxy=boxes,
+            labels=np.array(labels, dtype=np.int64)[kept],
+            ignore=np.zeros(len(boxes), dtype=bool) if ignore is None else np.array(ignore, dtype=bool)[kept],
+            area=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) if area is None else np.array(area, dtype=np.float64)[kept],
+        )
+        return ImageRecord(path, name, *size, ground_truth)
+
+    def _count(self, kind: str, which: np.ndarray, where: str) -> None:
+        if which.any():
+            self.counts[kind] += int(which.sum())
+            self._example = self._example or where
+
+    def report(self, split: str) -> None:
+        """Warns, on one process, of what was repaired, dropped and left out in a split, if anything was."""
+        if self._left_out:
+            rank_zero_warn(f"Left out {len(self._left_out)} images of {split}; the first: {self._left_out[0]}")
+        if self.counts:
+            counts = ", ".join(f"{count} {kind}" for kind, count in self.counts.items())
+            rank_zero_warn(f"Boxes of {split}: {counts} (first in {self._example}).")

@@ -1,0 +1,144 @@
+"""Files of Pascal VOC: archives that stay in their folder, XML without entities, and the counts of the full sets."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from typing import Final, NamedTuple
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from lightning.pytorch.utilities import rank_zero_warn
+from torchvision.datasets.utils import download_url
+from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+from anchor_lightning.errors import UserError
+
+
+def fetch_voc(parent: Path, year: int, test: bool) -> None:
+    """Downloads and unpacks a year of VOC, `VOCdevkit/VOC<year>`, into a folder.
+
+    An archive that lies there and has the published md5 is not fetched again.
+
+    Args:
+        parent: The folder that gets the archive and the `VOCdevkit`.
+        year: 2007 to 2012.
+        test: The test images of 2007 instead of those to train and validate on.
+
+    Raises:
+        UserError: There is no such year, it cannot be fetched, its md5 is not the published one, or it cannot be
+            unpacked; nothing has been unpacked then.
+    """
+    source = DATASET_YEAR_DICT.get(f"{year}-test" if test else str(year))
+    if source is None:
+        raise UserError(f"VOC {year} cannot be downloaded; there are 2007 to 2012.", argument="years")
+    try:
+        download_url(source["url"], str(parent), source["filename"], source["md5"])
+    except (OSError, RuntimeError) as error:  # RuntimeError: torchvision's for another checksum
+        raise UserError(
+            f"{source['url']} could not be fetched to {parent}, or is damaged ({error}). Try again, or put "
+            f"{source['filename']} (md5 {source['md5']}) there yourself.",
+            argument="download",
+        ) from None
+    unpack(parent / source["filename"], parent)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a tar archive; all members are checked before the first is written.
+
+    Raises:
+        UserError: A member, or what a link points to, would lie outside of the folder, or is no file, folder or link;
+            or the archive is damaged. Names archive and member.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            for member in (members := tar.getmembers()):
+                tarfile.data_filter(member, str(folder))
+            tar.extractall(folder, members, filter="data")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UserError(f"{archive}: cannot be unpacked to {folder} ({error}). Remove it, and try again.") from None
+
+
+def parse_voc_xml(file: Path) -> Element:
+    """The root element of an annotation file.
+
+    Raises:
+        UserError: The file is missing, is no XML, or declares a document type, which VOC files never do: entities
+            are declared there, and can be made to fill all memory or to read other files.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}).") from None
+
+    def reject(*_: object) -> None:
+        raise UserError(f"{file}: declares a document type or entities, which is not allowed. Remove the declaration.")
+
+    tree, parser = TreeBuilder(), expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = tree.start
+    parser.EndElementHandler = tree.end
+    parser.CharacterDataHandler = tree.data
+    # Called before anything of the declaration counts, whatever the file's encoding.
+    parser.StartDoctypeDeclHandler = reject
+    try:
+        parser.Parse(data, True)
+    except UserError:
+        raise
+    except (expat.ExpatError, LookupError, ValueError) as error:
+        raise UserError(f"{file}: is no XML ({error}). Restore or remove the file.") from None
+    root = tree.close()
+    if root.tag != "annotation":
+        raise UserError(f"{file}: the root element is <{root.tag}>, not <annotation>. Is it a VOC annotation?")
+    return root
+
+
+class SplitCounts(NamedTuple):
+    """Images and objects of one list of a year, as its annotation files say; `difficult` is None where not published.
+
+    Objects marked difficult are not among the `plain` ones.
+    """
+
+    images: int
+    plain: int
+    difficult: int | None
+
+    def __str__(self) -> str:
+        difficult = "" if self.difficult is None else f" + {self.difficult:,} difficult"
+        return f"{self.images:,} images, {self.plain:,} objects{difficult}"
+
+
+# By the year's folder and the list. The challenge publishes the objects without the difficult ones; those of the years'
+# whole sets are known too (15,662 objects in 2007's trainval, 14,976 in its test, 31,561 in 2012's trainval).
+PUBLISHED: Final[dict[tuple[str, str], SplitCounts]] = {
+    ("VOC2007", "train"): SplitCounts(2_501, 6_301, None),
+    ("VOC2007", "val"): SplitCounts(2_510, 6_307, None),
+    ("VOC2007", "trainval"): SplitCounts(5_011, 12_608, 3_054),
+    ("VOC2007", "test"): SplitCounts(4_952, 12_032, 2_944),
+    ("VOC2012", "train"): SplitCounts(5_717, 13_609, None),
+    ("VOC2012", "val"): SplitCounts(5_823, 13_841, None),
+    ("VOC2012", "trainval"): SplitCounts(11_540, 27_450, 4_111),
+}
+
+
+def compare_with_published(list_file: Path, found: SplitCounts) -> None:
+    """Warns, on one process, of a list of a devkit's year whose counts are not those of the full set.
+
+    A warning and no error: a subset is a fine thing to train on, as long as nobody takes its numbers for those of the
+    benchmark. Lists without published counts are passed over.
+
+    Args:
+        list_file: A list in `ImageSets/Main` of a year's folder.
+        found: Its counts, taken before any broken box is dropped.
+    """
+    year, name = list_file.parents[2].name, list_file.stem
+    published = PUBLISHED.get((year, name))
+    if published is None:
+        return
+    if published.difficult is None:
+        found = found._replace(difficult=None)
+    if found != published:
+        rank_zero_warn(
+            f"{list_file}: {found}, but the full {year} {name} has {published}. Numbers measured on it are not those "
+            "of the benchmark: say so beside them, or restore the set."
+        )
