@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 
 from anchor_lightning.data import module as data_module
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.transforms import GeometryParams, distort_colour
 from anchor_lightning.errors import UserError
-from anchor_lightning.structures import DetectionBatch
 from tests.helpers.tiny_data import MemoryModule, ground_truth, record
 
 
@@ -68,10 +66,12 @@ class TwoSizes(MemoryModule):
     """Boxes of known shapes in images of two sizes."""
 
     def _read_split(self, name: str) -> list[ImageRecord]:
-        first = ImageRecord(
-            Path("a"), "a", 100, 200, ground_truth(1, [[0, 0, 20, 10], [0, 0, 9, 9]], ignore=[False, True])
-        )
-        return [first, record(2, [[10, 10, 60, 40]], (50, 100)), record(3, [], (50, 100))]
+        boxes = ground_truth(1, [[0, 0, 20, 10], [0, 0, 9, 9]], ignore=[False, True])
+        return [
+            ImageRecord(Path("a"), "a", 100, 200, boxes),
+            record(2, [[10, 10, 60, 40]], (50, 100)),
+            record(3, [], (50, 100)),
+        ]
 
 
 def test_box_shapes_are_those_that_the_network_sees() -> None:
@@ -123,41 +123,7 @@ def test_on_the_device_images_are_floats_and_colours_change_in_training_only() -
         assert torch.equal(other.on_after_batch_transfer(batch, 0).images, plain)
 
 
-class Seen(LightningModule):
-    """Learns nothing and notes the images of each training batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.ids: list[list[int]] = []
-
-    def training_step(self, batch: DetectionBatch, batch_idx: int) -> torch.Tensor:
-        self.ids.append(batch.image_ids.tolist())
-        return self.weight.sum() * batch.images.mean()
-
-    def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
-        assert batch.images.shape[-2:] == (32, 64)
-
-    def predict_step(self, batch: DetectionBatch, batch_idx: int) -> list[int]:
-        return batch.image_ids.tolist()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def test_lightning_runs_every_stage(tmp_path: Path) -> None:
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(accelerator="cpu", max_steps=3, default_root_dir=tmp_path, **quiet)
-    module, data = Seen(), MemoryModule(batch_size=4, image_size=[32, 64], num_workers=1)
-    trainer.fit(module, data)
-    assert [len(ids) for ids in module.ids] == [4, 4, 4]
-    trainer.validate(module, data, verbose=False)
-    predicted = trainer.predict(module, data)
-    assert predicted is not None
-    assert [i for ids in predicted for i in ids] == [1, 2, 3]
-
-
-def test_skipped_images_are_reported_at_the_end(tmp_path: Path) -> None:
+def test_skipped_images_are_reported_at_the_end() -> None:
     module = MemoryModule(batch_size=4, image_size=32, num_workers=0)
     module.train_dataloader()
     module._datasets["train"]._bad[3] = 1

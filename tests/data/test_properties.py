@@ -18,7 +18,7 @@ from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.formats.brainwash import parse_idl
 from anchor_lightning.data.formats.yolo import read_label_file
 from anchor_lightning.errors import UserError
-from tests.helpers.tiny_data import write_image
+from tests.helpers.tiny_data import write_image, write_text
 
 HEIGHT, WIDTH = 40, 60
 Corners = tuple[float, float, float, float]
@@ -26,11 +26,6 @@ ANY = st.floats() | st.integers(-(10**30), 10**30).map(float) | st.sampled_from(
 """Coordinates as they may stand in a file, most of them far outside."""
 NEAR = st.floats(-5, 70, width=32)
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def put(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
 
 
 def voc(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
@@ -41,8 +36,8 @@ def voc(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
         + "</bndbox></object>"
         for box in boxes
     )
-    put(root / "Annotations" / "a.xml", f"<annotation>{objects}</annotation>")
-    put(root / "ImageSets" / "Main" / "train.txt", "a\n")
+    write_text(root / "Annotations" / "a.xml", f"<annotation>{objects}</annotation>")
+    write_text(root / "ImageSets" / "Main" / "train.txt", "a\n")
     return data.VOCDataModule(root=str(root), class_names=["dog"])
 
 
@@ -54,7 +49,7 @@ def coco(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
         for n, (x1, y1, x2, y2) in enumerate(boxes)
     ]
     content = {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "dog"}]}
-    put(root / "annotations" / "instances_train2017.json", json.dumps(content))
+    write_text(root / "annotations" / "instances_train2017.json", json.dumps(content))
     return data.COCODataModule(root=str(root))
 
 
@@ -71,7 +66,7 @@ def yolo(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
         f"0 {(x1 + x2) / 2 / WIDTH} {(y1 + y2) / 2 / HEIGHT} {(x2 - x1) / WIDTH} {(y2 - y1) / HEIGHT}\n"
         for x1, y1, x2, y2 in boxes
     ]
-    put(root / "labels" / "train" / "a.txt", "".join(lines))
+    write_text(root / "labels" / "train" / "a.txt", "".join(lines))
     return data.YOLODataModule(root=str(root), class_names=["dog"])
 
 

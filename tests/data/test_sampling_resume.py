@@ -75,23 +75,13 @@ class Recorder(LightningModule):
 def run(folder: Path, module: Recorder, log: Log, ckpt: Path | None = None, **options: Any) -> None:
     """Trains to the end, or to where the module stops it; the checkpoints lie in the folder."""
     checkpoint = Checkpoint(options.pop("every", 2), dirpath=folder, enable_version_counter=False)
+    off = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "use_distributed_sampler"), False)
+    options = {"accelerator": "cpu", "log_every_n_steps": 1, "num_sanity_val_steps": 0, **off, **options}
     limits = {"max_steps": 11} if "max_epochs" not in options else {}
-    trainer = Trainer(
-        accelerator="cpu",
-        callbacks=[checkpoint],
-        logger=log,
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **limits,
-        **options,
-    )
+    trainer = Trainer(callbacks=[checkpoint], logger=log, **limits, **options)
     data = MemoryModule(batch_size=4, image_size=[32, 64], num_workers=0, seed=3)
-    trainer.fit(
-        module, data, ckpt_path=None if ckpt is None else str(ckpt), weights_only=None if ckpt is None else True
-    )
+    resumed = {} if ckpt is None else {"ckpt_path": str(ckpt), "weights_only": True}
+    trainer.fit(module, data, **resumed)
 
 
 def end_of(folder: Path) -> dict[str, Any]:

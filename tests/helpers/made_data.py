@@ -8,7 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tests.helpers.tiny_data import write_text
+
 SIZE = (96, 128)  # height, width
+CATEGORIES = [{"id": 3, "name": "car"}, {"id": 17, "name": "cat"}]
 
 Box = tuple[int, int, int, int]
 
@@ -41,12 +44,8 @@ def make_voc(root: Path, num: int = 4) -> Path:
                     f"<ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
                     for i, (x1, y1, x2, y2) in enumerate(boxes)
                 )
-                file = folder / "Annotations" / f"{name}.xml"
-                file.parent.mkdir(exist_ok=True)
-                file.write_text(f"<annotation>{objects}</annotation>")
-            listing = folder / "ImageSets" / "Main" / f"{split}.txt"
-            listing.parent.mkdir(parents=True, exist_ok=True)
-            listing.write_text("\n".join(names) + "\n")
+                write_text(folder / "Annotations" / f"{name}.xml", f"<annotation>{objects}</annotation>")
+            write_text(folder / "ImageSets" / "Main" / f"{split}.txt", "\n".join(names) + "\n")
     return root
 
 
@@ -62,11 +61,8 @@ def make_coco(root: Path, num: int = 4) -> Path:
                 annotation = {"image_id": image_id, "category_id": (3, 17)[i], "bbox": [x1, y1, x2 - x1, y2 - y1]}
                 annotation |= {"id": 10 * image_id + i, "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
                 annotations.append(annotation)
-        categories = [{"id": 3, "name": "car"}, {"id": 17, "name": "cat"}]
-        content = {"images": images, "annotations": annotations, "categories": categories}
-        file = root / "annotations" / f"instances_{split}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(content))
+        content = {"images": images, "annotations": annotations, "categories": CATEGORIES}
+        write_text(root / "annotations" / f"instances_{split}.json", json.dumps(content))
     return root
 
 
@@ -76,10 +72,8 @@ def make_coco_test(root: Path, num: int = 3) -> Path:
     for image_id in range(201, 201 + num):
         draw(root / "test2017" / f"{image_id:012d}.jpg", seed=image_id)
         images.append({"id": image_id, "file_name": f"{image_id:012d}.jpg", "height": SIZE[0], "width": SIZE[1]})
-    categories = [{"id": 3, "name": "car"}, {"id": 17, "name": "cat"}]
-    file = root / "annotations" / "image_info_test-dev2017.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"info": {}, "licenses": [], "images": images, "categories": categories}))
+    content = {"info": {}, "licenses": [], "images": images, "categories": CATEGORIES}
+    write_text(root / "annotations" / "image_info_test-dev2017.json", json.dumps(content))
     return root
 
 
@@ -105,8 +99,6 @@ def make_yolo(root: Path, num: int = 4) -> Path:
                 f"{i} {(x1 + x2) / 2 / SIZE[1]} {(y1 + y2) / 2 / SIZE[0]} {(x2 - x1) / SIZE[1]} {(y2 - y1) / SIZE[0]}"
                 for i, (x1, y1, x2, y2) in enumerate(boxes)
             ]
-            file = root / "labels" / split / f"{name}.txt"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("\n".join(lines) + "\n")
+            write_text(root / "labels" / split / f"{name}.txt", "\n".join(lines) + "\n")
     (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames:\n  0: dog\n  1: cat\n")
     return root

@@ -60,6 +60,13 @@ class MemoryModule(DetectionDataModule):
         return MemoryDataset(records, seed=self.data_seed, augment=training and self.augment, training=training)
 
 
+def write_text(path: Path, text: str) -> Path:
+    """A file, and its folder where it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
 def write_image(path: Path, height: int = 40, width: int = 60, seed: int = 0) -> Path:
     """A textured image file of any format that PIL knows by its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -65,14 +65,7 @@ def test_crops_are_native_and_evaluation_is_whole(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [
-        "frames/1.png: (1, 2, 3, 4);",
-        '"a.png": (1, 2, 3);',
-        '"a.png": (1, 2, 3, x);',
-        '"a.png" (1, 2, 3, 4);',
-        "{}",
-        '"a',
-    ],
+    ["a.png: (1, 2, 3, 4);", '"a.png": (1, 2, 3);', '"a.png": (1, 2, 3, x);', '"a.png" (1, 2, 3, 4);', "{}", '"a'],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "brainwash_train.idl"
@@ -86,13 +79,7 @@ def test_line_ends(tmp_path: Path, end: str) -> None:
     file = tmp_path / "one.idl"
     file.write_text(f'"a.png": (1, 2, 3, 4), (nan, 2, 3, 4){end}\n\n"b.png"{end}')
     (a, boxes), (b, none) = parse_idl(file)
-    assert (a, b) == ("a.png", "b.png")
-    assert boxes.shape == (2, 4)
-    assert none.shape == (0, 4)
-
-
-def test_an_image_listed_twice_is_an_error(tmp_path: Path) -> None:
-    file = tmp_path / "one.idl"
+    assert (a, boxes.shape, b, none.shape) == ("a.png", (2, 4), "b.png", (0, 4))
     file.write_text('"a.png";\n"a.png";\n')
     with pytest.raises(UserError, match=r"line 2: 'a\.png'"):
         parse_idl(file)

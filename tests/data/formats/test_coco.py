@@ -11,7 +11,7 @@ import pytest
 
 from anchor_lightning.data.formats.coco import COCODataModule
 from anchor_lightning.errors import UserError
-from tests.helpers.tiny_data import write_image
+from tests.helpers.tiny_data import write_image, write_text
 
 HUGE = 10**400
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
@@ -27,10 +27,12 @@ def content(first_id: int = 1) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": list(CATEGORIES)}
 
 
+def without_annotations(first_id: int) -> dict[str, Any]:
+    return {key: value for key, value in content(first_id).items() if key != "annotations"}
+
+
 def write(root: Path, name: str, data: dict[str, Any], file: str = "", folder: str = "") -> None:
-    path = root / (file or f"annotations/instances_{name}2017.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data))
+    write_text(root / (file or f"annotations/instances_{name}2017.json"), json.dumps(data))
     for image in data.get("images", []):
         if isinstance(image, dict) and image.get("file_name"):
             write_image(root / (folder or f"{name}2017") / image["file_name"])
@@ -59,13 +61,11 @@ def test_a_set_in_the_layout_of_2017(root: Path) -> None:
 
 
 def test_a_set_with_files_of_its_own(tmp_path: Path) -> None:
-    write(tmp_path, "train", content(), "a.json", "pictures")
-    write(tmp_path, "val", content(5), "b.json", "pictures")
-    write(tmp_path, "test", content(9), "c.json", "pictures")
-    folders = {f"{name}_images": "pictures" for name in ("train", "val", "test")}
-    module = COCODataModule(
-        root=str(tmp_path), train_annotations="a.json", val_annotations="b.json", test_annotations="c.json", **folders
-    )
+    options = {"root": str(tmp_path)}
+    for first_id, name in ((1, "train"), (5, "val"), (9, "test")):
+        write(tmp_path, name, content(first_id), f"a/{name}.json", "pictures")
+        options |= {f"{name}_annotations": f"a/{name}.json", f"{name}_images": "pictures"}
+    module = COCODataModule(**options)
     module.setup("fit")
     module.setup("test")
     assert [module.records(split)[0].ground_truth.image_id for split in ("train", "val", "test")] == [1, 5, 9]
@@ -82,9 +82,7 @@ def test_a_set_with_validation_only_can_be_validated(tmp_path: Path) -> None:
 
 
 def test_a_file_without_annotations_is_for_prediction_only(tmp_path: Path) -> None:
-    data = content()
-    del data["annotations"]
-    write(tmp_path, "test", data, "annotations/image_info_test-dev2017.json", "test2017")
+    write(tmp_path, "test", without_annotations(1), "annotations/image_info_test-dev2017.json", "test2017")
     options: dict[str, Any] = {"root": str(tmp_path), "test_annotations": "annotations/image_info_test-dev2017.json"}
     module = COCODataModule(**options, test_images="test2017", num_workers=0, image_size=32)
     assert (module.class_names, module.category_ids) == (["cat", "dog"], [3, 7])
@@ -98,25 +96,13 @@ def test_a_file_without_annotations_is_for_prediction_only(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("role", "purpose"), [("train", "train on"), ("val", "measure against")])
 def test_training_needs_annotations(root: Path, role: str, purpose: str) -> None:
-    data = content(1 if role == "train" else 11)
-    del data["annotations"]
-    write(root, role, data)
+    write(root, role, without_annotations(1 if role == "train" else 11))
     with pytest.raises(UserError, match=rf"{role}_annotations: .*instances_{role}2017\.json .*{purpose}"):
         COCODataModule(root=str(root)).setup("fit")
-
-
-def test_training_goes_on_beside_a_test_split_without_annotations(root: Path) -> None:
-    data = content(21)
-    del data["annotations"]
-    write(root, "test", data, "test.json", "test2017")
+    # Those of a test split are not asked for.
+    write(root, role, content(1 if role == "train" else 11))
+    write(root, "test", without_annotations(21), "test.json", "test2017")
     COCODataModule(root=str(root), test_annotations="test.json").setup("fit")
-
-
-def test_images_without_boxes_are_kept(root: Path) -> None:
-    module = COCODataModule(root=str(root), batch_size=2, num_workers=0, image_size=32)
-    batch = next(iter(module.train_dataloader()))
-    assert sorted(batch.image_ids.tolist()) == [1, 2]
-    assert batch.mask.sum(1).min() == 0
 
 
 def test_broken_boxes_are_repaired_or_dropped_and_reported(root: Path) -> None:

@@ -11,16 +11,14 @@ import pytest
 
 from anchor_lightning.data.formats.yolo import YOLODataModule, label_path_of
 from anchor_lightning.errors import UserError
-from tests.helpers.tiny_data import write_image
+from tests.helpers.tiny_data import write_image, write_text
 
 
 def put(root: Path, name: str, label: str | None, split: str = "train") -> Path:
     """An image of 60 x 40 pixels, and its label file unless the label is None."""
     path = write_image(root / "images" / split / f"{name}.png")
     if label is not None:
-        file = root / "labels" / split / f"{name}.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(label)
+        write_text(root / "labels" / split / f"{name}.txt", label)
     return path
 
 
@@ -44,19 +42,15 @@ def test_by_hand(root: Path) -> None:
     assert a.ground_truth.labels.tolist() == [1, 0] and a.ground_truth.area.tolist() == [300, 600]
     assert (a.name, a.height, a.width) == ("a.png", 40, 60)
     assert [r.ground_truth.image_id for r in (a, b, c)] == [1, 2, 3]
-    assert len(b.ground_truth.boxes_xyxy) == len(c.ground_truth.boxes_xyxy) == 0, (
-        "an empty or missing file is an image without objects"
-    )
+    # An empty or missing file is an image without objects.
+    assert len(b.ground_truth.boxes_xyxy) == len(c.ground_truth.boxes_xyxy) == 0
     (d,) = module.records("val")
     np.testing.assert_allclose(d.ground_truth.boxes_xyxy, [[6, 8, 30, 24]])  # the outline's box
     assert module.records("test") is module.records("val")
     np.testing.assert_allclose(module.train_box_shapes().numpy(), [[208, 104], [208, 208]])
 
 
-@pytest.mark.parametrize(
-    "train",
-    ["images/train", "[images/train]", "train.txt", "./images/train", "../images/train"],
-)
+@pytest.mark.parametrize("train", ["images/train", "[images/train]", "train.txt", "./images/train", "../images/train"])
 def test_a_split_is_a_folder_a_list_of_folders_or_a_list_of_images(root: Path, train: str) -> None:
     (root / "train.txt").write_text("./images/train/a.png\nimages/train/b.png\n\n" + str(root / "images/train/c.png"))
     (root / "data.yaml").write_text(f"path: .\ntrain: {train}\nval: images/val\nnames: {{1: cat, 0: 7}}\n")
@@ -68,11 +62,8 @@ def test_a_split_is_a_folder_a_list_of_folders_or_a_list_of_images(root: Path, t
 
 def test_several_folders_and_a_path_elsewhere(root: Path, tmp_path: Path) -> None:
     put(root, "e", "0 0.5 0.5 0.1 0.1", split="more")
-    file = tmp_path / "elsewhere" / "set.yaml"
-    file.parent.mkdir()
-    file.write_text(
-        f"path: {root}\ntrain: [images/train, images/more]\nval: images/val\ntest: no/such\nnames: [a, b]\n"
-    )
+    text = f"path: {root}\ntrain: [images/train, images/more]\nval: images/val\ntest: no/such\nnames: [a, b]\n"
+    file = write_text(tmp_path / "elsewhere" / "set.yaml", text)
     module = YOLODataModule(data_yaml=str(file))
     assert [record.name for record in module.records("train")] == ["a.png", "b.png", "c.png", "e.png"]
     assert module.split_name("test") == "val", "a test set that is not at hand does not hinder"
