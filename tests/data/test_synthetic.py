@@ -27,7 +27,7 @@ def test_modes_are_recovered_from_the_boxes(module: SyntheticDataModule) -> None
     modes, log_wh = np.log(module.mode_shapes().numpy()), np.log(module.train_box_shapes().numpy())
     rng = np.random.default_rng(0)
     found = []
-    for _ in range(10):  # Lloyd's iterations from boxes: the best of ten starts
+    for _ in range(5):  # Lloyd's iterations from boxes: the best of five starts
         centres = rng.choice(log_wh, 5, replace=False)
         for _ in range(40):
             distance = np.square(log_wh[:, None] - centres).sum(-1)
