@@ -15,9 +15,7 @@ from anchor_lightning.structures import Assignment
 Distance = Literal["iou", "l2"]
 
 HARD_TEMPERATURE: Final = 1e-6
-"""Below this temperature Eq. 10 is its limit, the nearest anchor alone (the softmax itself is 0/0 at 0)."""
-MIN_SIDE: Final = 1e-4
-"""Pixels; keeps the logarithm of a padded (all-zero) box finite."""
+"""Below it Eq. 10 is its limit, the nearest anchor alone (the softmax is 0/0 at 0)."""
 
 
 @torch.no_grad()
@@ -30,9 +28,7 @@ def assign(
     temperature: Tensor | float = 0.0,
     distance: Distance = "iou",
 ) -> Assignment:
-    """Assigns every box among the A anchors of the cell that holds its centre.
-
-    Gradients are off: δ is computed first and then held fixed while the error is back-propagated (§3.2).
+    """The assignment of every box among the A anchors of its centre's cell, without gradient (δ is held fixed, §3.2).
 
     Args:
         log_wh: (A, 2) log widths and heights of the shapes in pixels.
@@ -40,19 +36,16 @@ def assign(
         mask: (B, M) bool, True where a box is real.
         grid: Rows H and columns W of the feature map.
         stride: Pixels per cell.
-        temperature: T >= 0 of Eq. 10, a float or a scalar tensor (a tensor does not make `torch.compile` compile anew
-            when it changes); below 1e-6 the nearest anchor gets all, the lowest index on a tie.
+        temperature: T >= 0 of Eq. 10 (a tensor spares recompilations); below 1e-6 the nearest anchor gets all, the
+            lowest index on a tie.
         distance: `iou` for 1 - IoU of the shapes, `l2` for the squared distance of their logarithms (Eq. 12).
-
-    Returns:
-        The assignment; δ sums to 1 for each real box.
     """
     rows, columns = grid
-    wh = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp_min(MIN_SIDE)  # (B, M, 2)
+    # The logarithm of a padded (all-zero) box stays finite.
+    box_log_wh = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp_min(1e-4).log()  # (B, M, 2)
     centre = (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / (2 * stride)  # in cells
     column = centre[..., 0].long().clamp(0, columns - 1)  # (B, M); a centre on the far edge belongs to the last cell
     row = centre[..., 1].long().clamp(0, rows - 1)
-    box_log_wh = wh.log()
     delta = soft_or_hard(similarity(box_log_wh, log_wh, distance), temperature)
     return Assignment(
         delta=delta * mask[..., None],
@@ -86,12 +79,10 @@ def soft_or_hard(similarities: Tensor, temperature: Tensor | float) -> Tensor:
 def critical_temperature(box_wh: Tensor) -> float:
     """T_c = 2 λ_max(cov(log w, log h)), above which `l2` soft assignment draws all shapes to one common optimum.
 
-    Soft assignment with the clustering term is deterministic annealing: as T falls through T_c the shapes part (Rose,
-    "Deterministic annealing for clustering, compression, classification, regression, and related optimization
-    problems", Proc. IEEE 86, 1998).
+    It is the first phase transition of deterministic annealing (Rose, Proc. IEEE 86, 1998).
 
     Args:
-        box_wh: (N, 2) widths and heights > 0 of the training boxes, N >= 2.
+        box_wh: (N, 2) widths and heights > 0 of the training boxes.
 
     Raises:
         UserError: There are fewer than two boxes.
@@ -100,5 +91,4 @@ def critical_temperature(box_wh: Tensor) -> float:
         raise UserError(
             f"the critical temperature needs two training boxes or more, there are {len(box_wh)}; give T as a number"
         )
-    covariance = box_wh.double().log().T.cov(correction=0)
-    return float(2 * torch.linalg.eigvalsh(covariance)[-1])
+    return float(2 * torch.linalg.eigvalsh(box_wh.double().log().T.cov(correction=0))[-1])

@@ -1,7 +1,4 @@
-"""First shapes: §4.2.1's initialisations, the published YOLOv2 centres, or an explicit list.
-
-k-means needs the training boxes: `fitting.kmeans` computes it.
-"""
+"""First shapes: §4.2.1's initialisations, the published YOLOv2 centres, or an explicit list."""
 
 from __future__ import annotations
 
@@ -30,8 +27,6 @@ NAMED_GRID_UNITS: Final[dict[str, tuple[tuple[float, float], ...]]] = {
         (9.77052, 9.16828),
     ),
 }
-IDENTICAL_GRID_UNITS: Final = (5.0, 5.0)
-DEFAULT_NUM: Final = 5
 
 AnchorInit = str | Sequence[Sequence[float]]
 
@@ -72,8 +67,8 @@ def num_shapes(init: AnchorInit, num: int | None) -> int:
     """The number of shapes A that `init` and `num` ask for together.
 
     Args:
-        init: `kmeans`, `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, or a list of [w, h] in pixels.
-        num: The number asked for, or None for the natural one (5, or the length of the list).
+        init: As in `AnchorOptions`, without `model` and paths.
+        num: As in `AnchorOptions`.
 
     Raises:
         UserError: `init` is unknown, or has another number of shapes than `num`.
@@ -87,7 +82,7 @@ def num_shapes(init: AnchorInit, num: int | None) -> int:
     elif init in ("kmeans", "identical"):
         if num is not None and num < 1:
             raise UserError(f"{num} shapes; give 1 or more", argument="anchors.num")
-        return DEFAULT_NUM if num is None else num
+        return 5 if num is None else num
     else:
         known = ", ".join(["kmeans", "identical", *NAMED_GRID_UNITS])
         raise UserError(
@@ -105,14 +100,7 @@ def num_shapes(init: AnchorInit, num: int | None) -> int:
 
 
 def initial_shapes(init: AnchorInit, num: int | None = None) -> Tensor | None:
-    """The (A, 2) widths and heights that `init` stands for, in pixels of the network input.
-
-    Args:
-        init: As for `num_shapes`.
-        num: As for `num_shapes`.
-
-    Returns:
-        The shapes, or None for `kmeans`: they are not known before the training boxes are.
+    """The (A, 2) float32 shapes of `init` in pixels of the network input; None for `kmeans`, which needs boxes.
 
     Raises:
         UserError: As `num_shapes`; or a side is not positive.
@@ -121,7 +109,7 @@ def initial_shapes(init: AnchorInit, num: int | None = None) -> Tensor | None:
     if init == "kmeans":
         return None
     if init == "identical":
-        return torch.tensor([IDENTICAL_GRID_UNITS]).repeat(count, 1) * GRID_UNIT
+        return torch.full((count, 2), 5.0 * GRID_UNIT)
     if isinstance(init, str):
         return torch.tensor(NAMED_GRID_UNITS[init], dtype=torch.float64).mul(GRID_UNIT).float()
     if any(len(shape) != 2 for shape in init):

@@ -1,7 +1,4 @@
-"""IoU of box shapes, boxes that share their centre.
-
-Shape letters: N boxes, A anchor shapes.
-"""
+"""IoU of box shapes, boxes that share their centre."""
 
 from __future__ import annotations
 
@@ -15,15 +12,7 @@ CHUNK: Final = 65_536
 
 
 def shape_iou(wh: Tensor, other_wh: Tensor) -> Tensor:
-    """IoU of boxes that share their centre, so that only the shapes count (the distance of YOLOv2's k-means).
-
-    Args:
-        wh: (..., 2) widths and heights > 0.
-        other_wh: (..., 2), broadcast against `wh`.
-
-    Returns:
-        (...) IoU in (0, 1].
-    """
+    """(...) IoU in (0, 1] of boxes that share their centre, of broadcast sides (..., 2) > 0."""
     w, h = wh.unbind(-1)
     other_w, other_h = other_wh.unbind(-1)
     intersection = w.minimum(other_w) * h.minimum(other_h)
@@ -31,15 +20,7 @@ def shape_iou(wh: Tensor, other_wh: Tensor) -> Tensor:
 
 
 def best_iou(box_wh: Tensor, wh: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU of boxes with their best shape, and which shape that is.
-
-    Args:
-        box_wh: (N, 2) widths and heights > 0.
-        wh: (A, 2) shapes > 0.
-
-    Returns:
-        (N,) float64 IoU in (0, 1]; (N,) int64 index of the shape, the lowest on a tie.
-    """
+    """(N,) float64 IoU of boxes (N, 2) with their best of shapes (A, 2), and its index, the lowest on a tie."""
     parts = [shape_iou(part.double()[:, None], wh.double()).max(1) for part in box_wh.split(CHUNK)]
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 

@@ -1,7 +1,4 @@
-"""The two terms that move the shapes: the localisation loss (Eq. 2-5) and the online clustering term (Eq. 11-12).
-
-Both take δ as a constant and are sums: the caller divides by what its own loss divides by.
-"""
+"""The terms that move the shapes, sums with δ as a constant: localisation (Eq. 2-5), online clustering (Eq. 11-12)."""
 
 from __future__ import annotations
 

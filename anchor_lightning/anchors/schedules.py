@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 from anchor_lightning.errors import UserError
 
 TemperatureSchedule = Literal["linear", "geometric"]
-
-GEOMETRIC_END: Final = 0.005
-"""Share of its start that a geometric temperature has come down to when the warm-up ends."""
 
 
 def temperature_at(step: int, start: float, steps: int, schedule: TemperatureSchedule = "linear") -> float:
@@ -30,7 +27,7 @@ def temperature_at(step: int, start: float, steps: int, schedule: TemperatureSch
     if step >= steps:
         return 0.0
     progress = step / steps
-    return start * (1 - progress) if schedule == "linear" else float(start * GEOMETRIC_END**progress)
+    return start * (1 - progress) if schedule == "linear" else float(start * 0.005**progress)
 
 
 def clustering_weight_at(step: int, start: float, steps: int) -> float:
@@ -39,10 +36,5 @@ def clustering_weight_at(step: int, start: float, steps: int) -> float:
 
 
 def learning_rate_at(step: int, rates: dict[int, float]) -> float:
-    """The learning rate of a step-wise schedule at an optimizer step.
-
-    Args:
-        step: Optimizer steps taken so far.
-        rates: First step of each stretch -> its rate; has an entry for step 0.
-    """
+    """The learning rate at an optimizer step, of `rates`: first step of each stretch (one is 0) -> its rate."""
     return rates[max(first for first in rates if first <= step)]

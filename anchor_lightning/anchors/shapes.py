@@ -15,19 +15,17 @@ from anchor_lightning.errors import UserError
 class AnchorShapes(nn.Module):
     """A anchor shapes as learnable logarithms (§3.2: ŝ = log s is learned instead of s).
 
-    `log_wh` stays float32 whatever precision the rest of the model is converted to: in bfloat16 the steps of a normal
-    learning rate round to nothing and the shapes do not move at all.
+    They stay float32 whatever precision the model is converted to: in bfloat16 a step would round to nothing.
 
     Args:
         num: Number of shapes A >= 1.
-        wh: (A, 2) widths and heights in pixels of the network input, or None when they are not known yet (k-means needs
-            the training boxes); `pending` is then True until `set_initial` or `load_state_dict` gives them.
+        wh: (A, 2) widths and heights in pixels of the network input; None if `set_initial` or `load_state_dict` will
+            give them (k-means needs the training boxes).
         learn: False freezes the shapes.
 
     Attributes:
         log_wh: (A, 2) float32 parameter, log of pixels of the network input.
-        initial_log_wh: (A, 2) float32 buffer, where training started; kept in checkpoints so that a resumed run still
-            draws the right first point.
+        initial_log_wh: (A, 2) float32 buffer, where training started.
         pending: Whether the shapes still wait for their initial values.
     """
 
@@ -37,9 +35,8 @@ class AnchorShapes(nn.Module):
     def __init__(self, num: int, wh: Tensor | None = None, *, learn: bool = True) -> None:
         super().__init__()
         self.pending = wh is None
-        zeros = torch.zeros(num, 2, dtype=torch.float32)
-        self.log_wh = nn.Parameter(zeros.clone(), requires_grad=learn)
-        self.register_buffer("initial_log_wh", zeros.clone())
+        self.log_wh = nn.Parameter(torch.zeros(num, 2, dtype=torch.float32), requires_grad=learn)
+        self.register_buffer("initial_log_wh", torch.zeros(num, 2, dtype=torch.float32))
         if wh is not None:
             self.set_initial(wh)
 
@@ -80,17 +77,9 @@ class AnchorShapes(nn.Module):
         if f"{prefix}log_wh" in state_dict:  # weights of a backbone alone bring no shapes
             self.pending = False
 
-    def extra_repr(self) -> str:
-        """What `print(module)` shows."""
-        return f"num={len(self.log_wh)}, learn={self.log_wh.requires_grad}, pending={self.pending}"
-
 
 def check_positive(wh: Tensor, argument: str | None = None) -> None:
-    """Raises an error for shapes (A, 2) that have no logarithm.
-
-    Raises:
-        UserError: Naming the first shape with a side that is not a positive finite number, and the argument if given.
-    """
+    """Raises a `UserError` of `argument` for the first of the shapes (A, 2) whose sides are not positive and finite."""
     for index, (w, h) in enumerate(wh.tolist()):
         if not (0 < w < math.inf and 0 < h < math.inf):
             raise UserError(

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 BN_EPSILON: Final = 1e-6
 """Inside the root. The C code adds the same to the root itself, which differs for channels that are nearly constant."""
 LEAKY_SLOPE: Final = 0.1
-CHANNEL_MULTIPLE: Final = 8
 
 # Rows of convolutions (filters, kernel size) between the five 2x2 poolings; the fourth ends at stride 16.
 STAGES: Final[tuple[tuple[tuple[int, int], ...], ...]] = (
@@ -24,17 +23,11 @@ STAGES: Final[tuple[tuple[tuple[int, int], ...], ...]] = (
 
 def scaled(channels: int, width: float) -> int:
     """`channels` times the width multiplier, rounded to a multiple of 8 and at least 8."""
-    return max(CHANNEL_MULTIPLE, round(channels * width / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE)
+    return max(8, round(channels * width / 8) * 8)
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution without bias, batch norm, leaky ReLU (slope 0.1); keeps height and width.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Filters.
-        kernel_size: 1 or 3.
-    """
+    """Convolution without bias (kernel 1 or 3), batch norm, leaky ReLU (slope 0.1); keeps height and width."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
@@ -44,11 +37,7 @@ class ConvBlock(nn.Sequential):
 
 
 class DarkNet19(nn.Module):
-    """The 18 convolutions of DarkNet-19 below its classifier.
-
-    Args:
-        width: Multiplier of all channel counts (1 is the published network).
-    """
+    """The 18 convolutions of DarkNet-19 below its classifier; `width` multiplies all channel counts."""
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
@@ -66,10 +55,6 @@ class DarkNet19(nn.Module):
         self.coarse_channels = channels
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The features at strides 16 and 32.
-
-        Args:
-            images: (B, 3, H, W) RGB in [0, 1]; H and W are multiples of 32.
-        """
+        """The features at strides 16 and 32 of (B, 3, H, W) RGB images in [0, 1]; H and W are multiples of 32."""
         fine = self.to_stride_16(images)
         return fine, self.to_stride_32(fine)

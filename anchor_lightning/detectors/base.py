@@ -1,7 +1,4 @@
-"""The interface between a detector and the rest of the project, and building one from its configuration.
-
-Shape letters: B images of a batch, M boxes an image (padded), A anchor shapes, C classes.
-"""
+"""The interface between a detector and the rest of the project, and building one from its configuration."""
 
 from __future__ import annotations
 

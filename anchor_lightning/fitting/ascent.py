@@ -1,7 +1,7 @@
 """Gradient ascent on the mean best IoU itself: the score that k-means only approaches, in about a second.
 
-The boxes are first gathered into cells of the log w - log h plane. A thousand cells stand for any number of boxes, so
-that many starts can be tried; the best are finished on finer cells and the very best on the boxes.
+A thousand cells of the log w - log h plane stand for any number of boxes, so that many starts can be tried; the best
+are finished on finer cells and the very best on the boxes.
 
 Shape letters: N boxes or cells, A anchor shapes, R starts that climb side by side.
 """
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from anchor_lightning.anchors.iou import mean_best_iou, shape_iou
+from anchor_lightning.anchors.iou import CHUNK, mean_best_iou, shape_iou
 from anchor_lightning.fitting.kmeans import check_distinct, kmeans_shapes
 
 COARSE, FINE = 0.1, 0.05
@@ -25,16 +25,10 @@ COARSE_STEPS, FINE_STEPS, LAST_STEPS = 40, 100, 20
 COARSE_RATE, FINE_RATE, LAST_RATE = 0.1, 0.05, 0.01
 """Adam's rates: about the change of a logarithm in the first step."""
 KMEANS_SAMPLE: Final = 4096
-MAX_LAST_BOXES: Final = 65_536
 
 
 class Cells(NamedTuple):
-    """Boxes that count with a weight.
-
-    Attributes:
-        wh: (N, 2) float32 widths and heights > 0.
-        weight: (N,) float32, which sum to 1.
-    """
+    """Boxes (N, 2) that count with weights (N,), which sum to 1."""
 
     wh: Tensor
     weight: Tensor
@@ -52,7 +46,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @_one_thread()
-def ascent_shapes(box_wh: Tensor, num: int, seed: int = 0, start_wh: Tensor | None = None) -> Tensor:
+def ascent_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
     """The shapes of the highest mean best IoU, Σ_i max_a IoU(b_i, s_a) / N, that gradient ascent finds.
 
     The logarithms of the shapes climb with Adam on all boxes at once. Starts are drawn as k-means++ draws them; one
@@ -62,7 +56,6 @@ def ascent_shapes(box_wh: Tensor, num: int, seed: int = 0, start_wh: Tensor | No
         box_wh: (N, 2) widths and heights > 0, in any unit.
         num: Number of shapes A.
         seed: Of the starts; equal arguments give equal shapes.
-        start_wh: (A, 2) shapes that are a start as well, and that the result is never worse than either.
 
     Returns:
         (A, 2) float32 shapes in the unit of the boxes, smallest area first.
@@ -76,33 +69,27 @@ def ascent_shapes(box_wh: Tensor, num: int, seed: int = 0, start_wh: Tensor | No
     coarse, fine = gather(boxes, COARSE), gather(boxes, FINE)
     # Cells of boxes that are nearly alike would hold fewer distinct shapes than are asked for.
     if len(fine.wh) < 8 * num:
-        coarse = fine = _distinct(boxes)
+        wh, count = boxes.unique(dim=0, return_counts=True)
+        coarse = fine = Cells(wh, count / len(boxes))
     elif len(coarse.wh) < 8 * num:
         coarse = fine
     sample = boxes
     if len(boxes) > KMEANS_SAMPLE:
         sample = boxes[torch.randperm(len(boxes), generator=generator)[:KMEANS_SAMPLE]]
-    given = [] if start_wh is None else [start_wh.float()]
-    if len(sample.unique(dim=0)) >= num:
-        given.append(kmeans_shapes(sample, num, seed))
+    given = [kmeans_shapes(sample, num, seed)] if len(sample.unique(dim=0)) >= num else []
     starts = torch.cat([_draw_starts(coarse, num, generator), *(wh[None] for wh in given)])
     climbed, score = _climb(coarse, starts, COARSE_STEPS, COARSE_RATE)
     best = climbed[score.topk(min(NUM_KEPT, len(score))).indices]
     climbed, score = _climb(fine, best, FINE_STEPS, FINE_RATE)
     found = climbed[score.argmax()]
-    last = boxes[torch.randperm(len(boxes), generator=generator)[:MAX_LAST_BOXES]]
+    last = boxes[torch.randperm(len(boxes), generator=generator)[:CHUNK]]
     polished, _ = _climb(Cells(last, torch.full((len(last),), 1 / len(last))), found[None], LAST_STEPS, LAST_RATE)
     wh = max([found, polished[0], *given], key=lambda shapes: mean_best_iou(boxes, shapes))
     return wh[wh.prod(1).argsort()]
 
 
 def gather(box_wh: Tensor, side: float) -> Cells:
-    """The geometric mean and the share of the boxes in every cell of the log plane that holds any.
-
-    Args:
-        box_wh: (N, 2) widths and heights > 0.
-        side: Of a cell, in nats.
-    """
+    """The geometric mean and the share of the boxes in every cell (`side` in nats) of the log plane that holds any."""
     log_wh = box_wh.double().log()
     cell = (log_wh / side).round().long()
     cell = cell - cell.amin(0)
@@ -111,11 +98,6 @@ def gather(box_wh: Tensor, side: float) -> Cells:
     )
     total = torch.zeros(len(count), 2, dtype=torch.float64).index_add_(0, member_of, log_wh)
     return Cells((total / count[:, None]).exp().float(), (count / len(box_wh)).float())
-
-
-def _distinct(boxes: Tensor) -> Cells:
-    wh, count = boxes.unique(dim=0, return_counts=True)
-    return Cells(wh, count / len(boxes))
 
 
 def _draw_starts(cells: Cells, num: int, generator: torch.Generator) -> Tensor:
@@ -135,11 +117,7 @@ def _iou(cells: Cells, wh: Tensor) -> Tensor:
 
 
 def _climb(cells: Cells, start_wh: Tensor, steps: int, rate: float) -> tuple[Tensor, Tensor]:
-    """Adam on the logarithms with a rate that falls linearly.
-
-    Returns:
-        (R, A, 2) the shapes where each start ends, and (R,) their mean best IoU on the cells.
-    """
+    """Adam on the logarithms, its rate falling linearly: (R, A, 2) last shapes, (R,) their score on the cells."""
     log_wh = start_wh.log().requires_grad_()
     optimizer = torch.optim.Adam([log_wh], lr=rate, betas=(0.9, 0.99))
     for step in range(steps):

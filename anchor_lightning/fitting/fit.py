@@ -13,7 +13,7 @@ from anchor_lightning.fitting.simulate import learn_shapes
 
 FitMethod = Literal["ascent", "kmeans", "learned"]
 LEARN_STEPS: Final = 4500
-"""The paper's warm-up of 1,500 steps, and 3,000 steps more in which the shapes settle."""
+"""The paper's warm-up of 1,500 steps, and 3,000 more in which the shapes settle."""
 
 
 def fit_shapes(

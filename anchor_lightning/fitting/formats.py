@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -25,9 +24,9 @@ from anchor_lightning.anchors.shapes import check_positive
 from anchor_lightning.errors import UserError
 
 Target = Literal["darknet", "ultralytics", "mmdet", "torchvision", "json"]
-STRIDES: Final = {1: (32,), 2: (16, 32), 3: (8, 16, 32), 4: (8, 16, 32, 64)}
-"""Strides of the usual heads by their number of levels: YOLOv2, tiny YOLOv3, YOLOv3 to v5, YOLOv5-P6."""
-FORMAT: Final = "anchor_lightning anchors"
+_STRIDES: Final = {1: (32,), 2: (16, 32), 3: (8, 16, 32), 4: (8, 16, 32, 64)}
+"""By the number of levels: of YOLOv2, tiny YOLOv3, YOLOv3 to v5, YOLOv5-P6."""
+_FORMAT: Final = "anchor_lightning anchors"
 
 Resized = Literal["stretch", "letterbox", "native"]
 RESIZED: Final[dict[Resized, str]] = {"stretch": "stretched", "letterbox": "letterboxed", "native": "at native scale"}
@@ -41,15 +40,14 @@ _TOOLS_RESIZE: Final[dict[Target, tuple[Resized, str, str]]] = {
     "ultralytics": ("letterbox", "keeps the aspect of images", ""),
     "mmdet": ("letterbox", "keeps the aspect of images", ", or set keep_ratio=False in its pipelines"),
 }
-"""What a tool does with images, in a word and in words, and how to make it do the other; torchvision does either."""
+"""What a tool does with images, in a word and in words, and how to make it do the other."""
 _TORCHVISION_LEVELS: Final = {
     5: "FasterRCNN or RetinaNet on the FPN of a ResNet",
     3: "FasterRCNN on the FPN of a MobileNetV3",
     1: "FasterRCNN on a backbone without FPN",
 }
-"""The detectors that have this number of feature maps; each wants its own list of shapes."""
+"""The detectors that have this number of feature maps."""
 _NATIVE: Final = "these shapes were fitted to images at native scale, and suit only images that keep it."
-COMMENT_WIDTH: Final = 110
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,9 @@ class AnchorSet:
         wh: (A, 2) pixels of the network input.
         levels: Levels of the detector's head; the shapes are divided among them by area, equally many each.
         source: Where the shapes come from, in words.
-        image_size: Height and width of the network input that they are meant for; None if that is not known.
-        score: Measured values by their name; empty if not measured.
-        resize: How the images that they were fitted to got to that input; None if that is not known.
+        image_size: Height and width of the network input that they are meant for, if known.
+        score: Measured values by their name.
+        resize: How the images that they were fitted to got to that input, if known.
 
     Raises:
         UserError: A side is not positive, or the shapes cannot be divided equally.
@@ -118,16 +116,12 @@ def anchors_text(anchors: AnchorSet, to: Target, version: int | None = None) -> 
         return _darknet(anchors, version)
     if version is not None:
         raise UserError(f"it is for darknet (2 or 3); leave it out for {to}", argument="version")
-    return _WRITERS[to](anchors)
+    writers = {"ultralytics": _ultralytics, "mmdet": _mmdet, "torchvision": _torchvision, "json": _json}
+    return writers[to](anchors)
 
 
 def export_notes(anchors: AnchorSet, to: Target) -> list[str]:
-    """Hints for the user of another tool on these shapes, a sentence each; the text's comments hold them, too.
-
-    Args:
-        anchors: The shapes.
-        to: The tool; `json` carries everything and needs no notes.
-    """
+    """Hints for the user of another tool on these shapes, a sentence each; the text's comments hold them, too."""
     if to == "torchvision":
         return [_torchvision_levels(anchors.levels), _torchvision_resize(anchors)]
     if to not in _TOOLS_RESIZE or anchors.resize in (None, _TOOLS_RESIZE[to][0]):
@@ -143,7 +137,6 @@ def export_notes(anchors: AnchorSet, to: Target) -> list[str]:
 
 
 def _torchvision_levels(levels: int) -> str:
-    """Which detectors the number of levels suits, and what to do for the others."""
     here = f"No detector of torchvision has {levels} feature maps"
     if levels in _TORCHVISION_LEVELS:
         here = f"A list for each feature map: {levels} of them suit {_TORCHVISION_LEVELS[levels]}"
@@ -154,7 +147,6 @@ def _torchvision_levels(levels: int) -> str:
 
 
 def _torchvision_resize(anchors: AnchorSet) -> str:
-    """How to make torchvision's detectors resize images as they were for the shapes."""
     does = "torchvision's detectors resize images by themselves, aspect kept, the shorter side to 800 pixels"
     if anchors.resize == "native":
         return f"{does}; {_NATIVE}"
@@ -177,8 +169,7 @@ def _pairs(level: list[list[float]]) -> str:
 
 
 def _head(anchors: AnchorSet, to: Target, *hints: str) -> str:
-    """The comment above the shapes: source and score, unit and order, and what to heed."""
-    notes = [line for note in export_notes(anchors, to) for line in textwrap.wrap(note, COMMENT_WIDTH)]
+    notes = [line for note in export_notes(anchors, to) for line in textwrap.wrap(note, 110)]
     return "".join(f"# {line}\n" for line in (*anchors.remarks(), *hints, *notes))
 
 
@@ -247,7 +238,7 @@ def _torchvision(anchors: AnchorSet) -> str:
 
 def _json(anchors: AnchorSet) -> str:
     content: dict[str, Any] = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "unit": "pixels of the network input",
         "image_size": None if anchors.image_size is None else list(anchors.image_size),
         "resize": anchors.resize,
@@ -259,22 +250,14 @@ def _json(anchors: AnchorSet) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-_WRITERS: Final[dict[str, Callable[[AnchorSet], str]]] = {
-    "ultralytics": _ultralytics,
-    "mmdet": _mmdet,
-    "torchvision": _torchvision,
-    "json": _json,
-}
-
-
 def _strides(anchors: AnchorSet, who: str, least: int = 1) -> tuple[int, ...]:
-    if not least <= anchors.levels <= max(STRIDES):
+    if not least <= anchors.levels <= 4:
         raise UserError(
-            f"{who} have {least} to {max(STRIDES)} levels, not {anchors.levels}; give 3 and a number of shapes that "
+            f"{who} have {least} to 4 levels, not {anchors.levels}; give 3 and a number of shapes that "
             "divides by it, 9 in most models",
             argument="levels",
         )
-    return STRIDES[anchors.levels]
+    return _STRIDES[anchors.levels]
 
 
 def read_json(text: str) -> AnchorSet:
@@ -286,7 +269,7 @@ def read_json(text: str) -> AnchorSet:
     try:
         content = json.loads(text)
         size, resize = content["image_size"], content.get("resize")  # older files do not say how images were resized
-        if content["format"] != FORMAT or resize not in (None, *RESIZED):
+        if content["format"] != _FORMAT or resize not in (None, *RESIZED):
             raise KeyError
         return AnchorSet(
             torch.tensor(content["anchors"], dtype=torch.float32).reshape(-1, 2),

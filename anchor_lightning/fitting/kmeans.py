@@ -10,8 +10,6 @@ from torch import Tensor
 from anchor_lightning.anchors.iou import best_iou, mean_best_iou
 from anchor_lightning.errors import UserError
 
-MAX_ITERATIONS: Final = 300
-NUM_RESTARTS: Final = 8
 RESTART_SAMPLE: Final = 8192
 
 
@@ -35,18 +33,13 @@ def kmeans_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
     boxes = box_wh.double()
     generator = torch.Generator().manual_seed(seed)
     sample = boxes[torch.randperm(len(boxes), generator=generator)[:RESTART_SAMPLE]]
-    starts = [_lloyd(sample, _plus_plus(sample, num, generator)) for _ in range(NUM_RESTARTS)]
-    best = max(starts, key=lambda centres: mean_best_iou(sample, centres))
-    centres = _lloyd(boxes, best)
+    starts = [_lloyd(sample, _plus_plus(sample, num, generator)) for _ in range(8)]
+    centres = _lloyd(boxes, max(starts, key=lambda centres: mean_best_iou(sample, centres)))
     return centres[centres.prod(1).argsort()].float()
 
 
 def check_distinct(box_wh: Tensor, num: int) -> None:
-    """Raises an error for boxes (N, 2) that `num` shapes cannot be fitted to.
-
-    Raises:
-        UserError: `num` is less than 1, there are no boxes, or fewer than `num` distinct ones.
-    """
+    """Raises a `UserError` if `num` is less than 1, or there are fewer distinct boxes (N, 2) than `num`, or none."""
     if num < 1:
         raise UserError(f"{num} shapes; give 1 or more", argument="num")
     if len(box_wh) == 0:
@@ -72,12 +65,9 @@ def _plus_plus(boxes: Tensor, num: int, generator: torch.Generator) -> Tensor:
 
 
 def _lloyd(boxes: Tensor, centres: Tensor) -> Tensor:
-    """Alternates nearest centre by IoU and mean of the members, and returns the best centres that were met.
-
-    The mean does not maximise the IoU, so a step may lose a little: the best is kept rather than the last.
-    """
+    """The best centres met (not the last: a mean does not maximise the IoU) when members and means alternate."""
     best, best_score, previous = centres, -1.0, None
-    for _ in range(MAX_ITERATIONS):
+    for _ in range(300):
         iou, nearest = best_iou(boxes, centres)
         if (score := float(iou.mean())) > best_score:
             best, best_score = centres, score

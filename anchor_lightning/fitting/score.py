@@ -1,7 +1,4 @@
-"""How well anchor shapes fit boxes, in the measures that the tools around use; pure functions of tensors.
-
-Shape letters: N boxes, A anchor shapes, G groups of boxes (classes or sizes).
-"""
+"""How well anchor shapes fit boxes, in the measures that the tools around use; pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -17,9 +14,6 @@ from anchor_lightning.errors import UserError
 RATIO_THRESHOLD: Final = 4.0
 """YOLOv5's `anchor_t`."""
 SIZE_NAMES: Final = ("small", "medium", "large")
-SIZE_SIDES: Final = (32.0, 96.0)
-"""COCO's limits between small, medium and large: squares of these sides. COCO counts pixels of the stored image, the
-anchors' users those of the network input: that is what is counted here."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +23,7 @@ class AnchorScore:
     Attributes:
         mean_best_iou: Mean over the boxes of the IoU with their best shape.
         recall_iou: Share of the boxes whose best IoU reaches `iou_threshold`.
-        recall_ratio: Share of the boxes with a shape whose sides are all within `ratio_threshold` times the box's.
+        recall_ratio: Share of the boxes with a shape whose sides are within `ratio_threshold` times the box's.
         usage: (A,) share of the boxes whose best shape by IoU each is; the first on a tie.
         best_iou: (N,) IoU of every box with its best shape.
         best_anchor: (N,) int64 index of that shape.
@@ -78,26 +72,13 @@ def score_shapes(
 
 
 def size_groups(box_wh: Tensor) -> Tensor:
-    """(N,) 0 for small, 1 for medium, 2 for large boxes: areas below 32², below 96², and the others.
-
-    Args:
-        box_wh: (N, 2) in pixels of the network input.
-    """
-    limits = torch.tensor([side * side for side in SIZE_SIDES], dtype=torch.float64)
+    """(N,) 0 for small, 1 for medium, 2 for large boxes: areas (of the input) below 32², below 96², and the others."""
+    limits = torch.tensor([32.0**2, 96.0**2], dtype=torch.float64)
     return torch.bucketize(box_wh.double().prod(1), limits, right=True)
 
 
 def group_means(values: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """The mean of the values in every group, and how many there are.
-
-    Args:
-        values: (N,).
-        groups: (N,) index of each value's group, in [0, G).
-        num_groups: G.
-
-    Returns:
-        (G,) float64 means, NaN for a group without values; (G,) int64 counts.
-    """
+    """(G,) float64 mean of the values (N,) in every group, NaN for one without, and (G,) their counts."""
     count = groups.bincount(minlength=num_groups)
     total = torch.zeros(num_groups, dtype=torch.float64).index_add_(0, groups, values.double())
     return total / count, count

@@ -1,12 +1,8 @@
-"""The method without images: the shapes learn from boxes alone, with the real assignment, losses and schedules.
-
-It shows in seconds where the warm-up takes the shapes on a data set; the network's offsets are replaced by small noise.
-"""
+"""The method without images: the shapes learn from boxes alone, with the real assignment, losses and schedules."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -21,10 +17,6 @@ from anchor_lightning.anchors.schedules import (
 )
 from anchor_lightning.anchors.shapes import AnchorShapes
 
-OFFSET_STD: Final = 0.1
-"""Standard deviation of the noise that stands in for Δw, Δh."""
-MOMENTUM: Final = 0.9
-
 
 @dataclass(frozen=True)
 class ShapesOnlyOptions:
@@ -33,13 +25,10 @@ class ShapesOnlyOptions:
     Args:
         temperature: T at step 0; 0 is hard assignment throughout.
         schedule: How T falls.
-        warmup_distance: Distance of the assignment while T > 0.
-        distance: Distance of the assignment afterwards.
+        warmup_distance: Distance of the assignment while T > 0; `distance` is that afterwards.
         warmup_steps: Steps until T is 0.
-        clustering_weight: λ at step 0.
-        clustering_steps: Steps until λ is 0.
-        learning_rate: First step of each stretch -> its rate.
-        lr_mult: Factor on it.
+        clustering_weight: λ at step 0, which is 0 after `clustering_steps`.
+        learning_rate: First step of each stretch -> its rate, on which `lr_mult` is a factor.
         images_per_step: Images of a step, by which the localisation loss is divided.
     """
 
@@ -81,7 +70,7 @@ def learn_shapes(
     options = options or ShapesOnlyOptions()
     generator = torch.Generator().manual_seed(seed)
     shapes = AnchorShapes(len(initial_wh), initial_wh)
-    optimizer = torch.optim.SGD([shapes.log_wh], lr=0.0, momentum=MOMENTUM)
+    optimizer = torch.optim.SGD([shapes.log_wh], lr=0.0, momentum=0.9)
     num_boxes = max(1, round(options.images_per_step * boxes_per_image))
     mask = torch.ones(1, num_boxes, dtype=torch.bool)
     area = float(image_size[0] * image_size[1])
@@ -93,7 +82,7 @@ def learn_shapes(
         temperature = temperature_at(step, options.temperature, options.warmup_steps, options.schedule)
         distance = options.warmup_distance if temperature > 0 else options.distance
         assignment = assign(shapes.log_wh, boxes_xyxy, mask, (1, 1), 1, temperature, distance)
-        offsets = torch.randn(1, num_boxes, len(initial_wh), 2, generator=generator) * OFFSET_STD
+        offsets = torch.randn(1, num_boxes, len(initial_wh), 2, generator=generator) * 0.1  # stands in for Δw, Δh
         weight = assignment.delta * (2 - wh.prod(1) / area)[None, :, None]
         loss = wh_loss(offsets, shapes.log_wh, assignment.log_wh, weight) / options.images_per_step
         clustering = clustering_loss(shapes.log_wh, assignment.log_wh, assignment.delta, num_boxes)

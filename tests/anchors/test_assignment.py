@@ -4,8 +4,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from anchor_lightning.anchors import assign, critical_temperature
@@ -24,10 +22,7 @@ def test_cell_is_the_one_with_the_centre() -> None:
     assignment = assign(WH.log(), boxes, mask, (3, 5), 32)
     assert assignment.cell.item() == 1 * 5 + 2
     torch.testing.assert_close(assignment.log_wh[0, 0], torch.tensor([20.0, 40.0]).log())
-
-
-def test_centre_on_the_far_edge_belongs_to_the_last_cell() -> None:
-    boxes, mask = one_box([150.0, 86.0, 170.0, 106.0])  # centre (160, 96) on a 160 x 96 image
+    boxes, mask = one_box([150.0, 86.0, 170.0, 106.0])  # centre (160, 96) on the far edge of a 160 x 96 image
     assert assign(WH.log(), boxes, mask, (3, 5), 32).cell.item() == 14
 
 
@@ -63,24 +58,6 @@ def test_identical_shapes_tie_to_the_lowest_index(distance: Distance) -> None:
     assert assign(log_wh, boxes, mask, (3, 5), 32, 1.0, distance).delta[0, 0].tolist() == pytest.approx([0.25] * 4)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    temperature=st.one_of(st.just(0.0), st.floats(0, 1e-5), st.floats(1e-5, 10.0)),
-    distance=st.sampled_from(["iou", "l2"]),
-)
-def test_rows_sum_to_one_and_padding_to_zero(seed: int, temperature: float, distance: Distance) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    corner = torch.rand(2, 6, 2, generator=generator) * 100
-    boxes = torch.cat([corner, corner + torch.rand(2, 6, 2, generator=generator) * 60 + 0.01], dim=-1)
-    mask = torch.rand(2, 6, generator=generator) > 0.3
-    boxes = boxes * mask[..., None]
-    assignment = assign(WH.log(), boxes, mask, (5, 5), 32, torch.tensor(temperature), distance)
-    torch.testing.assert_close(assignment.delta.sum(-1), mask.float())
-    assert (assignment.delta >= 0).all() and assignment.log_wh.isfinite().all()
-    assert ((assignment.cell >= 0) & (assignment.cell < 25)).all()
-
-
 def test_soft_tends_to_hard() -> None:
     similarities = torch.randn(50, 5, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(soft_or_hard(similarities, 2e-6), soft_or_hard(similarities, 0.0))
@@ -90,9 +67,6 @@ def test_has_no_gradient() -> None:
     log_wh = WH.log().requires_grad_()
     boxes, mask = one_box([0.0, 0.0, 30.0, 60.0])
     assert not assign(log_wh, boxes, mask, (3, 5), 32, 1.0).delta.requires_grad
-
-
-def test_unknown_distance() -> None:
     with pytest.raises(UserError, match="giou"):
         similarity(WH[0].log(), WH.log(), "giou")  # type: ignore[arg-type]
 
@@ -100,8 +74,5 @@ def test_unknown_distance() -> None:
 def test_critical_temperature_by_hand() -> None:
     # log w is ±1 with probability ½ each and log h = 0: variance 1, so T_c = 2.
     assert critical_temperature(torch.tensor([[math.e, 1.0], [1 / math.e, 1.0]])) == pytest.approx(2.0)
-
-
-def test_critical_temperature_needs_boxes() -> None:
     with pytest.raises(UserError, match="are 1"):
         critical_temperature(torch.ones(1, 2))

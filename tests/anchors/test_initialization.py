@@ -19,13 +19,9 @@ def test_named_sets_are_the_papers_in_pixels() -> None:
     # 32 x the anchors of YOLOv2's published yolov2-voc.cfg and yolov2.cfg.
     torch.testing.assert_close(voc[0], torch.tensor([42.3072, 55.4064]))
     torch.testing.assert_close(coco[-1], torch.tensor([312.65664, 293.38496]))
-
-
-def test_list_is_taken_as_it_is() -> None:
-    shapes = initial_shapes([[10, 20], [30, 40], [50, 60]])
-    assert shapes is not None
-    assert shapes.tolist() == [[10, 20], [30, 40], [50, 60]]
-    assert num_shapes([[10, 20]], None) == 1
+    listed = initial_shapes([[10, 20], [30, 40], [50, 60]])
+    assert listed is not None and listed.tolist() == [[10, 20], [30, 40], [50, 60]]
+    assert num_shapes([[10, 20]], None) == 1 and initial_shapes("kmeans", 3) is None
 
 
 @pytest.mark.parametrize(
@@ -51,7 +47,3 @@ def test_options_from_a_dict() -> None:
     assert anchor_options({"num": 3}) == AnchorOptions(num=3)
     with pytest.raises(UserError, match=r"numb.*lr_mult"):
         anchor_options({"numb": 3})
-
-
-def test_kmeans_waits_for_boxes() -> None:
-    assert initial_shapes("kmeans", 3) is None

@@ -22,20 +22,14 @@ def test_geometric_temperature() -> None:
     assert values[0] == 2.0 and values[99] * ratios[0] == pytest.approx(0.01) and values[100] == 0.0
 
 
-def test_no_warm_up_is_hard_from_the_start() -> None:
-    assert temperature_at(0, 2.0, 0) == 0.0 and clustering_weight_at(0, 1.0, 0) == 0.0
-
-
 def test_the_papers_lambda() -> None:
     assert [clustering_weight_at(step, 1.0, 1500) for step in (0, 375, 1500, 9999)] == [1.0, 0.75, 0.0, 0.0]
+    assert temperature_at(0, 2.0, 0) == 0.0 and clustering_weight_at(0, 1.0, 0) == 0.0, "no warm-up"
 
 
 def test_the_papers_learning_rate_on_voc() -> None:
     rates = {0: 1e-4, 100: 1e-3, 15000: 1e-4, 27000: 1e-5}
     steps = (0, 99, 100, 14999, 15000, 26999, 27000, 29999)
     assert [learning_rate_at(step, rates) for step in steps] == [1e-4] * 2 + [1e-3] * 2 + [1e-4] * 2 + [1e-5] * 2
-
-
-def test_unknown_schedule() -> None:
     with pytest.raises(UserError, match="cosine"):
         temperature_at(0, 2.0, 100, "cosine")  # type: ignore[arg-type]

@@ -10,7 +10,8 @@ WH = torch.tensor([[96.0, 96.0], [96.0, 288.0]])
 
 
 def test_holds_logarithms_and_remembers_the_start() -> None:
-    shapes = AnchorShapes(2, WH)
+    shapes = AnchorShapes(2, WH, learn=False)
+    assert not shapes.log_wh.requires_grad
     torch.testing.assert_close(shapes.log_wh.detach(), WH.log())
     with torch.no_grad():
         shapes.log_wh.add_(0.5)
@@ -35,13 +36,10 @@ def test_created_in_float32_under_another_default() -> None:
         torch.set_default_dtype(torch.float32)
 
 
-def test_learn_false_freezes() -> None:
-    assert not AnchorShapes(2, WH, learn=False).log_wh.requires_grad
-
-
 def test_pending_until_given_or_loaded() -> None:
     pending = AnchorShapes(2)
-    assert pending.pending
+    pending.load_state_dict({}, strict=False)
+    assert pending.pending, "weights of a backbone alone bring no shapes"
     pending.load_state_dict(AnchorShapes(2, WH).state_dict())
     assert not pending.pending
     torch.testing.assert_close(pending.wh, WH)
@@ -52,14 +50,5 @@ def test_pending_until_given_or_loaded() -> None:
 def test_sides_without_logarithm(bad: float) -> None:
     with pytest.raises(UserError, match=r"shape 1 .*positive"):
         AnchorShapes(2, torch.tensor([[1.0, 1.0], [bad, 2.0]]))
-
-
-def test_another_count() -> None:
     with pytest.raises(UserError, match="expected"):
         AnchorShapes(3, WH)
-
-
-def test_weights_without_shapes_leave_them_pending() -> None:
-    pending = AnchorShapes(2)
-    pending.load_state_dict({}, strict=False)
-    assert pending.pending

@@ -44,14 +44,11 @@ def test_beats_kmeans_on_real_boxes(shared_data: Path, read: Callable[[Path], Te
 
 @settings(deadline=None, max_examples=4)
 @given(st.lists(st.tuples(SIDES, SIDES), min_size=4, max_size=30, unique=True), st.integers(1, 4))
-def test_is_never_worse_than_kmeans_and_the_given_start(sides: list[tuple[float, float]], num: int) -> None:
+def test_is_never_worse_than_kmeans(sides: list[tuple[float, float]], num: int) -> None:
     boxes = torch.tensor(sides)
-    start = kmeans_shapes(boxes, num)
-    other = boxes[:num] + 1
-    for found in (ascent_shapes(boxes, num), ascent_shapes(boxes, num, start_wh=other)):
-        assert found.shape == (num, 2) and bool((found > 0).all())
-        assert mean_best_iou(boxes, found) >= mean_best_iou(boxes, start)
-    assert mean_best_iou(boxes, found) >= mean_best_iou(boxes, other)
+    found = ascent_shapes(boxes, num)
+    assert found.shape == (num, 2) and bool((found > 0).all())
+    assert mean_best_iou(boxes, found) >= mean_best_iou(boxes, kmeans_shapes(boxes, num))
     assert found.prod(1).tolist() == sorted(found.prod(1).tolist())
 
 

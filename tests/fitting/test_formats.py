@@ -12,6 +12,10 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.models.detection import FasterRCNN, RetinaNet
+from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from anchor_lightning.anchors import initial_shapes
 from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
@@ -34,23 +38,19 @@ def run(text: str) -> dict[str, Any]:
     return scope
 
 
-def darknet_shapes(text: str, folder: Path) -> torch.Tensor:
-    file = folder / "a.cfg"
-    file.write_text(text)
-    return read_anchors(file)
-
-
 def test_darknets_region_layer_has_grid_units(tmp_path: Path) -> None:
     wh = initial_shapes("yolov2-voc")
     assert wh is not None
     text = anchors_text(AnchorSet(wh, source="yolov2-voc"), "darknet")
     assert "[region]\nanchors=1.3221" in text and "num=5" in text
-    torch.testing.assert_close(darknet_shapes(text, tmp_path), wh)
+    (tmp_path / "a.cfg").write_text(text)
+    torch.testing.assert_close(read_anchors(tmp_path / "a.cfg"), wh)
 
 
 def test_darknets_yolo_layers_have_pixels_and_the_largest_stride_first(tmp_path: Path) -> None:
     text = anchors_text(SET, "darknet")
-    assert darknet_shapes(text, tmp_path).tolist() == SORTED
+    (tmp_path / "a.cfg").write_text(text)
+    assert read_anchors(tmp_path / "a.cfg").tolist() == SORTED
     layers = text.split("\n[yolo]\n")[1:]
     assert [layer.split("mask=")[1].split()[0] for layer in layers] == ["6,7,8", "3,4,5", "0,1,2"]
     assert "anchors=10,13,  16,30,  33,23" in text and text.count("num=9") == 3
@@ -73,8 +73,6 @@ def test_mmdet_has_the_largest_stride_first() -> None:
 @pytest.mark.parametrize("levels", [1, 3, 9])
 def test_torchvision_builds_its_generator(levels: int) -> None:
     """And places the shapes, unrounded, on the cells of every feature map."""
-    from torchvision.models.detection.image_list import ImageList
-
     wh = NINE + 0.3
     generator = run(anchors_text(AnchorSet(wh, levels), "torchvision"))["anchor_generator"]
     shapes = torch.cat([cells[:, 2:] - cells[:, :2] for cells in generator.cell_anchors])
@@ -87,13 +85,10 @@ def test_torchvision_builds_its_generator(levels: int) -> None:
 
 
 def test_json_comes_back_whole() -> None:
+    """And without the way of resizing, as files from before it was noted."""
     back = read_json(anchors_text(SET, "json"))
     assert back.wh.tolist() == SORTED
     assert back == replace(SET, wh=back.wh)
-
-
-def test_json_without_the_way_of_resizing_is_read() -> None:
-    """As files from before it was noted."""
     content = json.loads(anchors_text(SET, "json"))
     del content["resize"]
     assert read_json(json.dumps(content)).resize is None
@@ -122,12 +117,11 @@ def test_a_tool_that_resizes_otherwise_gets_a_note(to: Any, resize: Any, message
     assert message in note and note in " ".join(comments)
 
 
-@pytest.mark.parametrize(
-    ("to", "resize"),
-    [("ultralytics", "letterbox"), ("mmdet", "letterbox"), ("darknet", "stretch"), ("mmdet", None), ("json", "native")],
-)
-def test_a_tool_that_resizes_alike_needs_no_note(to: Any, resize: Any) -> None:
-    assert export_notes(replace(SET, resize=resize), to) == []
+def test_a_tool_that_resizes_alike_needs_no_note() -> None:
+    alike: Any = {"ultralytics": "letterbox", "mmdet": "letterbox", "darknet": "stretch", "json": "native"}
+    for to, resize in alike.items():
+        assert export_notes(replace(SET, resize=resize), to) == []
+    assert export_notes(replace(SET, resize=None), "mmdet") == []
 
 
 @pytest.mark.parametrize(
@@ -145,14 +139,9 @@ def test_torchvisions_detectors_by_levels(levels: int, message: str) -> None:
     assert message in anchors_text(anchors, "torchvision").replace("\n# ", " ")
 
 
-def torchvisions_detector(levels: int, retina: bool, **options: Any) -> Any:
+def torchvisions_detector(levels: int, retina: bool, generator: Any, **options: Any) -> Any:
     """An untrained detector that the note on levels names, with the smallest backbone of its kind."""
-    from torchvision.models.detection import FasterRCNN, RetinaNet
-    from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
-    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
-
     small: dict[str, Any] = {"backbone_name": "resnet18", "weights": None}
-    generator = options.pop("generator")
     if retina:
         backbone = resnet_fpn_backbone(**small, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
         return RetinaNet(backbone, 2, anchor_generator=generator, **options).eval()
@@ -218,13 +207,10 @@ def test_what_a_tool_cannot_express(to: Any, levels: int, version: int | None, m
         anchors_text(AnchorSet(NINE, levels), to, version)
 
 
-@pytest.mark.parametrize(("levels", "wh"), [(2, NINE), (0, NINE), (1, NINE * 0)])
-def test_sets_that_cannot_be(levels: int, wh: torch.Tensor) -> None:
-    with pytest.raises(UserError, match=r"levels|positive"):
-        AnchorSet(wh, levels)
-
-
-@pytest.mark.parametrize("text", ["", "{", "{}", "[1]", '{"format": "anchor_lightning anchors"}'])
-def test_texts_that_are_no_set(text: str) -> None:
-    with pytest.raises(UserError, match=r"anchors\.json"):
-        read_json(text)
+def test_what_is_no_set() -> None:
+    for levels, wh, message in ((2, NINE, "levels"), (0, NINE, "levels"), (1, NINE * 0, "positive")):
+        with pytest.raises(UserError, match=message):
+            AnchorSet(wh, levels)
+    for text in ("", "{", "{}", "[1]", '{"format": "anchor_lightning anchors"}'):
+        with pytest.raises(UserError, match=r"anchors\.json"):
+            read_json(text)

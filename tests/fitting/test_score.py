@@ -28,6 +28,8 @@ def test_by_hand() -> None:
     assert score.recall_ratio == 0.5
     assert score_shapes(boxes, torch.tensor([[10.0, 20.0]]), ratio_threshold=4.6).recall_ratio == 0.75
     assert score.usage.tolist() == [0.75, 0.25]
+    nothing = score_shapes(torch.empty(0, 2), torch.ones(3, 2))
+    assert math.isnan(nothing.mean_best_iou) and math.isnan(nothing.recall_ratio) and nothing.usage.tolist() == [0] * 3
 
 
 @settings(deadline=None, max_examples=50)
@@ -48,19 +50,11 @@ def test_agrees_with_the_mean_best_iou_and_knows_no_unit(
     assert within_two.recall_ratio <= within_two.recall_iou
 
 
-def test_sizes_are_cocos_limits() -> None:
+def test_sizes_are_cocos_limits_and_groups_have_means() -> None:
     sides = torch.tensor([[31.9, 32.0], [32.0, 32.0], [16.0, 64.0], [95.9, 96.0], [96.0, 96.0], [400.0, 400.0]])
     assert size_groups(sides).tolist() == [0, 1, 1, 1, 2, 2]
-
-
-def test_means_of_groups() -> None:
     mean, count = group_means(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 2]), 3)
     assert mean[[0, 2]].tolist() == [2, 5] and math.isnan(mean[1]) and count.tolist() == [2, 0, 1]
-
-
-def test_without_boxes_there_is_no_score() -> None:
-    score = score_shapes(torch.empty(0, 2), torch.ones(3, 2))
-    assert math.isnan(score.mean_best_iou) and math.isnan(score.recall_ratio) and score.usage.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("thresholds", [{"iou_threshold": 0.0}, {"iou_threshold": 1.1}, {"ratio_threshold": 1.0}])

@@ -1,8 +1,7 @@
 """Makes the anchors of torchvision's detectors learn, and gives the stock detector back with what they learned.
 
-The anchors that a detector computes with are constants, as in the stock model, so nothing that reads them can move the
-shapes: neither matching, nor decoding, nor the second stage. The first-stage regression loss alone is handed anchors,
-or targets, that carry a gradient to the shapes and have the same values to the bit.
+The anchors that a detector computes with are constants, so neither matching, decoding nor the second stage moves the
+shapes. The first-stage regression loss alone is handed anchors, or targets, of the same values with a gradient to them.
 
 Shape letters: A shapes over all levels, N anchors of an image.
 """
@@ -42,18 +41,13 @@ class LearningRPN(RegionProposalNetwork):
     _clustering: Tensor | None
 
     def compute_loss(
-        self,
-        objectness: Tensor,
-        pred_bbox_deltas: Tensor,
-        labels: list[Tensor],
-        regression_targets: list[Tensor],
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """The two losses of the stock class."""
         generator = cast(LearnableAnchorGenerator, self.anchor_generator)
         weights = self.box_coder.weights
         targets = generator.targets_with_gradient(regression_targets, weights)
-        positive = [torch.where(label == 1)[0] for label in labels]
-        log_sizes = torch.cat([t[p, 2:] for t, p in zip(targets, positive, strict=True)])
+        log_sizes = torch.cat([t[label == 1, 2:] for t, label in zip(targets, labels, strict=True)])
         self._clustering = generator.clustering(log_sizes / torch.tensor(weights[2:], device=log_sizes.device))
         losses: tuple[Tensor, Tensor] = super().compute_loss(objectness, pred_bbox_deltas, labels, targets)
         return losses
@@ -85,7 +79,7 @@ class LearningLoss:
         losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)  # type: ignore[misc]
         ratios = []
         for target, anchors_of_image, matched in zip(targets, anchors, matched_idxs, strict=True):
-            positive = torch.where(matched >= 0)[0]
+            positive = matched >= 0
             box, anchor = target["boxes"][matched[positive]], anchors_of_image[positive]
             ratios.append(((box[:, 2:] - box[:, :2]) / (anchor[:, 2:] - anchor[:, :2])).log())
         losses[CLUSTERING] = self.anchor_generator.clustering(torch.cat(ratios))
@@ -114,12 +108,10 @@ def make_anchors_learnable(
 ) -> LevelShapes:
     """Makes the anchors of a torchvision detector parameters of it, in place.
 
-    The loss dict of the training forward gains `loss_anchor_clustering`, which is to be summed with the others. Its
-    factor is `clustering_weight` of the shapes, λ of Eq. 11: 1 until whoever trains lowers it, in the paper to 0 over
-    1,500 steps. Order and number of the shapes and the levels stay; so does what the detector computes, to the bit,
-    until they move. Soft assignment and the batch norm without shift are not used, as in the paper's Table 7: these
-    detectors' matchers take every placed anchor above an IoU, so that there is no choice among the shapes of a place to
-    soften.
+    The training forward's losses, which are to be summed, gain `loss_anchor_clustering`; its factor is
+    `clustering_weight` of the shapes, λ of Eq. 11: 1 until whoever trains lowers it, in the paper to 0 over 1,500
+    steps. Until the shapes move, the detector computes what it did, to the bit. Soft assignment and the batch norm
+    without shift are not used, as in the paper's Table 7: these matchers take every placed anchor above an IoU.
 
     Args:
         model: Faster R-CNN (or Mask, Keypoint R-CNN) with or without FPN, RetinaNet, or SSD of torchvision.
@@ -151,17 +143,15 @@ def make_anchors_learnable(
     device = next(model.parameters()).device
     generator: LearnableAnchorGenerator | LearnableDefaultBoxes
     if isinstance(stock, DefaultBoxGenerator):
-        height, width = host.transform.fixed_size[1], host.transform.fixed_size[0]
-        generator = LearnableDefaultBoxes(stock, (width, height), learn)
+        generator = LearnableDefaultBoxes(stock, host.transform.fixed_size, learn)
     else:
         generator = LearnableAnchorGenerator(stock, learn)
     shapes = generator.shapes
     if not (isinstance(init, str) and init == "model"):
-        shapes.set_initial(starting_shapes(init, shapes.wh, shapes.num_per_level, boxes_wh))
+        shapes.set_initial(_starting_shapes(init, shapes.wh, shapes.num_per_level, boxes_wh))
     host.anchor_generator = generator.to(device).train(model.training)
     learner.__class__ = LEARNING[type(learner)]
-    if learner is not host:
-        # Not as a sub-module: the state dict would name the shapes twice.
+    if learner is not host:  # not as a sub-module: the state dict would name the shapes twice
         object.__setattr__(learner, "anchor_generator", generator)
     return shapes
 
@@ -170,15 +160,11 @@ def freeze_anchors(model: nn.Module) -> nn.Module:
     """Gives a detector its stock classes back, with the shapes that were learned, in place.
 
     It predicts the same boxes to the bit, at the speed of the stock model, and pickles and loads without this package.
-    (In float32: from features in bfloat16 or float16 the stock generators round their anchors, and keep them rounded.)
-    A stock detector's state dict holds no anchors: keep the model whole, or its generator's `cell_anchors` (SSD:
-    `_wh_pairs`) beside the state dict.
+    (From features in half precision the stock generators round their anchors.) A stock detector's state dict holds no
+    anchors: keep the model whole, or its generator's `cell_anchors` (SSD: `_wh_pairs`) beside the state dict.
 
     Args:
-        model: As `make_anchors_learnable` left it.
-
-    Returns:
-        The same object.
+        model: As `make_anchors_learnable` left it; it is returned.
 
     Raises:
         TypeError: It is no torchvision detector with anchors.
@@ -209,18 +195,8 @@ def is_detector(module: nn.Module) -> bool:
     return isinstance(module, (RetinaNet, SSD))
 
 
-def starting_shapes(init: Init, wh: Tensor, num_per_level: Sequence[int], boxes_wh: Tensor | None) -> Tensor:
-    """The (A, 2) shapes that an `init` of `make_anchors_learnable` stands for.
-
-    Args:
-        init: As there, but for `model`.
-        wh: (A, 2) shapes of the stock model.
-        num_per_level: Shapes of each level.
-        boxes_wh: As there.
-
-    Raises:
-        UserError: As there.
-    """
+def _starting_shapes(init: Init, wh: Tensor, num_per_level: Sequence[int], boxes_wh: Tensor | None) -> Tensor:
+    """The (A, 2) shapes of an `init` other than `model`, given those of the stock model."""
     if not isinstance(init, str):
         return torch.as_tensor(init, dtype=torch.float32)
     if init == "kmeans":

@@ -19,23 +19,18 @@ from anchor_lightning.detectors.torchvision.generators import LevelShapes
 from anchor_lightning.errors import NonFiniteOutputError, UserError
 from anchor_lightning.structures import DetectionBatch, Detections, DetectorOutput, StepOptions
 
-MAX_DETECTIONS: Final = 300
 HALF_PRECISIONS: Final = (torch.float16, torch.bfloat16)
 
 
 class TorchvisionDetector(Detector):
-    """Base class of the detectors that wrap one of torchvision's.
-
-    Images are not resized again: the network input is the data module's, pixel for pixel.
+    """Base class of the detectors that wrap one of torchvision's, `model`; images are not resized again.
 
     Args:
         built: The torchvision detector, and the classification network that its backbone was made from.
         anchors: Start of the shapes; `init: model` is torchvision's own.
         backbone_weights: What `load_pretrained` loads; None for random weights.
         heads: The modules whose outputs are checked and kept in float32.
-
-    Attributes:
-        model: The torchvision detector.
+        architecture: The options on which it depends whether weights fit, but for whether it was pretrained.
 
     Raises:
         UserError: The shapes do not fit the detector.
@@ -45,12 +40,17 @@ class TorchvisionDetector(Detector):
     """The model's label of class 0: 1 where its own 0 is the background."""
 
     def __init__(
-        self, built: models.Built, anchors: AnchorOptions, backbone_weights: str | None, heads: Sequence[nn.Module]
+        self,
+        built: models.Built,
+        anchors: AnchorOptions,
+        backbone_weights: str | None,
+        heads: Sequence[nn.Module],
+        architecture: dict[str, Any],
     ) -> None:
         super().__init__()
         self.model, classifier = built
         self._classifier = (classifier,)  # its parts are the model's already; a tuple, so that they are not named twice
-        self.backbone_weights = backbone_weights
+        self.backbone_weights, self._architecture = backbone_weights, architecture
         # k-means needs the training boxes, which the task brings.
         init: Any = "model" if anchors.init == "kmeans" else anchors.init
         shapes = make_anchors_learnable(self.model, init, learn=anchors.learn)
@@ -71,6 +71,11 @@ class TorchvisionDetector(Detector):
         shapes = anchor_shapes(self.model)
         assert shapes is not None
         return shapes
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The options on which it depends whether weights fit; a pretrained backbone's first stages are frozen."""
+        return self._architecture | {"backbone_weights": self.backbone_weights is not None}
 
     def load_pretrained(self) -> str:
         """Loads weights of image classification into the backbone, if the options name any."""
@@ -100,16 +105,12 @@ class TorchvisionDetector(Detector):
         return named
 
     def detect(self, images: Tensor, score_threshold: float) -> DetectorOutput:
-        """The detections of (B, 3, H, W) images, in pixels of the network input; their `anchors` are -1.
-
-        Raises:
-            NonFiniteOutputError: The network's output is not finite: torchvision drops every NaN, and a broken network
-                would find nothing.
-        """
+        """The detections of (B, 3, H, W) images, in pixels of the network input; their `anchors` are -1."""
         self._is_finite = None
-        self._set_score_threshold(score_threshold)
+        second_stage: Any = getattr(self.model, "roi_heads", self.model)
+        second_stage.score_thresh = score_threshold
         everything = self(images)
-        if self._is_finite is not None and not self._is_finite:
+        if self._is_finite is not None and not self._is_finite:  # torchvision drops every NaN and would find nothing
             raise NonFiniteOutputError("The network's output is not finite.")
         return DetectorOutput(
             [
@@ -123,15 +124,8 @@ class TorchvisionDetector(Detector):
             ]
         )
 
-    def _set_score_threshold(self, score_threshold: float) -> None:
-        self.model.score_thresh = score_threshold
-
     def _check_and_widen(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """The output of a head in float32; in evaluation it is noted whether all of it is finite.
-
-        torchvision computes boxes in the type of the offsets: under bfloat16 autocast their corners are rounded to 2
-        pixels at 300, and a box that is thinner has no width and gives NaN.
-        """
+        """The output of a head in float32 (bfloat16 rounds corners to 2 pixels at 300); notes whether it is finite."""
         if isinstance(output, dict):
             return {name: self._check_and_widen(module, args, value) for name, value in output.items()}
         if not isinstance(output, Tensor):
@@ -171,25 +165,17 @@ class FasterRCNN(TorchvisionDetector):
         backbone_weights: str | None = None,
     ) -> None:
         build = models.faster_rcnn_fpn if fpn else models.faster_rcnn_c4
-        built = build(num_classes, backbone, backbone_weights is not None, MAX_DETECTIONS)
-        super().__init__(built, anchors, backbone_weights, [built[0].rpn.head, built[0].roi_heads.box_predictor])
-        self.backbone, self.fpn = backbone, fpn
+        built = build(num_classes, backbone, backbone_weights is not None)
+        heads = [built[0].rpn.head, built[0].roi_heads.box_predictor]
+        super().__init__(built, anchors, backbone_weights, heads, {"backbone": backbone, "fpn": fpn})
         self._proposals: list[Tensor] = []
         self.model.rpn.register_forward_hook(self._keep_proposals)
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """The backbone, whether it was pretrained (its first stages are frozen then), and the pyramid."""
-        return {"backbone": self.backbone, "fpn": self.fpn, "backbone_weights": self.backbone_weights is not None}
 
     def detect(self, images: Tensor, score_threshold: float) -> DetectorOutput:
         """The detections, and the first stage's proposals, of (B, 3, H, W) images in pixels of the network input."""
         output = super().detect(images, score_threshold)
         proposals, self._proposals = self._proposals, []
         return output._replace(proposals=proposals)
-
-    def _set_score_threshold(self, score_threshold: float) -> None:
-        self.model.roi_heads.score_thresh = score_threshold
 
     def _keep_proposals(self, module: nn.Module, args: Any, output: tuple[list[Tensor], Any]) -> None:
         if not self.training:
@@ -203,7 +189,7 @@ class RetinaNet(TorchvisionDetector):
         num_classes: C >= 1.
         anchors: Start of the shapes; `init: model` is torchvision's own.
         image_size: Not read: the shapes are in pixels.
-        backbone: `resnet50`, or `small`: ten layers, for machines without GPU and inputs of about 256 pixels.
+        backbone: As of `FasterRCNN`.
         backbone_weights: As of `FasterRCNN`.
 
     Raises:
@@ -220,14 +206,8 @@ class RetinaNet(TorchvisionDetector):
         backbone: models.ResNetName = "resnet50",
         backbone_weights: str | None = None,
     ) -> None:
-        built = models.retinanet(num_classes, backbone, backbone_weights is not None, MAX_DETECTIONS)
-        super().__init__(built, anchors, backbone_weights, [built[0].head])
-        self.backbone = backbone
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """The backbone, and whether it was pretrained (its first stages are frozen then)."""
-        return {"backbone": self.backbone, "backbone_weights": self.backbone_weights is not None}
+        built = models.retinanet(num_classes, backbone, backbone_weights is not None)
+        super().__init__(built, anchors, backbone_weights, [built[0].head], {"backbone": backbone})
 
 
 class SSD(TorchvisionDetector):
@@ -256,15 +236,6 @@ class SSD(TorchvisionDetector):
     ) -> None:
         build = models.ssd_small if backbone == "small" else models.ssd300
         size = [(image_size[1], image_size[0])] if image_size else []
-        built = build(num_classes, backbone_weights is not None, MAX_DETECTIONS, *size)
-        super().__init__(built, anchors, backbone_weights, [built[0].head])
-        self.backbone, self.image_size = backbone, None if image_size is None else list(image_size)
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """The backbone, whether it was pretrained, and the size of the input, of which the shapes are shares."""
-        return {
-            "backbone": self.backbone,
-            "backbone_weights": self.backbone_weights is not None,
-            "image_size": self.image_size,
-        }
+        built = build(num_classes, backbone_weights is not None, *size)
+        architecture = {"backbone": backbone, "image_size": list(image_size) if image_size else None}
+        super().__init__(built, anchors, backbone_weights, [built[0].head], architecture)

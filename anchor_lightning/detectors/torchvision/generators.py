@@ -1,7 +1,6 @@
 """Anchor generators whose shapes are parameters, in the place of torchvision's stock ones.
 
-They place anchors that are constants, as the stock classes do and with the same numbers to the bit; what is to move the
-shapes asks for the same numbers with a gradient.
+They place constant anchors, the stock classes' to the bit; what is to move the shapes asks for them with a gradient.
 
 Shape letters: A shapes over all levels, N anchors of an image.
 """
@@ -27,12 +26,11 @@ class LevelShapes(AnchorShapes):
         start: Left, top, right, bottom of each shape about the point that it is placed at, (A, 4): exactly where
             training starts.
         num_per_level: Shapes of each level; their sum is A.
-        unit: Width and height of `start`'s unit in pixels of the network input; (1, 1) for pixels.
+        unit: Width and height of `start`'s unit in pixels of the network input.
         learn: False freezes the shapes.
 
     Attributes:
-        clustering_weight: λ of Eq. 11, the factor on the clustering term of the detector's loss dict. Set by whoever
-            trains; the state dict does not hold it.
+        clustering_weight: λ of Eq. 11, set by whoever trains; the state dict does not hold it.
     """
 
     start: Tensor
@@ -49,10 +47,7 @@ class LevelShapes(AnchorShapes):
         self.clustering_weight = 1.0
 
     def cells(self) -> Tensor:
-        """(A, 4) as `start`, of the shapes as they are now; a gradient flows to `log_wh`.
-
-        While the shapes have not moved these are the numbers of `start` to the bit, which exp(log) would not be.
-        """
+        """(A, 4) as `start` (to the bit until they move), of the shapes as they are, with a gradient to `log_wh`."""
         growth = (self.start[:, 2:] - self.start[:, :2]) / 2 * torch.expm1(self.log_wh - self.initial_log_wh)
         return self.start + torch.cat([-growth, growth], 1)
 
@@ -80,14 +75,10 @@ class LearnableAnchors(nn.Module):
         levels = of_shape.split(self.shapes.num_per_level)
         return torch.cat([level.repeat(num, 1) for level, num in zip(levels, self._num_positions, strict=True)])
 
-    def moving_cells(self) -> Tensor:
-        """(A, 4) zeros that carry the gradient of the placed anchors' sides, in pixels, to the shapes."""
-        cells = self.shapes.cells() * self.shapes.unit
-        return cells - cells.detach()
-
     def with_gradient(self, anchors: Sequence[Tensor]) -> list[Tensor]:
         """The anchors of each image, (N, 4), with the same values and a gradient to the shapes."""
-        zeros = self.spread(self.moving_cells())
+        cells = self.shapes.cells() * self.shapes.unit
+        zeros = self.spread(cells - cells.detach())
         return [anchors_of_image + zeros for anchors_of_image in anchors]
 
     def targets_with_gradient(self, targets: Sequence[Tensor], coder_weights: Sequence[float]) -> list[Tensor]:
@@ -101,11 +92,7 @@ class LearnableAnchors(nn.Module):
         return [t - torch.cat([t[:, :2], scale.expand(len(t), 2)], 1) * zeros for t in targets]
 
     def clustering(self, log_ratio: Tensor) -> Tensor:
-        """λ times Eq. 11-12 over the positive anchors.
-
-        Args:
-            log_ratio: (P, 2) log of box size over anchor size for the positive anchors, with a gradient to the shapes.
-        """
+        """λ times Eq. 11-12 over positive anchors with the log (P, 2) of box size over anchor size."""
         # Without boxes and once λ is 0 the gradient is zeros, not None: DDP would wait for it for ever.
         return self.shapes.clustering_weight * log_ratio.square().sum() / (2 * max(1, len(log_ratio)))
 
@@ -138,13 +125,7 @@ class LearnableAnchorGenerator(LearnableAnchors, AnchorGenerator):
 
 
 class LearnableDefaultBoxes(LearnableAnchors, DefaultBoxGenerator):
-    """`DefaultBoxGenerator` (SSD) whose shapes are parameters; made by `make_anchors_learnable`.
-
-    Args:
-        stock: The generator to replace.
-        size: Width and height of the network input in pixels, which SSD fixes; its boxes are shares of it.
-        learn: False freezes the shapes.
-    """
+    """`DefaultBoxGenerator` (SSD) whose shapes, shares of the fixed input's width and height, are parameters."""
 
     def __init__(self, stock: DefaultBoxGenerator, size: tuple[int, int], learn: bool) -> None:
         super().__init__(stock.aspect_ratios, scales=stock.scales, steps=stock.steps, clip=stock.clip)

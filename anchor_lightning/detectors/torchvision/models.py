@@ -1,7 +1,6 @@
 """Builders of torchvision's detectors, from torchvision's own parts only: after `freeze_anchors` they load without us.
 
-The `small` backbone is for tests and machines without GPU: ten layers of ResNet, 64 channels in the pyramid, 256 in the
-second stage, and stock anchors of half the size, for inputs of about 256 pixels.
+The `small` backbone is for tests and machines without GPU, with stock anchors of half the size for about 256 pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import ResNet50_Weights, VGG16_Weights, resnet50, vgg16
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
@@ -26,13 +25,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from anchor_lightning.errors import UserError
 
 RATIOS: Final = (0.5, 1.0, 2.0)
-RESNET_WEIGHTS: Final = dict(ResNet50_Weights.__members__)
-VGG_WEIGHTS: Final = {"IMAGENET1K_FEATURES": VGG16_Weights.IMAGENET1K_FEATURES}
-"""The others of torchvision's want images of another scale than SSD's."""
-FROZEN_STAGES: Final = ("conv1", "bn1", "layer1")
-"""Of a pretrained ResNet, as in torchvision's own detectors; without weights nothing is frozen."""
-VGG_MEAN, VGG_STD = (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255)
-NO_RESIZE: Final = {"_skip_resize": True}
+MAX_DETECTIONS: Final = 300
 SMALL_SECOND_STAGE: Final = {
     "box_batch_size_per_image": 128,
     "rpn_pre_nms_top_n_train": 1000,
@@ -44,7 +37,7 @@ Built = tuple[Any, nn.Module]
 """The detector, and the classification network that its backbone was made from."""
 
 
-def faster_rcnn_c4(num_classes: int, backbone: ResNetName, pretrained: bool, max_detections: int) -> Built:
+def faster_rcnn_c4(num_classes: int, backbone: ResNetName, pretrained: bool) -> Built:
     """Faster R-CNN on the fourth stage of a ResNet, whose fifth is the second stage's head (He et al. 2016)."""
     small, resnet = backbone == "small", resnet_of(backbone, pretrained)
     head = nn.Sequential(resnet.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
@@ -57,14 +50,14 @@ def faster_rcnn_c4(num_classes: int, backbone: ResNetName, pretrained: bool, max
         box_roi_pool=MultiScaleRoIAlign(["0"], output_size=7 if small else 14, sampling_ratio=2),
         box_head=head,
         box_predictor=FastRCNNPredictor(512 if small else 2048, num_classes + 1),
-        box_detections_per_img=max_detections,
-        **NO_RESIZE,
+        box_detections_per_img=MAX_DETECTIONS,
+        _skip_resize=True,
         **(SMALL_SECOND_STAGE if small else {}),
     )
     return model, resnet
 
 
-def faster_rcnn_fpn(num_classes: int, backbone: ResNetName, pretrained: bool, max_detections: int) -> Built:
+def faster_rcnn_fpn(num_classes: int, backbone: ResNetName, pretrained: bool) -> Built:
     """Faster R-CNN on a feature pyramid (Lin et al. 2017), as `fasterrcnn_resnet50_fpn`."""
     small, resnet = backbone == "small", resnet_of(backbone, pretrained)
     features = pyramid(resnet, small, LastLevelMaxPool())
@@ -75,8 +68,8 @@ def faster_rcnn_fpn(num_classes: int, backbone: ResNetName, pretrained: bool, ma
         box_head=TwoMLPHead(channels * 7 * 7, hidden),
         box_predictor=FastRCNNPredictor(hidden, num_classes + 1),
         rpn_anchor_generator=AnchorGenerator(sizes, (RATIOS,) * len(sizes)),
-        box_detections_per_img=max_detections,
-        **NO_RESIZE,
+        box_detections_per_img=MAX_DETECTIONS,
+        _skip_resize=True,
         **(SMALL_SECOND_STAGE if small else {}),
     )
     if small:
@@ -85,7 +78,7 @@ def faster_rcnn_fpn(num_classes: int, backbone: ResNetName, pretrained: bool, ma
     return model, resnet
 
 
-def retinanet(num_classes: int, backbone: ResNetName, pretrained: bool, max_detections: int) -> Built:
+def retinanet(num_classes: int, backbone: ResNetName, pretrained: bool) -> Built:
     """RetinaNet (Lin et al. 2017), as `retinanet_resnet50_fpn`; it has no output for the background."""
     small, resnet = backbone == "small", resnet_of(backbone, pretrained)
     channels = 64 if small else 256
@@ -100,13 +93,13 @@ def retinanet(num_classes: int, backbone: ResNetName, pretrained: bool, max_dete
         num_classes,
         anchor_generator=generator,
         head=RetinaNetHead(channels, generator.num_anchors_per_location()[0], num_classes, norm_layer=norm),
-        detections_per_img=max_detections,
-        **NO_RESIZE,
+        detections_per_img=MAX_DETECTIONS,
+        _skip_resize=True,
     )
     return model, resnet
 
 
-def ssd300(num_classes: int, pretrained: bool, max_detections: int, size: tuple[int, int] = (300, 300)) -> Built:
+def ssd300(num_classes: int, pretrained: bool, size: tuple[int, int] = (300, 300)) -> Built:
     """SSD300's network and boxes (Liu et al. 2016), for inputs of any size, such as 320 pixels."""
     vgg = vgg16(weights=None)
     vgg.classifier = nn.Identity()
@@ -118,21 +111,21 @@ def ssd300(num_classes: int, pretrained: bool, max_detections: int, size: tuple[
         boxes,
         size,
         num_classes + 1,
-        image_mean=VGG_MEAN,
-        image_std=VGG_STD,
-        detections_per_img=max_detections,
-        **NO_RESIZE,
+        image_mean=(0.48235, 0.45882, 0.40784),
+        image_std=(1 / 255, 1 / 255, 1 / 255),
+        detections_per_img=MAX_DETECTIONS,
+        _skip_resize=True,
     )
     return model, vgg
 
 
-def ssd_small(num_classes: int, pretrained: bool, max_detections: int, size: tuple[int, int] = (256, 256)) -> Built:
+def ssd_small(num_classes: int, pretrained: bool, size: tuple[int, int] = (256, 256)) -> Built:
     """SSD on three stages of a small ResNet, strides 8, 16 and 32."""
-    resnet = small_resnet(pretrained)
+    resnet = resnet_of("small", pretrained)
     features = IntermediateLayerGetter(resnet, {"layer2": "0", "layer3": "1", "layer4": "2"})
     features.out_channels = [128, 256, 512]
     boxes = DefaultBoxGenerator([[2], [2, 3], [2, 3]], scales=[0.1, 0.25, 0.5, 0.9])
-    model = SSD(features, boxes, size, num_classes + 1, detections_per_img=max_detections, **NO_RESIZE)
+    model = SSD(features, boxes, size, num_classes + 1, detections_per_img=MAX_DETECTIONS, _skip_resize=True)
     return model, resnet
 
 
@@ -144,45 +137,37 @@ def pyramid(resnet: ResNet, small: bool, extra: nn.Module, levels: tuple[int, ..
 
 
 def resnet_of(backbone: ResNetName, pretrained: bool) -> ResNet:
-    """The ResNet of a name, without its classifier."""
-    return small_resnet(pretrained) if backbone == "small" else resnet_50(pretrained)
-
-
-def small_resnet(pretrained: bool) -> ResNet:
-    """A ResNet of ten layers, which nobody publishes weights of."""
-    if pretrained:
-        raise UserError("the small backbone starts from random weights; leave it out", argument="backbone_weights")
-    resnet = ResNet(BasicBlock, [1, 1, 1, 1])
+    """A ResNet without its classifier; pretrained, its norms and first stages are frozen, as torchvision does."""
+    if backbone == "small":
+        if pretrained:
+            raise UserError("the small backbone starts from random weights; leave it out", argument="backbone_weights")
+        resnet = ResNet(BasicBlock, [1, 1, 1, 1])
+    else:
+        resnet = resnet50(weights=None, norm_layer=FrozenBatchNorm2d if pretrained else nn.BatchNorm2d)
     resnet.fc = nn.Identity()
-    return resnet
-
-
-def resnet_50(pretrained: bool) -> ResNet:
-    """ResNet-50; pretrained, its batch norms and first stages are frozen, as in torchvision's detectors."""
-    resnet = resnet50(weights=None, norm_layer=FrozenBatchNorm2d if pretrained else nn.BatchNorm2d)
-    resnet.fc = nn.Identity()
-    for stage in FROZEN_STAGES if pretrained else ():
-        getattr(resnet, stage).requires_grad_(False)
+    for stage in (resnet.conv1, resnet.bn1, resnet.layer1) if pretrained else ():
+        stage.requires_grad_(False)
     return resnet
 
 
 def load_backbone(network: nn.Module, weights: str) -> None:
-    """Loads weights of image classification into a detector's backbone, in place.
+    """Loads weights of image classification into the `network` that a builder returns, in place.
 
     Args:
-        network: The classification network that a builder returns.
+        network: A ResNet or a VGG.
         weights: A name in torchvision's `ResNet50_Weights`, or `IMAGENET1K_FEATURES` for SSD's VGG, which is
             downloaded; or the path of a file with such a state dict, made for images prepared alike (ResNet: the usual
             mean and deviation of torchvision; VGG: 0 to 255 less the mean).
 
     Raises:
-        UserError: There is neither such a name nor such a file, or its weights are not those of this network, or not
-            finite.
+        UserError: There is no such name or file, or its weights are not those of this network, or not finite.
     """
-    known = RESNET_WEIGHTS if isinstance(network, ResNet) else VGG_WEIGHTS
+    known: dict[str, Any] = {"IMAGENET1K_FEATURES": VGG16_Weights.IMAGENET1K_FEATURES}  # VGG's others want other images
+    if isinstance(network, ResNet):
+        known = dict(ResNet50_Weights.__members__)
     if weights in known:
         try:
-            state: Any = known[weights].get_state_dict(progress=True, check_hash=True)
+            state: Any = known[weights].get_state_dict(check_hash=True)
         except (OSError, RuntimeError) as error:  # RuntimeError: another checksum
             raise UserError(
                 f"{weights} cannot be downloaded ({error}); give the path of a file", argument="backbone_weights"
@@ -196,7 +181,7 @@ def load_backbone(network: nn.Module, weights: str) -> None:
         raise UserError(f"{weights} is neither a file nor one of {', '.join(known)}", argument="backbone_weights")
     own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     given = state if isinstance(state, dict) else {}
-    if wrong := [key for key, value in own.items() if not _fits(given.get(key), value)]:
+    if wrong := [key for key, value in own.items() if getattr(given.get(key), "shape", None) != value.shape]:
         raise UserError(
             f"{weights} does not hold a {type(network).__name__} of this size: {len(wrong)} of {len(own)} weights are "
             f"missing or of another shape, {wrong[0]} for one",
@@ -208,7 +193,3 @@ def load_backbone(network: nn.Module, weights: str) -> None:
             argument="backbone_weights",
         )
     network.load_state_dict({key: given[key] for key in own}, strict=False)
-
-
-def _fits(given: Any, own: Tensor) -> bool:
-    return isinstance(given, Tensor) and given.shape == own.shape

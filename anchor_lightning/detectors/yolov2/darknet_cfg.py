@@ -14,8 +14,6 @@ from anchor_lightning.errors import UserError
 
 Section = tuple[str, dict[str, str]]
 
-# Layers count from 0: the 18 convolutions and 5 poolings of the backbone are 0 to 22, the last at stride 16 is 16.
-_ROUTE_TO_STRIDE_16: Final = -9
 _NOTES: Final = (
     "# anchors are in grid units: times 32 they are pixels of the network input",
     "# thresh is the lowest score that OpenCV keeps; C darknet reads it in training only, where it should be .6",
@@ -35,19 +33,18 @@ def read_anchors(path: Path | str) -> Tensor:
     """
     for kind, options in _sections(Path(path)):
         if kind in ("region", "yolo") and "anchors" in options:
+            where = f"{path}: anchors of [{kind}]"
             try:
                 numbers = [float(word) for word in options["anchors"].split(",") if word.strip()]
             except ValueError:
-                raise UserError(f"{path}: anchors of [{kind}] are no numbers: {options['anchors'][:80]}") from None
+                raise UserError(f"{where} are no numbers: {options['anchors'][:80]}") from None
             if not numbers or len(numbers) % 2:
-                raise UserError(
-                    f"{path}: anchors of [{kind}] are {len(numbers)} numbers, not pairs of width and height"
-                )
-            if options.get("num", str(len(numbers) // 2)) != str(len(numbers) // 2):
-                raise UserError(f"{path}: num={options['num']} of [{kind}], but {len(numbers) // 2} pairs of anchors")
+                raise UserError(f"{where} are {len(numbers)} numbers, not pairs of width and height")
             wh = torch.tensor(numbers, dtype=torch.float64).reshape(-1, 2)
+            if options.get("num", str(len(wh))) != str(len(wh)):
+                raise UserError(f"{where} are {len(wh)} pairs, but num={options['num']}")
             if not ((wh > 0) & wh.isfinite()).all():
-                raise UserError(f"{path}: anchors of [{kind}] must be positive: {options['anchors'][:80]}")
+                raise UserError(f"{where} must be positive: {options['anchors'][:80]}")
             return (wh * (GRID_UNIT if kind == "region" else 1)).float()
     raise UserError(f"{path}: no [region] or [yolo] layer with anchors; give the .cfg of a YOLO")
 
@@ -67,8 +64,7 @@ def cfg_text(
         num_classes: C.
         image_size: Height and width of the network input in pixels.
         width: Channel multiplier.
-        score_threshold: Scores up to this are dropped by OpenCV, which reads it from the region layer's `thresh`; the C
-            code takes the same entry for the overlap that spares a box from the no-object loss (0.6), in training only.
+        score_threshold: Scores up to this are dropped by OpenCV.
         comment: First line.
     """
     height_px, width_px = image_size
@@ -88,7 +84,8 @@ def cfg_text(
             sections.append(("maxpool", {"size": 2, "stride": 2}))
         sections += [_convolution(scaled(filters, width), size) for filters, size in rows]
     full = scaled(1024, width)
-    sections += [_convolution(full, 3), _convolution(full, 3), ("route", {"layers": _ROUTE_TO_STRIDE_16})]
+    # From here the last layer at stride 16 is nine layers back.
+    sections += [_convolution(full, 3), _convolution(full, 3), ("route", {"layers": -9})]
     sections += [_convolution(scaled(64, width), 1), ("reorg", {"stride": 2}), ("route", {"layers": "-1,-4"})]
     sections.append(_convolution(full, 3))
     last = {"size": 1, "stride": 1, "pad": 1, "filters": len(wh) * (5 + num_classes), "activation": "linear"}
@@ -99,6 +96,21 @@ def cfg_text(
     return "\n".join(lines)
 
 
+def read_plain_file(path: Path, what: str, num_bytes: int = -1) -> bytes:
+    """The bytes of a file, or the first of them.
+
+    Raises:
+        UserError: It cannot be read, or is a named pipe or a folder; names it and `what` to give.
+    """
+    try:
+        if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+            raise OSError(0, "it is no plain file")
+        with path.open("rb") as file:
+            return file.read(num_bytes)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give the path of a {what}.") from None
+
+
 def _convolution(filters: int, size: int) -> tuple[str, dict[str, object]]:
     options = {"batch_normalize": 1, "filters": filters, "size": size, "stride": 1, "pad": 1, "activation": "leaky"}
     return "convolutional", options
@@ -106,16 +118,9 @@ def _convolution(filters: int, size: int) -> tuple[str, dict[str, object]]:
 
 def _sections(path: Path) -> list[Section]:
     """Every `[section]` with its `name=value` lines; comments and what is neither are left out, as by the C code."""
-    if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
-        raise UserError(f"{path}: cannot be read (it is no plain file). Give the path of a darknet .cfg.")
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Give the path of a darknet .cfg.") from None
     sections: list[Section] = []
-    for line in text.splitlines():
-        # As the C code, which strips all blanks
-        line = "".join(line.split())
+    for line in read_plain_file(path, "darknet .cfg").decode(errors="replace").splitlines():
+        line = "".join(line.split())  # the C code strips all blanks
         if line.startswith("["):
             sections.append((line.strip("[]"), {}))
         elif sections and "=" in line and not line.startswith(("#", ";")):

@@ -7,25 +7,19 @@ kernel. The C code adds 1e-6 to the root of the variance, this project and OpenC
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anchor_lightning.detectors.backbones import ConvBlock, DarkNet19
+from anchor_lightning.detectors.yolov2.darknet_cfg import read_plain_file
 from anchor_lightning.detectors.yolov2.head import NUM_BOX_CHANNELS
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.errors import UserError
-
-FLOAT_BYTES: Final = 4
-WRITTEN_VERSION: Final = (0, 2, 0)
-IMAGENET_CLASSES: Final = 1000
-NEWEST_MAJOR: Final = 9
-"""Versions so far are 0.1 and 0.2; first bytes that say more than this are not those of a weights file."""
-LFS_POINTER: Final = b"version https://git-lfs"
 
 
 def read_weights(path: Path | str, network: YOLOv2Network) -> int:
@@ -44,14 +38,17 @@ def read_weights(path: Path | str, network: YOLOv2Network) -> int:
     """
     head = network.head
     last = nn.Conv2d(network.neck.out_channels, head.num_anchors * (NUM_BOX_CHANNELS + head.num_classes), 1)
-    layers = [*_backbone_layers(network.backbone), *_neck_layers(network)]
-    before = sum(_num_floats(layer) for layer in layers)
+    layers = _layers(network)
+    before = _num_floats(layers)
     what = f"a YOLOv2 with {head.num_anchors} shapes and {head.num_classes} classes"
-    values, seen = _read_file(
-        Path(path),
-        {before + _num_floats(last): what},
-        lambda floats: _other_classes(floats - before, last.in_channels, head.num_anchors),
-    )
+
+    def other_classes(num_floats: int) -> str:
+        """What else the last convolution of the file may be, where the size fits one."""
+        classes, rest = divmod(num_floats - before, head.num_anchors * (last.in_channels + 1))
+        fits = not rest and classes > NUM_BOX_CHANNELS
+        return f"; the file's size is that of {classes - NUM_BOX_CHANNELS} classes" if fits else ""
+
+    values, seen = _read_file(Path(path), {before + _num_floats([last]): what}, other_classes)
     _fill([*layers, last], values, path)
     head.load_plain(last)
     return seen
@@ -71,9 +68,9 @@ def read_backbone(path: Path | str, backbone: DarkNet19) -> int:
     Raises:
         UserError: As `read_weights`.
     """
-    layers = list(_backbone_layers(backbone))
-    floats = sum(_num_floats(layer) for layer in layers)
-    classifier = IMAGENET_CLASSES * (backbone.coarse_channels + 1)
+    layers = _layers(backbone)
+    floats = _num_floats(layers)
+    classifier = 1000 * (backbone.coarse_channels + 1)
     values, seen = _read_file(
         Path(path),
         {floats: "the 18 convolutions of DarkNet-19", floats + classifier: "these with ImageNet's classifier"},
@@ -92,62 +89,47 @@ def write_weights(path: Path | str, network: YOLOv2Network, images_seen: int) ->
         images_seen: Training images so far, 0 or more; from it the C code tells whether its own warm-up is over.
 
     Raises:
-        UserError: The head still has its batch norm without shift, a number is not finite, or `images_seen` negative.
+        UserError: A number is not finite, or `images_seen` negative.
     """
     if network.head.norm is not None:
-        raise ValueError(
-            "The head still has its batch norm without shift, which darknet cannot hold; call fold() first"
-        )
-    tensors = [
-        t
-        for layer in [*_backbone_layers(network.backbone), *_neck_layers(network), network.head.all]
-        for t in _tensors(layer)
-    ]
+        raise ValueError("The head still has its batch norm without shift, which darknet cannot hold; call fold()")
+    tensors = _tensors([*_layers(network), network.head.all])
     if images_seen < 0 or not all(tensor.isfinite().all() for tensor in tensors):
         raise UserError(
             f"{path}: not written, the network has weights that are not finite, or has seen {images_seen} images"
         )
     with Path(path).open("wb") as file:
-        file.write(struct.pack("<iiiq", *WRITTEN_VERSION, images_seen))
+        file.write(struct.pack("<iiiq", 0, 2, 0, images_seen))
         for tensor in tensors:
             file.write(tensor.detach().cpu().numpy().astype("<f4").tobytes())
 
 
-def _backbone_layers(backbone: DarkNet19) -> Iterator[nn.Module]:
-    return (module for module in backbone.modules() if isinstance(module, ConvBlock))
+def _layers(network: nn.Module) -> list[ConvBlock]:
+    """The convolutions with batch norm, which the modules hold in the order of the published configuration."""
+    return [module for module in network.modules() if isinstance(module, ConvBlock)]
 
 
-def _neck_layers(network: YOLOv2Network) -> list[nn.Module]:
-    """In the order of the published configuration."""
-    neck = network.neck
-    return [*neck.coarse, neck.passthrough, neck.join]
+def _tensors(layers: Iterable[nn.Module]) -> list[Tensor]:
+    """What a file holds of convolutions, in its order."""
+    tensors: list[Any] = []
+    for layer in layers:
+        if isinstance(layer, ConvBlock):
+            norm: Any = layer[1]
+            tensors += [norm.bias, norm.weight, norm.running_mean, norm.running_var, layer[0].weight]
+        else:
+            tensors += [layer.bias, layer.weight]
+    return tensors
 
 
-def _tensors(layer: nn.Module) -> list[Tensor]:
-    """What a file holds of a convolution, in its order."""
-    if isinstance(layer, nn.Conv2d):
-        assert layer.bias is not None
-        return [layer.bias, layer.weight]
-    assert isinstance(layer, ConvBlock)
-    convolution, norm = layer[0], layer[1]
-    assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None and norm.running_var is not None
-    return [norm.bias, norm.weight, norm.running_mean, norm.running_var, convolution.weight]
-
-
-def _num_floats(layer: nn.Module) -> int:
-    return sum(tensor.numel() for tensor in _tensors(layer))
+def _num_floats(layers: Iterable[nn.Module]) -> int:
+    return sum(tensor.numel() for tensor in _tensors(layers))
 
 
 @torch.no_grad()
 def _fill(layers: Sequence[nn.Module], values: np.ndarray, path: Path | str) -> None:
-    """Fills convolutions from values in the file's order, which are exactly theirs.
-
-    Raises:
-        UserError: A number is not finite, or a running variance negative; nothing is filled then.
-    """
-    parts = np.split(values, np.cumsum([tensor.numel() for layer in layers for tensor in _tensors(layer)])[:-1])
-    pairs = list(zip((tensor for layer in layers for tensor in _tensors(layer)), parts, strict=True))
+    """Fills convolutions from exactly as many values, or none of them if a value is invalid."""
+    tensors = _tensors(layers)
+    pairs = list(zip(tensors, np.split(values, np.cumsum([t.numel() for t in tensors])[:-1]), strict=True))
     variances = {id(m.running_var) for layer in layers for m in layer.modules() if isinstance(m, nn.BatchNorm2d)}
     for number, (tensor, part) in enumerate(pairs):
         if not np.isfinite(part).all() or (id(tensor) in variances and (part < 0).any()):
@@ -160,56 +142,31 @@ def _fill(layers: Sequence[nn.Module], values: np.ndarray, path: Path | str) -> 
 
 
 def _read_file(path: Path, expected: Mapping[int, str], hint: Callable[[int], str]) -> tuple[np.ndarray, int]:
-    """The numbers behind the header, and the images seen; the size is checked before the numbers are read.
+    """The numbers behind the header, and the images seen, which are counted in 64 bits from version 0.2 on.
 
-    The C code's rule: from version 0.2 on the images are counted in 64 bits, before in 32.
-
-    Args:
-        path: The file.
-        expected: Numbers that it may hold, and of what.
-        hint: What else to say of a file with so many numbers.
+    `expected` are the counts of numbers that it may hold, and of what; `hint` adds to what is said of another count.
     """
-    if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
-        raise UserError(f"{path}: cannot be read (it is no plain file). Give the path of a darknet weights file.")
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(256)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}). Give the path of a darknet weights file."
-        ) from None
-    wanted = " or ".join(f"{_bytes(floats)} ({what})" for floats, what in expected.items())
+    start = read_plain_file(path, "darknet weights file", 20)
+    size = path.stat().st_size
+    wanted = " or ".join(
+        f"{16 + 4 * floats:,} or, from version 0.2 on, {20 + 4 * floats:,} bytes ({what})"
+        for floats, what in expected.items()
+    )
     found = f"found {size:,} bytes, expected {wanted}"
-    if start.startswith(LFS_POINTER):
-        raise UserError(f"{path}: a Git LFS pointer, not the weights ({found}); fetch them with git lfs pull.")
-    if start.lstrip().startswith(b"<"):
-        raise UserError(f"{path}: a web page or XML, not weights ({found}); the download has failed. Fetch it again.")
     if size < 16:
         raise UserError(f"{path}: shorter than the 16 bytes of a header ({found}).")
     major, minor, _ = struct.unpack_from("<iii", start)
-    if not (0 <= major <= NEWEST_MAJOR and 0 <= minor <= NEWEST_MAJOR):
-        raise UserError(f"{path}: no darknet weights file, its header says version {major}.{minor} ({found}).")
+    if not (0 <= major <= 9 and 0 <= minor <= 9):  # so far there are 0.1 and 0.2
+        raise UserError(
+            f"{path}: no darknet weights file, its header says version {major}.{minor} ({found}). It may be a web page "
+            "of a failed download, or a Git LFS pointer (git lfs pull)."
+        )
     wide = major * 10 + minor >= 2
     header = 20 if wide else 16
-    floats, rest = divmod(size - header, FLOAT_BYTES)
+    floats, rest = divmod(size - header, 4)
     if rest or floats not in expected:
         raise UserError(f"{path}: of another size than its network: {found}{'' if rest else hint(floats)}.")
     (seen,) = struct.unpack_from("<q" if wide else "<i", start, 12)
     if seen < 0:
         raise UserError(f"{path}: its header says {seen} images seen; the file is damaged. Fetch it again.")
     return np.fromfile(path, dtype="<f4", offset=header).astype(np.float32), int(seen)
-
-
-def _bytes(num_floats: int) -> str:
-    """Of a whole file, with the shorter and the longer header."""
-    return f"{16 + num_floats * FLOAT_BYTES:,} or, from version 0.2 on, {20 + num_floats * FLOAT_BYTES:,} bytes"
-
-
-def _other_classes(num_floats: int, in_channels: int, num_anchors: int) -> str:
-    """What else the last convolution of a file may be, where its size fits one; else nothing."""
-    channels, rest = divmod(num_floats, in_channels + 1)
-    classes, odd = divmod(channels, num_anchors)
-    if rest or odd or classes <= NUM_BOX_CHANNELS:
-        return ""
-    return f"; the file's size is that of {classes - NUM_BOX_CHANNELS} classes"

@@ -1,7 +1,4 @@
-"""YOLOv2 with learnable anchors: the network, its shapes, its loss and its post-processing.
-
-Shape letters: B images of a batch, M boxes an image (padded), A anchor shapes, C classes.
-"""
+"""YOLOv2 with learnable anchors: the network, its shapes, its loss and its post-processing."""
 
 from __future__ import annotations
 
@@ -13,14 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from anchor_lightning.anchors import (
-    AnchorOptions,
-    AnchorShapes,
-    assign,
-    clustering_loss,
-    initial_shapes,
-    num_shapes,
-)
+from anchor_lightning.anchors import AnchorOptions, AnchorShapes, assign, clustering_loss, initial_shapes, num_shapes
 from anchor_lightning.detectors.base import Detector
 from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone, read_weights
 from anchor_lightning.detectors.yolov2.loss import region_loss
@@ -29,8 +19,6 @@ from anchor_lightning.detectors.yolov2.postprocess import postprocess
 from anchor_lightning.errors import NonFiniteOutputError, UserError
 from anchor_lightning.structures import DetectionBatch, DetectorOutput, StepOptions
 
-UNTRAINED_INITS: Final = ("kmeans", "identical", "uniform")
-"""Initialisations that no trained detector has had."""
 COMPILERS: Final = ("c++", "g++", "clang++")
 
 
@@ -81,7 +69,7 @@ class YOLOv2(Detector):
             raise UserError(f"{prior_images} must be 0 or more", argument="prior_images")
         if weights and backbone_weights:
             raise UserError("a whole YOLOv2 brings its backbone; leave backbone_weights out", argument="weights")
-        if weights and isinstance(anchors.init, str) and anchors.init in UNTRAINED_INITS:
+        if weights and anchors.init in ("kmeans", "identical", "uniform"):
             raise UserError(
                 f"its anchors are its own, not those of anchors.init {anchors.init}; give the path of its .cfg there, "
                 "or yolov2-voc or yolov2-coco, or a list in pixels",
@@ -105,26 +93,12 @@ class YOLOv2(Detector):
         return {"width": self.width, "bn_without_shift": self.network.head.norm is not None}
 
     def training_losses(self, batch: DetectionBatch, step: StepOptions) -> dict[str, Tensor]:
-        """The terms of Eq. 11: those of `region_loss` with δ held fixed, and the clustering term.
-
-        Args:
-            batch: B images in [0, 1] with their ground truth.
-            step: Temperature, distance and λ of the optimizer step.
-
-        Returns:
-            `loss_xy`, `loss_wh`, `loss_objectness`, `loss_class`, `loss_clustering`.
-        """
+        """The terms of Eq. 11: those of `region_loss` with δ held fixed, and the clustering term."""
         log_wh = self.anchors.log_wh
         predictions = self.network(batch.images)
-        grid_h, grid_w = predictions.raw.shape[-2:]
+        grid, stride = predictions.raw.shape[-2:], predictions.stride
         assignment = assign(
-            log_wh,
-            batch.boxes_xyxy,
-            batch.mask,
-            (grid_h, grid_w),
-            predictions.stride,
-            step.temperature,
-            step.distance,
+            log_wh, batch.boxes_xyxy, batch.mask, grid, stride, step.temperature, distance=step.distance
         )
         prior = (self.images_before + step.images_seen < self.prior_images).float()
         terms = region_loss(predictions, batch, assignment, log_wh, prior)
@@ -134,15 +108,7 @@ class YOLOv2(Detector):
         return terms | {"loss_clustering": weight * clustering}
 
     def detect(self, images: Tensor, score_threshold: float) -> DetectorOutput:
-        """The detections of (B, 3, H, W) images, in pixels of the network input.
-
-        Args:
-            images: RGB in [0, 1]; H and W are multiples of 32.
-            score_threshold: Detections that score up to this are dropped.
-
-        Raises:
-            NonFiniteOutputError: The network's output is not finite.
-        """
+        """The detections of (B, 3, H, W) images, H and W multiples of 32, in pixels of the network input."""
         predictions = self.network(images)
         if not predictions.raw.isfinite().all():
             # The threshold would drop every NaN without a word, and a broken network score an honest 0.

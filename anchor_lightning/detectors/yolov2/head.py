@@ -13,14 +13,12 @@ NUM_BOX_CHANNELS: Final = 5
 """Δx, Δy, Δw, Δh, objectness; the class logits follow."""
 MAX_OFFSET: Final = 10.0
 """Δw, Δh beyond this (a box e^10 times its anchor) are clamped before the exponential, which would overflow."""
-OUTPUT_STD: Final = 0.01
 
 
 def reorg(features: Tensor) -> Tensor:
     """Space to depth by 2 in the memory order of darknet's reorg layer, which the published weights expect.
 
-    The C code reads the memory of a (C, H, W) input as if it were (C / 4, 2 H, 2 W), takes the four phases of that
-    image, and writes them behind one another into memory that the next layer reads as (4 C, H / 2, W / 2).
+    The C code reads (C, H, W) as if it were (C / 4, 2 H, 2 W) and writes that image's four phases behind one another.
 
     Args:
         features: (B, C, H, W); C a multiple of 4, H and W even.
@@ -34,13 +32,7 @@ def reorg(features: Tensor) -> Tensor:
 
 
 class Neck(nn.Module):
-    """YOLOv2's two extra convolutions, the passthrough from stride 16, and the convolution that joins them.
-
-    Args:
-        fine_channels: Channels at stride 16.
-        coarse_channels: Channels at stride 32.
-        width: Channel multiplier.
-    """
+    """YOLOv2's two extra convolutions, the passthrough from stride 16, and the convolution that joins them."""
 
     def __init__(self, fine_channels: int, coarse_channels: int, width: float) -> None:
         super().__init__()
@@ -60,12 +52,7 @@ class Neck(nn.Module):
 
 
 class BatchNormWithoutShift(nn.BatchNorm2d):
-    """Batch norm with a scale γ but no shift (§3.2.3): its output has zero mean over the batch.
-
-    Args:
-        num_features: Channels.
-        scale_init: Where γ starts; the paper does not say.
-    """
+    """Batch norm with a scale γ but no shift (§3.2.3): its output has zero mean over the batch."""
 
     def __init__(self, num_features: int, scale_init: float = 1.0) -> None:
         super().__init__(num_features, eps=BN_EPSILON)
@@ -98,7 +85,7 @@ class RegionHead(nn.Module):
             self.all = nn.Conv2d(in_channels, num_anchors * (NUM_BOX_CHANNELS + num_classes), 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=OUTPUT_STD)
+                nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
@@ -123,24 +110,19 @@ class RegionHead(nn.Module):
         wh_bias = (-norm.running_mean * gain).unflatten(0, (anchors, 2))
         assert self.rest.bias is not None
         weight, bias = self.rest.weight.unflatten(0, (anchors, -1)), self.rest.bias.unflatten(0, (anchors, -1))
-        folded = nn.Conv2d(self.wh.in_channels, anchors * (NUM_BOX_CHANNELS + self.num_classes), 1)
-        folded.to(weight)
-        assert folded.bias is not None
-        folded.weight.copy_(torch.cat([weight[:, :2], wh_weight, weight[:, 2:]], dim=1).flatten(0, 1))
-        folded.bias.copy_(torch.cat([bias[:, :2], wh_bias, bias[:, 2:]], dim=1).flatten())
-        self.all = folded
+        self.all = nn.Conv2d(self.wh.in_channels, anchors * (NUM_BOX_CHANNELS + self.num_classes), 1).to(weight)
+        assert self.all.bias is not None
+        self.all.weight.copy_(torch.cat([weight[:, :2], wh_weight, weight[:, 2:]], dim=1).flatten(0, 1))
+        self.all.bias.copy_(torch.cat([bias[:, :2], wh_bias, bias[:, 2:]], dim=1).flatten())
         self.norm = None
         del self.wh, self.rest
 
     @torch.no_grad()
     def load_plain(self, plain: nn.Conv2d) -> None:
-        """Takes over the plain last convolution of a baseline; where there is a norm, `fold` gives it back.
+        """Takes over the plain last convolution of a baseline, with bias and channels in the order of `forward`.
 
-        The norm's running statistics are set to undo it in evaluation (mean minus the bias, deviation γ). In training
-        it normalises as ever, so the offsets then lose their mean and take the deviation γ.
-
-        Args:
-            plain: in_channels -> A x (5 + C), kernel 1, with bias, channels in the order of `forward`.
+        A norm's running statistics are set to undo it in evaluation (mean minus the bias, deviation γ), so that `fold`
+        gives the convolution back. In training it normalises as ever.
         """
         assert plain.bias is not None
         if self.norm is None:

@@ -15,10 +15,8 @@ from anchor_lightning.detectors.yolov2.head import MAX_OFFSET, NUM_BOX_CHANNELS,
 from anchor_lightning.structures import Assignment, DetectionBatch, Predictions
 
 OBJECT_SCALE: Final = 5.0
-NO_OBJECT_SCALE: Final = 1.0
 IGNORE_IOU: Final = 0.6
 """An anchor whose box meets any ground truth of the image this well is not taught that there is nothing."""
-PRIOR_SCALE: Final = 0.01
 
 
 def region_loss(
@@ -80,10 +78,9 @@ def region_loss(
         no_object = torch.where(overlaps, 0, free)
     objectness = box_channels[:, :, 4].sigmoid()
     loss_objectness = 0.5 * (
-        OBJECT_SCALE * (delta * (iou - own_objectness).square()).sum()
-        + NO_OBJECT_SCALE * (no_object * objectness.square()).sum()
+        OBJECT_SCALE * (delta * (iou - own_objectness).square()).sum() + (no_object * objectness.square()).sum()
     )
-    pull = 0.5 * PRIOR_SCALE * prior
+    pull = 0.5 * 0.01 * prior
     loss_xy = loss_xy + pull * (free[:, :, None] * (box_channels[:, :, :2].sigmoid() - 0.5).square()).sum()
     loss_wh = loss_wh + pull * (free[:, :, None] * box_channels[:, :, 2:4].square()).sum()
 
@@ -97,19 +94,7 @@ def region_loss(
 
 
 def own_iou(own_xy: Tensor, own_wh: Tensor, log_wh: Tensor, target_xy: Tensor, wh_boxes: Tensor, stride: int) -> Tensor:
-    """IoU of each box with what the anchors of its cell predict for it (the "rescore" target of objectness).
-
-    Args:
-        own_xy: (B, M, A, 2) predicted centre within the cell, in cells.
-        own_wh: (B, M, A, 2) Δw, Δh.
-        log_wh: (A, 2) log sides of the shapes in pixels.
-        target_xy: (B, M, 2) centre of the box within the cell, in cells.
-        wh_boxes: (B, M, 2) sides of the boxes in pixels.
-        stride: Pixels per cell.
-
-    Returns:
-        (B, M, A) in [0, 1]; 0 where padded.
-    """
+    """(B, M, A) IoU of each box with what its cell's anchors predict ("rescore"); centres in cells, sides in pixels."""
     wh = (own_wh.clamp(-MAX_OFFSET, MAX_OFFSET) + log_wh).exp()
     wh_boxes = wh_boxes[:, :, None]
     distance = (own_xy - target_xy[:, :, None]).abs() * stride
@@ -120,19 +105,10 @@ def own_iou(own_xy: Tensor, own_wh: Tensor, log_wh: Tensor, target_xy: Tensor, w
 
 
 def overlaps_ground_truth(boxes_cxcywh: Tensor, ground_truth_xyxy: Tensor, mask: Tensor) -> Tensor:
-    """Which predicted boxes have an IoU above 0.6 with any true box of their image.
+    """(B, A, H, W): which predicted boxes (B, A, 4, H, W) have an IoU above 0.6 with any true box (B, M, 4).
 
-    IoU > t is intersection > t / (1 + t) (area + area of ground truth): no division, and the predicted box's area is
-    compared once after the maximum over ground truth boxes. These passes over (B, M, N) are the dearest part of the
-    loss.
-
-    Args:
-        boxes_cxcywh: (B, A, 4, H, W) predicted boxes.
-        ground_truth_xyxy: (B, M, 4).
-        mask: (B, M) bool.
-
-    Returns:
-        (B, A, H, W) bool.
+    IoU > t is intersection > t / (1 + t) (area + area of ground truth): the predicted box's area is compared once after
+    the maximum over ground truth boxes. These passes over (B, M, N) are the dearest part of the loss.
     """
     shape = boxes_cxcywh[:, :, 0].shape
     centre_x, centre_y, width, height = (part.flatten(1)[:, None] for part in boxes_cxcywh.unbind(2))  # (B, 1, N)

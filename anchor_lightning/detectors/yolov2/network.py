@@ -13,15 +13,7 @@ from anchor_lightning.structures import Predictions
 
 
 class YOLOv2Network(nn.Module):
-    """DarkNet-19, YOLOv2's neck and the region head (Redmon & Farhadi 2017).
-
-    Args:
-        num_anchors: A >= 1.
-        num_classes: C >= 1.
-        width: Channel multiplier; 1 is the published network.
-        bn_without_shift: §3.2.3 on Δw and Δh.
-        bn_scale_init: Start of that norm's scale γ.
-    """
+    """DarkNet-19, YOLOv2's neck and the region head (Redmon & Farhadi 2017); arguments as of `YOLOv2`."""
 
     stride: Final = 32
 

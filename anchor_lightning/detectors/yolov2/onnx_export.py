@@ -1,6 +1,6 @@
 """The detector as an ONNX model: the folded network, its anchors as constants, and optionally the suppression.
 
-Shape letters: B images, N = A x H x W boxes an image (anchor, row, column), C classes, K = min(300, N x C) detections.
+Shape letters: N = A x H x W boxes an image (anchor, row, column), K = min(300, N x C) detections.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS, NMS_IO
 from anchor_lightning.errors import UserError
 
 OPSET: Final = 18
-PACKAGES: Final = ("onnx", "onnxscript")
 
-# What `postprocess` does after the scores. NonMaxSuppression gives (image, class, box) triples; laid back into a dense
-# array, with 0 elsewhere, one TopK finds the best of each image, and every output has a fixed shape but for the batch.
-# `nms_order` puts the scores in the order of `postprocess`, so that equal scores come out in the same order.
+# What `postprocess` does after the scores. NonMaxSuppression's (image, class, box) triples are laid back into a dense
+# array in the order of `postprocess`, so that one TopK finds the best of each image and shapes are fixed.
 SUPPRESSION: Final = """
 <ir_version: 10, opset_import: ["" : {opset}]>
 suppression (float[batch, {num_boxes}, 4] all_boxes, float[batch, {num_boxes}, {num_classes}] all_scores)
@@ -80,18 +78,8 @@ def onnx_model(
 ) -> bytes:
     """A detector as a serialised ONNX model of opset 18 with a dynamic batch and a fixed image size.
 
-    The one input is `images` (B, 3, height, width), float32 RGB in [0, 1]. The outputs are those of `postprocess`,
-    which finds the same boxes:
-
-    - without `nms`: `boxes` (B, N, 4), left, top, right, bottom in pixels of the input, not clipped to it (the
-      suppression wants them so) but cut off an image's size beyond its edges; `scores` (B, N, C), objectness x class
-      probability, none dropped;
-    - with `nms`: `boxes` (B, K, 4), clipped to the input, `scores` (B, K), highest first, and `labels` (B, K) int64 in
-      [0, C): the best 300 of an image that are left when scores up to the threshold are dropped and the others
-      suppressed per class at an IoU of 0.45. Rows behind an image's last detection hold 0, 0 and -1.
-
-    Batch norms are folded into the convolutions: nothing of the method remains, so a baseline and a detector with
-    learned anchors are the same graph.
+    Its input and outputs are those of `INPUT_TEXT` and `OUTPUT_TEXTS`; with `nms` it finds the boxes of `postprocess`.
+    The batch norm without shift is folded: a baseline and a detector with learned anchors are the same graph.
 
     Args:
         network: In evaluation mode; not changed.
@@ -99,8 +87,7 @@ def onnx_model(
         image_size: Height and width of the input in pixels, multiples of 32.
         nms: Whether the suppression is part of the graph.
         score_threshold: In [0, 1), for the suppression.
-        metadata: What else to state in the model's metadata, written as JSON where it is no string; `image_size`,
-            `anchors` (pixels), `opset` and what the suppression uses are always there.
+        metadata: What else to state in the model's metadata, as JSON where it is no string.
 
     Raises:
         UserError: onnx or onnxscript is not installed.
@@ -122,17 +109,12 @@ def onnx_model(
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
     onnx.helper.set_model_props(model, texts)
     onnx.checker.check_model(model, full_check=True)
-    data: bytes = model.SerializeToString()
-    return data
+    return bytes(model.SerializeToString())
 
 
 def require_onnx() -> Any:
-    """The `onnx` package with the modules that are used here.
-
-    Raises:
-        UserError: It, or what torch's exporter needs beside it, is not installed.
-    """
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+    """The `onnx` package; a `UserError` if it, or what torch's exporter needs beside it, is not installed."""
+    if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise UserError(f"ONNX needs {' and '.join(missing)}: run pip install anchor_lightning[onnx]")
     for module in ("checker", "helper", "parser"):
         importlib.import_module(f"onnx.{module}")

@@ -13,7 +13,6 @@ from anchor_lightning.structures import Detections, Predictions
 
 NMS_IOU: Final = 0.45
 MAX_DETECTIONS: Final = 300
-FIRST_CANDIDATES: Final = 4096
 
 
 @torch.no_grad()
@@ -28,23 +27,16 @@ def postprocess(predictions: Predictions, log_wh: Tensor, score_threshold: float
     Returns:
         B detections in pixels of the network input, clipped to it, at most 300 each after NMS at IoU 0.45 per class.
     """
-    grid_h, grid_w = predictions.raw.shape[-2:]
     boxes, scores = boxes_and_scores(predictions.raw.float(), log_wh, predictions.stride)
     limit = _limit(predictions.raw, predictions.stride)
-    cells = grid_h * grid_w
+    cells = predictions.raw[0, 0, 0].numel()
     return [_of_one_image(b, s, score_threshold, cells, limit) for b, s in zip(boxes, scores, strict=True)]
 
 
 def boxes_and_scores(raw: Tensor, log_wh: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """All boxes and their scores in every class, ordered by anchor, row, column: what NMS and ONNX models start from.
+    """(B, A*H*W, 4) boxes `xyxy` in pixels of the network input and their (B, A*H*W, C) scores, before NMS.
 
-    Args:
-        raw: (B, A, 5 + C, H, W) float32 raw output.
-        log_wh: (A, 2) log sides of the shapes in pixels.
-        stride: Pixels per cell.
-
-    Returns:
-        (B, A*H*W, 4) left, top, right, bottom in pixels of the network input, and (B, A*H*W, C) scores in [0, 1].
+    They are ordered by anchor, row, column; `raw` is (B, A, 5 + C, H, W) float32, `log_wh` (A, 2), log of pixels.
     """
     boxes = decode(raw, log_wh, stride).permute(0, 1, 3, 4, 2).flatten(1, 3)
     limit = _limit(raw, stride)
@@ -68,7 +60,7 @@ def _of_one_image(boxes: Tensor, scores: Tensor, score_threshold: float, cells: 
     candidates = candidates[flat[candidates].argsort(descending=True, stable=True)]
     # NMS looks at candidates in order of score, so the 300 best of the first few thousand are the 300 best of all,
     # unless NMS leaves fewer than 300 of them: an untrained network has 100,000 candidates an image.
-    num = min(FIRST_CANDIDATES, len(candidates))
+    num = min(4096, len(candidates))
     while True:
         chosen = candidates[:num]
         box, label = chosen // num_classes, chosen % num_classes

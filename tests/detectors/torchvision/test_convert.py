@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 import subprocess
 import sys
@@ -134,16 +133,6 @@ def test_frozen_after_training(kind: str) -> None:
     assert same(predictions_of(model), predictions_of(freeze_anchors(model)))
 
 
-def test_a_clipped_shape_is_frozen_as_it_predicts() -> None:
-    """The optimizer's last step may leave a shape beyond the image."""
-    model = trained("ssd")
-    shapes = anchor_shapes(model)
-    assert shapes is not None
-    shapes.log_wh.data[5] += 0.5
-    expected = predictions_of(model)
-    assert same(predictions_of(freeze_anchors(model)), expected)
-
-
 def test_frozen_detectors_load_without_this_package(tmp_path: Path) -> None:
     cases = []
     for kind in KINDS:
@@ -169,19 +158,12 @@ for model, images, expected in torch.load(sys.argv[1], weights_only=False):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("how", ["deepcopy", "pickle", "save"])
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
 def test_copies_are_whole(kind: str, how: str) -> None:
     """A copy learns by itself: RetinaNet's head moves the copy's shapes, not others that look the same."""
     model = trained(kind)
     anchor_shapes(model).clustering_weight = 0.5  # type: ignore[union-attr]
-    if how == "deepcopy":
-        other = copy.deepcopy(model)
-    elif how == "pickle":
-        other = pickle.loads(pickle.dumps(model))
-    else:
-        torch.save(model, file := io.BytesIO())
-        file.seek(0)
-        other = torch.load(file, weights_only=False)
+    other = copy.deepcopy(model) if how == "deepcopy" else pickle.loads(pickle.dumps(model))
     shapes, copied = anchor_shapes(model), anchor_shapes(other)
     assert shapes is not None and copied is not None and shapes is not copied
     assert torch.equal(copied.log_wh, shapes.log_wh) and copied.clustering_weight == shapes.clustering_weight == 0.5
@@ -247,12 +229,9 @@ def test_bad_starts_leave_the_model_alone(init: Any, message: str) -> None:
     stock, model = make_detector("c4"), make_detector("c4")
     with pytest.raises(ValueError, match=message):
         make_anchors_learnable(model, init)
-    assert modules_of(model) == modules_of(stock) and anchor_shapes(model) is None
-
-
-def test_too_few_boxes_for_kmeans() -> None:
     with pytest.raises(ValueError, match="8 distinct"):
-        make_anchors_learnable(make_detector("c4"), "kmeans", boxes_wh=torch.rand(8, 2) + 1)
+        make_anchors_learnable(model, "kmeans", boxes_wh=torch.rand(8, 2) + 1)
+    assert modules_of(model) == modules_of(stock) and anchor_shapes(model) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from anchor_lightning.structures import DetectionBatch, Predictions
 STRIDE = 32
 ANCHORS = [(40.0, 50.0), (100.0, 60.0), (70.0, 160.0)]
 NUM_CLASSES = 4
+LOG_WH = torch.tensor(ANCHORS, dtype=torch.float64).log()
 
 
 def make_batch(boxes: list[list[list[float]]], labels: list[list[int]], pad: int = 2) -> DetectionBatch:
@@ -48,8 +49,7 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-@dataclass
-class Reference:
+class Reference(NamedTuple):
     """The deltas of the C layer (the negative gradient of its cost) at its activated outputs."""
 
     delta: Tensor  # (B, A, 5 + C, H, W)
@@ -174,8 +174,7 @@ def test_gradient_is_the_c_layers(raw: Tensor, prior: bool) -> None:
     assert (reference.delta[:, :, 4] == 0).sum() > 0, "and it must be a negative"
     assert (reference.delta[:, :, NUM_BOX_CHANNELS:].abs().sum(2) > 0).sum() == num_positives
 
-    log_wh = torch.tensor(ANCHORS, dtype=torch.float64).log()
-    loss = sum(loss_of(raw, batch, log_wh, prior=float(prior)).values())
+    loss = sum(loss_of(raw, batch, LOG_WH, prior=float(prior)).values())
     (gradient,) = torch.autograd.grad(loss, raw)
     torch.testing.assert_close(gradient, gradient_at_logits(reference, raw.detach()), rtol=1e-9, atol=1e-12)
 
@@ -183,12 +182,11 @@ def test_gradient_is_the_c_layers(raw: Tensor, prior: bool) -> None:
 def test_cost_is_half_the_c_layers_squared_deltas(raw: Tensor) -> None:
     """Per term: ½ Σ delta² for a scale of 1, ½ Σ delta² / scale otherwise; the prior's pull included."""
     batch = make_batch(BOXES, LABELS)
-    log_wh = torch.tensor(ANCHORS, dtype=torch.float64).log()
     delta = c_region_layer(raw.detach(), batch, prior=False).delta
-    terms = loss_of(raw.detach(), batch, log_wh)
+    terms = loss_of(raw.detach(), batch, LOG_WH)
     wh = batch.boxes_xyxy[..., 2:] - batch.boxes_xyxy[..., :2]
     scale = 2 - wh.prod(-1) / (192 * 128)
-    assignment = assign(log_wh, batch.boxes_xyxy, batch.mask, (4, 6), STRIDE)
+    assignment = assign(LOG_WH, batch.boxes_xyxy, batch.mask, (4, 6), STRIDE)
     expected_xy = expected_wh = expected_objectness = 0.0
     positive = torch.zeros_like(delta[:, :, 4], dtype=torch.bool)
     for b, m in batch.mask.nonzero().tolist():
@@ -208,10 +206,9 @@ def test_colliding_boxes_both_count() -> None:
     """Two equal boxes weigh twice what one does in every positive term; the C code would keep only the last."""
     generator = torch.Generator().manual_seed(0)
     raw = torch.randn(1, 3, NUM_BOX_CHANNELS + NUM_CLASSES, 4, 6, generator=generator, dtype=torch.float64)
-    log_wh = torch.tensor(ANCHORS, dtype=torch.float64).log()
     box = [20.0, 30.0, 61.0, 79.0]
-    one = loss_of(raw, make_batch([[box]], [[2]]), log_wh)
-    two = loss_of(raw, make_batch([[box, box]], [[2, 2]]), log_wh)
+    one = loss_of(raw, make_batch([[box]], [[2]]), LOG_WH)
+    two = loss_of(raw, make_batch([[box, box]], [[2, 2]]), LOG_WH)
     for name in ("loss_xy", "loss_wh", "loss_class"):
         assert float(two[name]) == pytest.approx(2 * float(one[name]), rel=1e-12)
     reference = c_region_layer(raw, make_batch([[box, box]], [[2, 2]]), prior=False)
@@ -238,7 +235,7 @@ def test_soft_assignment_by_hand() -> None:
 def test_shape_gradient_is_equation_9(raw: Tensor, temperature: float) -> None:
     """The gradient at log w, log h: finite differences of the wh term with δ held fixed, and Eq. 9's sum itself."""
     batch = make_batch(BOXES, LABELS)
-    log_wh = torch.tensor(ANCHORS, dtype=torch.float64).log().requires_grad_()
+    log_wh = LOG_WH.clone().requires_grad_()
     assignment = assign(log_wh.detach(), batch.boxes_xyxy, batch.mask, (4, 6), STRIDE, temperature)
 
     def loss(shapes: Tensor) -> Tensor:
@@ -265,7 +262,7 @@ def test_shape_gradient_is_equation_9(raw: Tensor, temperature: float) -> None:
 
 def test_only_localisation_moves_the_shapes(raw: Tensor) -> None:
     batch = make_batch(BOXES, LABELS)
-    log_wh = torch.tensor(ANCHORS, dtype=torch.float64).log().requires_grad_()
+    log_wh = LOG_WH.clone().requires_grad_()
     terms = loss_of(raw, batch, log_wh, prior=1.0)
     for name in ("loss_xy", "loss_objectness", "loss_class"):
         (gradient,) = torch.autograd.grad(terms[name], log_wh, retain_graph=True, allow_unused=True)
@@ -277,7 +274,7 @@ def test_only_localisation_moves_the_shapes(raw: Tensor) -> None:
 def test_without_boxes_everything_is_background(raw: Tensor) -> None:
     """No ground truth: no box or class loss, objectness is pushed down everywhere, the shapes get a gradient of 0."""
     batch = make_batch([[], [], []], [[], [], []])
-    log_wh = torch.tensor(ANCHORS, dtype=torch.float64).log().requires_grad_()
+    log_wh = LOG_WH.clone().requires_grad_()
     terms = loss_of(raw, batch, log_wh)
     assert float(terms["loss_xy"]) == float(terms["loss_wh"]) == float(terms["loss_class"]) == 0
     assert float(terms["loss_objectness"]) == pytest.approx(float(0.5 * raw[:, :, 4].sigmoid().square().sum() / 3))

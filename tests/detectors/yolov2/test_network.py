@@ -100,8 +100,7 @@ def random_batch(num_images: int, num_boxes: int, size: int, num_real: int) -> D
     boxes = torch.cat([corner, corner + 10 + 30 * torch.rand(num_images, num_boxes, 2, generator=generator)], dim=-1)
     mask = (torch.arange(num_boxes) < num_real).expand(num_images, -1)
     labels = torch.where(mask, torch.randint(0, 3, mask.shape, generator=generator), -1)
-    images = torch.rand(num_images, 3, size, size, generator=generator)
-    empty = torch.zeros(num_images)
+    images, empty = torch.rand(num_images, 3, size, size, generator=generator), torch.zeros(num_images)
     return DetectionBatch(images, boxes * mask[..., None], labels, mask, empty, empty, empty)
 
 

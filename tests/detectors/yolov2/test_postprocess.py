@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from anchor_lightning.detectors.yolov2.head import decode
 from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS, NMS_IOU, postprocess
 from anchor_lightning.structures import Predictions
 
@@ -48,9 +49,6 @@ def test_nms_is_per_class() -> None:
     raw[0, 0, 5:, 0, 1] = torch.tensor([0.0, 9.0])  # unless it is of the other class
     (found,) = postprocess(Predictions(raw, 32), LOG_WH, 0.05)
     assert found.labels.tolist() == [0, 1]
-
-
-def test_nothing_found() -> None:
     (found,) = postprocess(Predictions(quiet(3), 32), LOG_WH, 0.005)
     assert found.boxes_xyxy.shape == (0, 4) and len(found.labels) == len(found.anchors) == 0
 
@@ -61,8 +59,6 @@ def test_early_stop_of_nms_changes_nothing(spread: float) -> None:
     generator = torch.Generator().manual_seed(1)
     raw = torch.randn(1, 2, 5 + 20, 10, 13, generator=generator) * spread
     (found,) = postprocess(Predictions(raw, 32), LOG_WH, 0.005)
-
-    from anchor_lightning.detectors.yolov2.head import decode
 
     boxes = decode(raw, LOG_WH, 32)[0].permute(0, 2, 3, 1).reshape(-1, 4)
     xyxy = torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], dim=1)
