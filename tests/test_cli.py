@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 from anchor_lightning.cli import main
 from anchor_lightning.commands.configs import CONFIG_FOLDER, find_config, named_configs
 from tests.helpers.made_data import make_brainwash, make_coco, make_voc
+from tests.helpers.tiny_training import SMALL, SYNTHETIC
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -28,23 +29,6 @@ CONFIGS = sorted(
     for path in CONFIG_FOLDER.rglob("*.yaml")
     if path.parent.name not in ("sweep", "launcher")  # another format; and classes of Ray, which is an extra
 )
-SMALL = [
-    *("--model.detector.width", "0.1", "--data.batch_size", "2", "--data.num_workers", "0"),
-    *("--trainer.accelerator", "cpu", "--trainer.max_steps", "2", "--trainer.val_check_interval", "2"),
-    *("--trainer.enable_progress_bar", "false", "--trainer.log_every_n_steps", "1"),
-    *("--trainer.num_sanity_val_steps", "0", "--model.detector.prior_images", "0"),
-]
-SYNTHETIC = [
-    "--config",
-    "synthetic.yaml",
-    *SMALL,
-    "--data.num_train",
-    "6",
-    "--data.num_val",
-    "2",
-    "--data.image_size",
-    "64",
-]
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -1,11 +1,10 @@
 """Callbacks: two warm-up schedules, records of shapes and predictions, and anchors for other people's detectors."""
 
 from anchor_lightning.callbacks.anchor_logger import AnchorLogger
-from anchor_lightning.callbacks.clustering_decay import ClusteringDecay
 from anchor_lightning.callbacks.learn_anchors import LearnAnchors
 from anchor_lightning.callbacks.prediction_pictures import PredictionPictures
 from anchor_lightning.callbacks.prediction_writer import PredictionWriter
-from anchor_lightning.callbacks.soft_assignment import SoftAssignment
+from anchor_lightning.callbacks.schedules import ClusteringDecay, SoftAssignment
 from anchor_lightning.training.checkpoints import Checkpoint
 
 __all__ = [

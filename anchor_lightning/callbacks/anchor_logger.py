@@ -5,31 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from anchor_lightning.anchors import mean_best_iou
-from anchor_lightning.anchors.iou import shape_iou
+from anchor_lightning.anchors import best_iou, mean_best_iou
 from anchor_lightning.callbacks.shape_recorder import MAX_BOXES, ShapeRecorder
 from anchor_lightning.training.files import atomic_files
 from anchor_lightning.training.run_folder import run_folder
 from anchor_lightning.visualization.animation import save_animation
 
 
-class AnchorLogger(Callback):
+class AnchorLogger(ShapeRecorder):
     """Log of the shapes: scalars, and in the run folder where they went.
 
     `anchors.csv` holds the shapes step by step, `anchors.png` the log w - log h figure over the box density,
     `trajectory.png` width and height over the steps, and `anchors.gif` (written when training ends) the shapes moving
-    over the density. The figures also go to Weights & Biases and TensorBoard, the animation to the former. Checkpoints
-    carry the history, so all of them begin at step 0 in a resumed run, too, which has a folder of its own.
+    over the density. The figures also go to Weights & Biases and TensorBoard, the animation to the former.
 
-    Usage is the share of the training boxes whose best shape by IoU an anchor is, without augmentation. Mean best IoU
-    is logged for these (`anchors/mean_best_iou`) and for the boxes as training shows them, cropped and expanded
-    (`anchors/mean_best_iou_augmented`): the shapes adapt to the latter, so on a data set whose boxes are all alike the
-    former may fall while the latter holds.
+    Usage is the share of the training boxes whose best shape by IoU an anchor is. Mean best IoU is logged for these
+    boxes and, as `anchors/mean_best_iou_augmented`, for the boxes as training shows them, cropped and expanded: the
+    shapes adapt to the latter, so where all boxes are alike the former may fall while the latter holds.
 
     Args:
         every_n_steps: Optimizer steps between rows of `anchors.csv` and of the loggers.
@@ -41,19 +38,10 @@ class AnchorLogger(Callback):
     """
 
     def __init__(self, every_n_steps: int = 50, figure_every_n_steps: int = 1000, animation: bool = True) -> None:
+        super().__init__(every_n_steps, figure_every_n_steps)
         self.animation = animation
-        self._recorder = ShapeRecorder(every_n_steps, figure_every_n_steps)
-        # The boxes of the training split, without and with augmentation.
-        self._boxes, self._augmented = torch.empty(0, 2), torch.empty(0, 2)
+        self._boxes, self._augmented = torch.empty(0, 2), torch.empty(0, 2)  # of the training split
         self._mean_best_iou = float("nan")
-
-    def state_dict(self) -> dict[str, Any]:
-        """The history in plain types, see `ShapeRecorder`."""
-        return self._recorder.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the history of the run that is resumed."""
-        self._recorder.load_state_dict(state_dict)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the boxes to compare with, and draws the first figure: a run that is cut short has one, too."""
@@ -62,31 +50,29 @@ class AnchorLogger(Callback):
         task: Any = pl_module
         self._boxes = sample(task.data.train_box_shapes())
         self._augmented = sample(task.data.train_box_shapes(augmented=True))
-        self._recorder.start(trainer, task.shapes, lambda: self._boxes, lambda wh: self._metrics(task, wh))
-        self._recorder.draw()
+        self.record(trainer, task.shapes, lambda: self._boxes, lambda wh: self._metrics(task, wh))
+        self.draw(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Writes a row, and a figure, when the step is due: the shapes, T and λ that this step begins with."""
-        if trainer.is_global_zero:
-            self._recorder.step()
+        """Writes what is due: the shapes, T and λ that this step begins with."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         pl_module.log("anchors/mean_best_iou", self._mean_best_iou, prog_bar=True, logger=False, rank_zero_only=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last row, the figures, the animation and the table, and says where they are."""
+        super().on_train_end(trainer, pl_module)
         if not trainer.is_global_zero:
             return
-        self._recorder.finish()
         task: Any = pl_module
         wh = task.shapes.wh.cpu()
         modes = getattr(trainer.datamodule, "mode_shapes", lambda: None)()  # type: ignore[attr-defined]  # set at run time
         columns, rows = learned_table(task.shapes.initial_wh.cpu(), wh, usage(self._boxes, wh), modes)
         rank_zero_info(format_table(columns, rows))
         rank_zero_info(f"The run is in {(folder := run_folder(trainer))}.")
-        animation = None
-        if self.animation and folder is not None:
-            animation = folder / "anchors.gif"
+        animation = folder / "anchors.gif" if self.animation and folder is not None else None
+        if animation is not None:
             with atomic_files(animation) as (path,):
-                save_animation(path, *self._recorder.arrays(), self._boxes.numpy())
+                save_animation(path, *self.arrays(), self._boxes.numpy())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("anchors/table", columns=columns, data=rows, step=trainer.global_step)
@@ -112,34 +98,24 @@ def sample(boxes: Tensor) -> Tensor:
 
 def usage(boxes: Tensor, wh: Tensor) -> Tensor:
     """(A,) share of the (N, 2) boxes whose best shape by IoU each of the (A, 2) shapes is."""
-    best = shape_iou(boxes[:, None], wh[None]).argmax(1)
-    return best.bincount(minlength=len(wh)) / max(1, len(best))
+    return best_iou(boxes, wh)[1].bincount(minlength=len(wh)) / max(1, len(boxes))
 
 
 def learned_table(
     initial: Tensor, learned: Tensor, usage: Tensor, modes: Tensor | None = None
 ) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of initial and learned shapes, with the nearest true mode where the modes are known.
-
-    Args:
-        initial: (A, 2) pixels.
-        learned: (A, 2) pixels.
-        usage: (A,) share of the boxes.
-        modes: (K, 2) pixels, or None.
-    """
+    """Columns and rows of (A, 2) initial and learned shapes, their (A,) usage, and the nearest of (K, 2) true modes."""
     columns = ["anchor", "initial w", "initial h", "learned w", "learned h", "usage"]
-    rows: list[list[Any]] = [
-        [anchor, *(round(side, 1) for side in start + end), round(share, 3)]
-        for anchor, (start, end, share) in enumerate(
-            zip(initial.tolist(), learned.tolist(), usage.tolist(), strict=True)
-        )
-    ]
+    parts = [initial, learned, usage[:, None]]
     if modes is not None:
         columns += ["nearest mode w", "nearest mode h", "IoU with it"]
-        iou, nearest = shape_iou(learned[:, None], modes.to(learned)[None]).max(1)
-        for row, value, mode in zip(rows, iou.tolist(), modes[nearest].tolist(), strict=True):
-            row += [*(round(side, 1) for side in mode), round(value, 3)]
-    return columns, rows
+        iou, nearest = best_iou(learned, modes)
+        parts += [modes[nearest], iou[:, None]]
+    shares = ("usage", "IoU with it")
+    return columns, [
+        [anchor, *(round(value, 3 if name in shares else 1) for name, value in zip(columns[1:], row, strict=True))]
+        for anchor, row in enumerate(torch.cat(parts, 1).tolist())
+    ]
 
 
 def format_table(columns: list[str], rows: list[list[Any]]) -> str:

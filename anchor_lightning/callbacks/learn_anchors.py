@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from anchor_lightning.anchors import clustering_weight_at
 from anchor_lightning.callbacks.own_group import add_own_group
-from anchor_lightning.callbacks.seen_boxes import SeenBoxes
-from anchor_lightning.callbacks.shape_recorder import ShapeRecorder
+from anchor_lightning.callbacks.shape_recorder import MAX_BOXES, ShapeRecorder
 from anchor_lightning.callbacks.torchvision_export import (
     CELLS,
     cells_of,
-    generator_prefix,
+    generator_name,
+    generator_of,
     set_cells,
     write_frozen_checkpoints,
 )
@@ -34,16 +34,15 @@ from anchor_lightning.detectors.torchvision.generators import LevelShapes
 from anchor_lightning.errors import UserError
 
 
-class LearnAnchors(Callback):
+class LearnAnchors(ShapeRecorder):
     """Put into a `Trainer`, learns the anchors of the torchvision detector in the module that is fitted.
 
-    Before the optimizer is built the anchors become parameters, and then get a parameter group `anchors` without weight
-    decay; when `fit` ends the module has torchvision's classes back, with what was learned. Checkpoints of the training
-    hold the learnable shapes, so that it resumes exactly; `test`, `validate` and `predict` take them with this callback
-    in the trainer, and strict loading rejects them without it. The run folder gets `anchors.csv`, `anchors.png`,
-    `trajectory.png` and, to be loaded without this package, `frozen.ckpt` (a checkpoint with torchvision's keys) and
-    `cell_anchors.pt` (such a state dict holds no anchors); if a metric is monitored, `frozen-best.ckpt` and
-    `cell_anchors-best.pt` likewise. Soft assignment and the batch norm without shift are not used.
+    The anchors become parameters in a group `anchors` without weight decay; when `fit` ends the module has
+    torchvision's classes back, with what was learned. Checkpoints of the training hold the learnable shapes, so that it
+    resumes exactly; `test`, `validate` and `predict` take them with this callback in the trainer, and strict loading
+    rejects them without it. The run folder gets `anchors.csv`, `anchors.png`, `trajectory.png` and, to be loaded
+    without this package, `frozen.ckpt` (torchvision's keys) and `cell_anchors.pt` (the anchors, which such a state dict
+    lacks); if a metric is monitored, `frozen-best.ckpt` and `cell_anchors-best.pt` likewise.
 
     Args:
         init: Where the shapes start, as in `make_anchors_learnable`. A fit after a fit goes on where that one ended.
@@ -70,25 +69,16 @@ class LearnAnchors(Callback):
         clustering_steps: int = 1500,
         every_n_steps: int = 50,
     ) -> None:
-        options = {"lr_mult": lr_mult, "clustering_start": clustering_start, "clustering_steps": clustering_steps}
-        for argument, value in options.items():
-            if value < 0:
-                raise UserError(f"must be 0 or more, got {value}", argument)
+        super().__init__(every_n_steps)
         self.init, self.boxes_wh, self.detector, self.lr_mult = init, boxes_wh, detector, lr_mult
         self.clustering_start, self.clustering_steps = clustering_start, clustering_steps
-        self._recorder = ShapeRecorder(every_n_steps)
-        self._seen = SeenBoxes()
+        for argument in ("lr_mult", "clustering_start", "clustering_steps"):
+            if (value := getattr(self, argument)) < 0:
+                raise UserError(f"must be 0 or more, got {value}", argument)
         self._replaced: dict[str, Any] = {}  # hook of the module -> its instance attribute before, None without one
         self._frozen: list[Tensor] | None = None  # anchors that the module was given here
         self._is_thawed = False  # learnable for the evaluation of a checkpoint only
-
-    def state_dict(self) -> dict[str, Any]:
-        """The history in plain types, see `ShapeRecorder`."""
-        return self._recorder.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the history of the run that is resumed."""
-        self._recorder.load_state_dict(state_dict)
+        self._watching: Any = None  # handle of the hook that sees the boxes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Makes the anchors learnable, or arranges for it where the detector is not built yet.
@@ -97,24 +87,14 @@ class LearnAnchors(Callback):
             UserError: There is no detector, or several; or the trainer does what cannot work with it.
         """
         self._undo(pl_module)  # of a run that was cut off before
-
-        def meet_before(load: Callable[..., Any], checkpoint: dict[str, Any]) -> None:
-            load(checkpoint)
-            self._meet_checkpoint(pl_module, checkpoint, stage == "fit")
-
-        self._replace(pl_module, "on_load_checkpoint", meet_before)
-        if stage != "fit":
-            return
-        self._check(trainer)
-        if self._find(pl_module) is not None:
-            self._make_learnable(trainer, pl_module)
-            return
-
-        def then_learnable(configure: Callable[[], None]) -> None:
-            configure()
-            self._make_learnable(trainer, pl_module)
-
-        self._replace(pl_module, "configure_model", then_learnable)
+        is_fit = stage == "fit"
+        self._let_follow(pl_module, "on_load_checkpoint", lambda content: self._adapt(pl_module, content, is_fit))
+        if is_fit:
+            self._check(trainer)
+            if self._found(pl_module):
+                self._make_learnable(trainer, pl_module)
+            else:
+                self._let_follow(pl_module, "configure_model", lambda: self._make_learnable(trainer, pl_module))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gives the shapes a parameter group: the optimizers are built and have no state of a checkpoint yet."""
@@ -125,77 +105,82 @@ class LearnAnchors(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins the record in the run folder."""
         if trainer.is_global_zero:
-            shapes, seen = self._shapes(pl_module), self._seen
-            seen.watch(self._learner(pl_module)[1])
-            self._recorder.start(trainer, shapes, seen.wh, lambda _: {"anchors/lambda": shapes.clustering_weight})
+            shapes, boxes = self._shapes(pl_module), self._watch(self._find(pl_module)[1])
+            self.record(trainer, shapes, boxes, lambda _: {"anchors/lambda": shapes.clustering_weight})
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sets λ of this step, and writes a row when it is due."""
         self._set_clustering_weight(trainer, pl_module)
-        if trainer.is_global_zero:
-            self._recorder.step()
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last row and the figures."""
-        self._seen.stop()
         self._set_clustering_weight(trainer, pl_module)
-        if trainer.is_global_zero:
-            self._recorder.finish()
+        super().on_train_end(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Freezes the shapes into torchvision's detector and writes it; every checkpoint is saved by now."""
-        name, detector = self._learner(pl_module)
-        learned = detector.get_submodule(generator_prefix(detector))
-        self._frozen = cells_of(freeze_anchors(detector))
+        name, detector = self._find(pl_module)
+        learned = generator_of(detector)
+        self._frozen = cells_of(generator_of(freeze_anchors(detector)))
         write_frozen_checkpoints(trainer, name, detector, learned)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the anchors where the state dict has none, after the training."""
-        found = self._find(pl_module)
-        if self._frozen is not None and found is not None and anchor_shapes(found[1]) is None:
-            checkpoint[CELLS] = cells_of(found[1])
+        if self._frozen is not None and anchor_shapes(detector := self._find(pl_module)[1]) is None:
+            checkpoint[CELLS] = cells_of(generator_of(detector))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves the module as usable as without this callback; its anchors stay learnable."""
         self._undo(pl_module)
-        self._seen.stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Freezes what a checkpoint of the training brought to `test`, `validate` or `predict`."""
         self._undo(pl_module)
         if self._is_thawed:
-            detector = self._learner(pl_module)[1]
-            self._is_thawed, self._frozen = False, cells_of(freeze_anchors(detector))
+            detector = freeze_anchors(self._find(pl_module)[1])
+            self._is_thawed, self._frozen = False, cells_of(generator_of(detector))
 
     def _set_clustering_weight(self, trainer: Trainer, pl_module: LightningModule) -> None:
         weight = clustering_weight_at(trainer.global_step, self.clustering_start, self.clustering_steps)
         self._shapes(pl_module).clustering_weight = weight
 
+    def _watch(self, detector: nn.Module) -> Callable[[], Tensor]:
+        """Gives the first 50,000 boxes that training shows a detector, as its own transform does."""
+        seen: list[Tensor] = []  # (N, 2) widths and heights of a batch each, on their device until they are asked for
+
+        def see(transform: nn.Module, _: Any, output: Any) -> None:
+            if transform.training and output[1] is not None:
+                boxes = torch.cat([target["boxes"].detach() for target in output[1]])
+                seen.append(boxes[:, 2:] - boxes[:, :2])
+                if sum(map(len, seen)) >= MAX_BOXES:
+                    self._watching.remove()
+
+        self._watching = detector.get_submodule("transform").register_forward_hook(see)
+        return lambda: torch.cat([torch.empty(0, 2), *(wh.float().cpu() for wh in seen)])[:MAX_BOXES]
+
     def _make_learnable(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Does so unless they are; a detector that this callback has trained goes on from there."""
-        detector = self._learner(pl_module)[1]
+        detector = self._find(pl_module)[1]
         if anchor_shapes(detector) is not None:
             return
         init, boxes_wh = self.init, self.boxes_wh
-        if self._frozen is not None and _equal(self._frozen, cells_of(detector)):
-            set_cells(detector, self._frozen)  # torchvision keeps them rounded after bfloat16 images
+        cells, frozen = cells_of(generator_of(detector)), self._frozen or []
+        if len(cells) == len(frozen) and all(torch.equal(a.to(b), b) for a, b in zip(frozen, cells, strict=True)):
+            set_cells(generator_of(detector), frozen)  # torchvision keeps them rounded after bfloat16 images
             init = "model"
         elif isinstance(init, str) and init == "kmeans" and boxes_wh is None:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set at run time
-            boxes_wh = data.train_box_shapes() if hasattr(data, "train_box_shapes") else None
+            boxes_of = getattr(trainer.datamodule, "train_box_shapes", None)  # type: ignore[attr-defined]  # set at run time
+            boxes_wh = boxes_of and boxes_of()
         make_anchors_learnable(detector, init, boxes_wh=boxes_wh)
 
-    def _meet_checkpoint(self, pl_module: LightningModule, checkpoint: dict[str, Any], is_fit: bool) -> None:
-        """Brings the detector into the state that the checkpoint is of, before it is loaded.
-
-        Raises:
-            UserError: The checkpoint would leave the detector with anchors that are not its own.
-        """
-        if (found := self._find(pl_module)) is None:
+    def _adapt(self, pl_module: LightningModule, checkpoint: dict[str, Any], is_fit: bool) -> None:
+        """Brings the detector into the state that a checkpoint is of, which is about to be loaded."""
+        if not self._found(pl_module):
             return
-        name, detector = found
+        name, detector = self._find(pl_module)
         is_learnable = anchor_shapes(detector) is not None
-        if ".".join(filter(None, (name, generator_prefix(detector), "shapes.log_wh"))) in checkpoint["state_dict"]:
+        if f"{generator_name(name, detector)}.shapes.log_wh" in checkpoint["state_dict"]:
             if not is_learnable:
                 make_anchors_learnable(detector)
                 self._is_thawed = not is_fit
@@ -214,16 +199,15 @@ class LearnAnchors(Callback):
             freeze_anchors(detector)
         if CELLS in checkpoint:
             self._frozen = checkpoint[CELLS]
-            set_cells(detector, checkpoint[CELLS])
+            set_cells(generator_of(detector), checkpoint[CELLS])
 
     def _check(self, trainer: Trainer) -> None:
         strategy: Any = trainer.strategy
-        if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)) or isinstance(
-            strategy.launcher, _MultiProcessingLauncher
-        ):
+        is_sharded = isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy))
+        if is_sharded or isinstance(strategy.launcher, _MultiProcessingLauncher):
             raise UserError(
-                "LearnAnchors: works on one device and with strategy='ddp'; sharded strategies and those that spawn "
-                "or fork their processes would lose the learned anchors."
+                "LearnAnchors: works on one device and with strategy='ddp'; sharded strategies and those that spawn or "
+                "fork their processes would lose the learned anchors."
             )
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set at run time
         for callback in callbacks[: callbacks.index(self)]:
@@ -233,52 +217,45 @@ class LearnAnchors(Callback):
                     "the module's parameters."
                 )
 
-    def _find(self, pl_module: LightningModule) -> tuple[str, nn.Module] | None:
-        """Name and detector; None if there is none (yet)."""
-        found = [(name, module) for name, module in pl_module.named_modules() if is_detector(module)]
-        if self.detector is not None:
-            found = [(name, module) for name, module in found if name == self.detector]
-        if len(found) > 1:
+    def _found(self, pl_module: LightningModule) -> list[tuple[str, nn.Module]]:
+        """Names and detectors, of which there should be one."""
+        return [pair for pair in pl_module.named_modules() if is_detector(pair[1]) and self.detector in (None, pair[0])]
+
+    def _find(self, pl_module: LightningModule) -> tuple[str, nn.Module]:
+        if len(found := self._found(pl_module)) == 1:
+            return found[0]
+        kind = type(pl_module).__name__
+        if found:
             names = ", ".join(name for name, _ in found)
-            raise UserError(
-                f"{type(pl_module).__name__} has several torchvision detectors ({names}): say which", "detector"
-            )
-        return found[0] if found else None
-
-    def _learner(self, pl_module: LightningModule) -> tuple[str, nn.Module]:
-        """As `_find`.
-
-        Raises:
-            UserError: There is none.
-        """
-        if (found := self._find(pl_module)) is None:
-            called = "" if self.detector is None else f" called {self.detector}"
-            raise UserError(
-                f"LearnAnchors: {type(pl_module).__name__} holds no torchvision detector with anchors{called}: no "
-                "Faster, Mask or Keypoint R-CNN, RetinaNet or SSD."
-            )
-        return found
+            raise UserError(f"{kind} has several torchvision detectors ({names}): say which", "detector")
+        called = "" if self.detector is None else f" called {self.detector}"
+        raise UserError(
+            f"LearnAnchors: {kind} holds no torchvision detector with anchors{called}: no Faster, Mask or Keypoint "
+            "R-CNN, RetinaNet or SSD."
+        )
 
     def _shapes(self, pl_module: LightningModule) -> LevelShapes:
-        shapes = anchor_shapes(self._learner(pl_module)[1])
+        shapes = anchor_shapes(self._find(pl_module)[1])
         assert shapes is not None
         return shapes
 
-    def _replace(self, pl_module: LightningModule, hook: str, by: Callable[..., Any]) -> None:
-        """Puts a function into the place of a hook of the module, which is handed on to it, until `_undo`."""
+    def _let_follow(self, pl_module: LightningModule, hook: str, then: Callable[..., None]) -> None:
+        """Has a hook of the module followed by a function of the same arguments, until `_undo`."""
         original = getattr(pl_module, hook)
         self._replaced[hook] = pl_module.__dict__.get(hook)
+
         # Not `functools.wraps`: Lightning looks through it, finds its own empty hook, and does not call it.
-        setattr(pl_module, hook, lambda *args: by(original, *args))
+        def both(*args: Any) -> None:
+            original(*args)
+            then(*args)
+
+        setattr(pl_module, hook, both)
 
     def _undo(self, pl_module: LightningModule) -> None:
         for hook, before in self._replaced.items():
-            if before is None:
-                pl_module.__dict__.pop(hook, None)
-            else:
+            pl_module.__dict__.pop(hook, None)
+            if before is not None:
                 setattr(pl_module, hook, before)
         self._replaced.clear()
-
-
-def _equal(some: list[Tensor], others: list[Tensor]) -> bool:
-    return len(some) == len(others) and all(torch.equal(a.to(b), b) for a, b in zip(some, others, strict=True))
+        if self._watching is not None:
+            self._watching.remove()

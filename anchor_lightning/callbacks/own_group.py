@@ -39,38 +39,31 @@ def add_own_group(optimizers: Iterable[Optimizer], schedulers: Iterable[Any], lo
             "configure_optimizers returned no torch.optim.Optimizer that takes the anchors as a parameter group"
         )
     parts = [part for scheduler in schedulers for part in _parts(scheduler)]
-    for optimizer in [each for each in usable if _index_of(each, log_wh) is not None] or usable[:1]:
-        index = _index_of(optimizer, log_wh)
-        source = optimizer.param_groups[index or 0]
-        if index is not None and len(source["params"]) == 1:
-            own = source
-        else:
-            own = _split_off(optimizer, source, log_wh)
+    owners = [each for each in usable if any(log_wh is p for group in each.param_groups for p in group["params"])]
+    for optimizer in owners or usable[:1]:
+        groups = optimizer.param_groups
+        index = next((i for i, group in enumerate(groups) if any(log_wh is p for p in group["params"])), 0)
+        if not (owners and len(groups[index]["params"]) == 1):
+            _split_off(optimizer, groups[index], log_wh)
             for part in parts:
                 if getattr(part, "optimizer", None) is optimizer:
-                    _extend(part, len(optimizer.param_groups) - 1, index or 0)
-        own["name"] = GROUP
-        if "weight_decay" in own:
-            own["weight_decay"] = 0.0
+                    _extend(part, len(groups) - 1, index)
+            index = -1
+        groups[index]["name"] = GROUP
+        if "weight_decay" in groups[index]:
+            groups[index]["weight_decay"] = 0.0
         if lr_mult != 1:
             _multiply_rate(optimizer, lr_mult)
 
 
-def _index_of(optimizer: Optimizer, log_wh: Tensor) -> int | None:
-    groups = enumerate(optimizer.param_groups)
-    return next((index for index, group in groups if any(each is log_wh for each in group["params"])), None)
-
-
-def _split_off(optimizer: Optimizer, source: dict[str, Any], log_wh: Tensor) -> dict[str, Any]:
-    """The new last group: a copy of the source, which has the shapes no more."""
-    keep = [index for index, parameter in enumerate(source["params"]) if parameter is not log_wh]
+def _split_off(optimizer: Optimizer, source: dict[str, Any], log_wh: Tensor) -> None:
+    """Adds a copy of the source group with the shapes alone, which the source has no more."""
     own = {name: copy.deepcopy(value) for name, value in source.items() if name not in ("params", "param_names")}
     own["params"] = [(GROUP, log_wh)] if "param_names" in source else [log_wh]
-    for name in ("params", "param_names"):
-        if name in source:
-            source[name] = [source[name][index] for index in keep]
+    keep = [index for index, parameter in enumerate(source["params"]) if parameter is not log_wh]
+    for name in source.keys() & {"params", "param_names"}:
+        source[name] = [source[name][index] for index in keep]
     optimizer.add_param_group(own)
-    return optimizer.param_groups[-1]
 
 
 def _parts(scheduler: Any) -> Iterator[Any]:
@@ -91,21 +84,19 @@ def _multiply_rate(optimizer: Optimizer, lr_mult: float) -> None:
     """Lets `step()` alone see the shapes' learning rate times `lr_mult`, which is this run's, whatever was loaded."""
     rates: list[Any] = []
 
-    # The group is looked up again: loading an optimizer's state makes new ones.
+    def own(optimizer: Optimizer) -> dict[str, Any]:  # looked up again: loading an optimizer's state makes new groups
+        return next(group for group in optimizer.param_groups if group.get("name") == GROUP)
+
     def restore(optimizer: Optimizer, *_: Any) -> None:
         if rates:
-            _anchors_of(optimizer)["lr"] = rates.pop()
+            own(optimizer)["lr"] = rates.pop()
 
     def multiply(optimizer: Optimizer, *_: Any) -> None:
         restore(optimizer)  # a step that raised did not come to its end
-        group = _anchors_of(optimizer)
+        group = own(optimizer)
         rates.append(group["lr"])
         group["lr"] = group["lr"] * lr_mult
 
     optimizer.register_step_pre_hook(multiply)
     optimizer.register_step_post_hook(restore)
     optimizer.register_state_dict_pre_hook(restore)
-
-
-def _anchors_of(optimizer: Optimizer) -> dict[str, Any]:
-    return next(group for group in optimizer.param_groups if group.get("name") == GROUP)

@@ -12,9 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from matplotlib.figure import Figure
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from anchor_lightning.anchors import AnchorShapes
@@ -27,25 +26,20 @@ MAX_BOXES: Final = 50_000
 """Boxes that shapes are drawn over and compared with; a larger set is reduced."""
 MAX_HISTORY: Final = 2000
 """Steps that the history keeps; a longer one is thinned."""
-KEYS: Final = {"anchors": "anchors/figure", "trajectory": "anchors/trajectory"}
-"""File stem -> name in the loggers."""
 HEADER: Final = ["step", "anchor", "w", "h"]
+History = dict[int, list[list[float]]]
+"""Step -> (A, 2) shapes in pixels, as lists."""
 
-Metrics = Callable[[Tensor], dict[str, float]]
-"""(A, 2) shapes in pixels -> further scalars of the step."""
 
-
-class ShapeRecorder:
-    """Record of the shapes: `anchors.csv`, `anchors.png`, `trajectory.png`, and the loggers. For rank 0 alone.
-
-    Checkpoints carry the history, so that the files of a resumed run begin at step 0, too.
+class ShapeRecorder(Callback):
+    """Base of the callbacks that record shapes: `anchors.csv`, `anchors.png`, `trajectory.png`, and the loggers.
 
     Args:
         every_n_steps: Optimizer steps between rows of `anchors.csv` and of the loggers.
         figure_every_n_steps: Optimizer steps between figures; one is always drawn at the end.
 
     Attributes:
-        history: Step -> (A, 2) shapes in pixels, as lists.
+        history: The shapes so far; checkpoints carry it, so that the files of a resumed run begin at step 0, too.
 
     Raises:
         UserError: A number of steps is not positive.
@@ -56,7 +50,7 @@ class ShapeRecorder:
             if value < 1:
                 raise UserError(f"must be 1 or more, got {value}", argument)
         self.every_n_steps, self.figure_every_n_steps = every_n_steps, figure_every_n_steps
-        self.history: dict[int, list[list[float]]] = {}
+        self.history: History = {}
         self._last_step = -1
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,81 +61,97 @@ class ShapeRecorder:
         """Takes the history of the run that is resumed."""
         self.history = dict(zip(state_dict["steps"], state_dict["wh"], strict=True))
 
-    def start(self, trainer: Trainer, shapes: AnchorShapes, boxes: Callable[[], Tensor], metrics: Metrics) -> None:
-        """Begins `anchors.csv` with the history of a run that is resumed.
+    def record(
+        self,
+        trainer: Trainer,
+        shapes: AnchorShapes,
+        boxes: Callable[[], Tensor],
+        metrics: Callable[[Tensor], dict[str, float]],
+    ) -> None:
+        """Begins `anchors.csv` with the history of a run that is resumed; for rank 0 alone.
 
         Args:
             trainer: Of the run.
             shapes: The shapes to record.
             boxes: Gives (N, 2) widths and heights in pixels of the network input to draw the shapes over.
-            metrics: Further scalars.
+            metrics: Further scalars of a step, from its (A, 2) shapes in pixels.
 
         Raises:
             UserError: The folder has an `anchors.csv` that is not a record.
         """
-        self._trainer, self._shapes, self._boxes, self._metrics = trainer, shapes, boxes, metrics
+        self._recorded, self._boxes_of, self._metrics_of = shapes, boxes, metrics
         # The row of this step is about to be written, and nothing is left of another run of the same process.
         self.history = {step: wh for step, wh in self.history.items() if step < trainer.global_step}
         self._last_step = -1
-        if (folder := run_folder(trainer)) is not None:
-            remove_record(folder / "anchors.csv")  # of another run, where runs share a folder
-            for step, wh in self.history.items():
-                append_rows(folder / "anchors.csv", step, torch.tensor(wh))
+        if (folder := run_folder(trainer)) is None:
+            return
+        path = folder / "anchors.csv"
+        if path.exists():  # of another run, where runs share a folder
+            with path.open(errors="replace") as file:
+                if file.readline().strip() != ",".join(HEADER):
+                    raise UserError(f"{path} is no record of anchors and would be overwritten; move it away")
+            path.unlink()
+        for step, wh in self.history.items():
+            append_rows(path, step, torch.tensor(wh))
 
-    def step(self) -> None:
-        """Writes a row, and a figure, when the step is due. To be called at the start of every batch."""
-        step = self._trainer.global_step
-        if step == self._last_step:  # while batches accumulate
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Writes a row, and a figure, when the step is due."""
+        step = trainer.global_step
+        if not trainer.is_global_zero or step == self._last_step:  # while batches accumulate
             return
         if step % self.every_n_steps == 0 or self._last_step < 0:
-            self._log()
+            self._log(trainer)
         if step and step % self.figure_every_n_steps == 0:
-            self.draw()
+            self.draw(trainer)
         self._last_step = step
 
-    def finish(self) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last row and the figures."""
-        self._log()
-        self.draw()
+        if trainer.is_global_zero:
+            self._log(trainer)
+            self.draw(trainer)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """(S,) steps and (S, A, 2) shapes in pixels, so far."""
         return np.array(list(self.history)), np.array(list(self.history.values()))
 
-    def draw(self) -> None:
+    def draw(self, trainer: Trainer) -> None:
         """Draws both figures into the run folder and the loggers that take figures."""
-        step, boxes = self._trainer.global_step, self._boxes().numpy()
-        wh = {"initial": self._shapes.initial_wh.cpu().numpy(), "learned": self._shapes.wh.cpu().numpy()}
-        figures = {"anchors": anchor_figure(boxes, wh, title=f"Anchors after {step} steps")}
+        step, boxes, folder = trainer.global_step, self._boxes_of().numpy(), run_folder(trainer)
+        wh = {"initial": self._recorded.initial_wh.cpu().numpy(), "learned": self._recorded.wh.cpu().numpy()}
+        figures = [("anchors", "anchors/figure", anchor_figure(boxes, wh, title=f"Anchors after {step} steps"))]
         if self.history:
-            figures["trajectory"] = trajectory_figure(*self.arrays(), boxes, title="Anchors over the steps of training")
-        for name, figure in figures.items():
-            if (folder := run_folder(self._trainer)) is not None:
+            trajectory = trajectory_figure(*self.arrays(), boxes, title="Anchors over the steps of training")
+            figures.append(("trajectory", "anchors/trajectory", trajectory))
+        for name, key, figure in figures:
+            if folder is not None:
                 with atomic_files(folder / f"{name}.png") as (path,):
                     save_figure(figure, path)
-            for logger in self._trainer.loggers:
-                log_figure(logger, KEYS[name], figure, step)
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_image(key, [figure], step=step)  # Lightning makes it `trainer/global_step`
+                elif isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_figure(key, figure, global_step=step)
 
-    def _log(self) -> None:
-        step, wh = self._trainer.global_step, self._shapes.wh.cpu()
+    def _log(self, trainer: Trainer) -> None:
+        step, wh = trainer.global_step, self._recorded.wh.cpu()
         if step in self.history:  # the training ended within this step
             return
-        metrics = self._metrics(wh)
+        metrics = self._metrics_of(wh)
         for anchor, (w, h) in enumerate(wh.tolist()):
             metrics |= {f"anchors/{anchor}/w": w, f"anchors/{anchor}/h": h}
-        for logger in self._trainer.loggers:
+        for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
-        if (folder := run_folder(self._trainer)) is not None:
+        if (folder := run_folder(trainer)) is not None:
             append_rows(folder / "anchors.csv", step, wh)
         self.history = thin(self.history | {step: wh.tolist()}, MAX_HISTORY)
 
 
-def thin(history: dict[int, list[list[float]]], limit: int) -> dict[int, list[list[float]]]:
+def thin(history: History, limit: int) -> History:
     """The history if it has at most `limit` steps, else at most half as many, evenly spread, and its last step."""
     if len(history) <= limit:
         return history
-    # Multiples of a power of two: thinning again keeps an even spread, where dropping every second row would leave the
-    # least of the beginning, where most happens.
+    # Multiples of a power of two keep an even spread when thinned again; every second row would not.
     stride = 1
     while sum(step % stride == 0 for step in history) > limit // 2:
         stride *= 2
@@ -157,25 +167,3 @@ def append_rows(path: Path, step: int, wh: Tensor) -> None:
         if is_new:
             writer.writerow(HEADER)
         writer.writerows([step, anchor, f"{w:.4f}", f"{h:.4f}"] for anchor, (w, h) in enumerate(wh.tolist()))
-
-
-def remove_record(path: Path) -> None:
-    """Removes the `anchors.csv` of an earlier run.
-
-    Raises:
-        UserError: It is another file.
-    """
-    if not path.exists():
-        return
-    with path.open(errors="replace") as file:
-        if file.readline().strip() != ",".join(HEADER):
-            raise UserError(f"{path} is no record of anchors and would be overwritten; move it away")
-    path.unlink()
-
-
-def log_figure(logger: Logger, key: str, figure: Figure, step: int) -> None:
-    """Hands a figure to the loggers that take figures: Weights & Biases and TensorBoard."""
-    if isinstance(logger, WandbLogger):
-        logger.log_image(key, [figure], step=step)  # Lightning makes it `trainer/global_step`, not W&B's own step
-    elif isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_figure(key, figure, global_step=step)

@@ -8,35 +8,37 @@ from typing import Any, Final
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from anchor_lightning.detectors.torchvision.generators import LearnableAnchors
 from anchor_lightning.training.run_folder import run_folder
 
 CELLS: Final = "cell_anchors"
 """Entry of a checkpoint that holds the anchors of a frozen detector, level by level; its state dict has none."""
-TRAINING_ONLY: Final = ("optimizer_states", "lr_schedulers", "callbacks")
 
 
-def generator_prefix(detector: nn.Module) -> str:
-    """Name of the anchor generator within a torchvision detector."""
-    return "rpn.anchor_generator" if hasattr(detector, "rpn") else "anchor_generator"
+def generator_of(detector: nn.Module) -> Any:
+    """The anchor generator of a torchvision detector."""
+    return getattr(detector, "rpn", detector).anchor_generator
 
 
-def cells_of(detector: nn.Module) -> list[Tensor]:
-    """The anchors of a frozen detector, level by level: `cell_anchors`, or `_wh_pairs` of SSD."""
-    generator = detector.get_submodule(generator_prefix(detector))
+def generator_name(name: str, detector: nn.Module) -> str:
+    """Name of the anchor generator within a module that has the detector under `name`."""
+    return ".".join(filter(None, (name, "rpn" * hasattr(detector, "rpn"), "anchor_generator")))
+
+
+def cells_of(generator: Any) -> list[Tensor]:
+    """The anchors of torchvision's generator, level by level: `cell_anchors`, or `_wh_pairs` of SSD."""
     return [cells.detach().cpu().clone() for cells in getattr(generator, _attribute(generator))]
 
 
-def set_cells(detector: nn.Module, cells: list[Tensor]) -> None:
-    """Gives a frozen detector the anchors that `cells_of` read."""
-    generator: Any = detector.get_submodule(generator_prefix(detector))
+def set_cells(generator: Any, cells: list[Tensor]) -> None:
+    """Gives torchvision's generator the anchors that `cells_of` read."""
     setattr(generator, _attribute(generator), list(cells))
 
 
-def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, learned: nn.Module) -> None:
+def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, learned: Any) -> None:
     """Writes `frozen.ckpt` and `cell_anchors.pt`, and those of the best checkpoint; says how to load them.
 
     Every rank is to call it.
@@ -50,19 +52,23 @@ def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, l
     folder = trainer.strategy.broadcast(run_folder(trainer) if trainer.is_global_zero else None)
     if folder is None:
         return
-    trainer.save_checkpoint(folder / "frozen.ckpt", weights_only=True)
+    path, prefix = folder / "frozen.ckpt", generator_name(name, detector)
+    trainer.save_checkpoint(path, weights_only=True)
     if not trainer.is_global_zero:
         return
-    checkpoint = torch.load(folder / "frozen.ckpt", map_location="cpu", weights_only=False)
-    _write(folder, "", checkpoint, cells_of(detector))
-    prefix = ".".join(filter(None, (name, generator_prefix(detector))))
+    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    _write(folder, "", checkpoint, cells_of(generator_of(detector)))
     if (best := _best_checkpoint(trainer)) is not None:
-        _write_best(folder, best, prefix, learned)
-    attribute = _attribute(detector.get_submodule(generator_prefix(detector)))
+        checkpoint = torch.load(best, map_location="cpu", weights_only=False)
+        weights = checkpoint["state_dict"]
+        own = {key: weights.pop(key) for key in list(weights) if key.startswith(f"{prefix}.")}
+        twin = copy.deepcopy(learned).cpu()
+        twin.load_state_dict({key.removeprefix(f"{prefix}."): value for key, value in own.items()})
+        _write(folder, "-best", checkpoint, cells_of(twin.to_torchvision()))
     rank_zero_info(
         f"{type(detector).__name__} of torchvision with the learned anchors: "
-        f"module = {type(trainer.lightning_module).__name__}.load_from_checkpoint('{folder / 'frozen.ckpt'}'); "
-        f"module.{prefix}.{attribute} = torch.load('{folder / 'cell_anchors.pt'}')"
+        f"module = {type(trainer.lightning_module).__name__}.load_from_checkpoint('{path}'); "
+        f"module.{prefix}.{_attribute(generator_of(detector))} = torch.load('{folder / 'cell_anchors.pt'}')"
     )
 
 
@@ -72,29 +78,18 @@ def _best_checkpoint(trainer: Trainer) -> Path | None:
     A resumed one takes the path from the checkpoint that it was given, and what lies there is loaded with code and all.
     """
     callback = trainer.checkpoint_callback
-    folder, best = getattr(callback, "dirpath", None), Path(getattr(callback, "best_model_path", "") or ".")
-    is_own = folder is not None and best.is_file() and best.is_relative_to(folder)
-    return best if is_own and getattr(callback, "monitor", None) else None
-
-
-def _write_best(folder: Path, best: Path, prefix: str, learned: nn.Module) -> None:
-    checkpoint = torch.load(best, map_location="cpu", weights_only=False)
-    weights = checkpoint["state_dict"]
-    own = {key: weights.pop(key) for key in list(weights) if key.startswith(f"{prefix}.")}
-    if not own:
-        return
-    twin = copy.deepcopy(learned).cpu()
-    twin.load_state_dict({key.removeprefix(f"{prefix}."): value for key, value in own.items()})
-    assert isinstance(twin, LearnableAnchors)
-    frozen = twin.to_torchvision()
-    _write(folder, "-best", checkpoint, getattr(frozen, _attribute(frozen)))
+    if not isinstance(callback, ModelCheckpoint) or not (callback.monitor and callback.dirpath):
+        return None
+    best = Path(callback.best_model_path)
+    return best if best.is_file() and best.is_relative_to(callback.dirpath) else None
 
 
 def _write(folder: Path, suffix: str, checkpoint: dict[str, Any], cells: list[Tensor]) -> None:
-    checkpoint = {key: value for key, value in checkpoint.items() if key not in TRAINING_ONLY} | {CELLS: cells}
-    torch.save(checkpoint, folder / f"frozen{suffix}.ckpt")
+    for of_training in ("optimizer_states", "lr_schedulers", "callbacks"):
+        checkpoint.pop(of_training, None)
+    torch.save(checkpoint | {CELLS: cells}, folder / f"frozen{suffix}.ckpt")
     torch.save(cells, folder / f"cell_anchors{suffix}.pt")
 
 
-def _attribute(generator: nn.Module) -> str:
+def _attribute(generator: Any) -> str:
     return "_wh_pairs" if hasattr(generator, "_wh_pairs") else "cell_anchors"

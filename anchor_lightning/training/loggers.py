@@ -8,10 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Final
 
-import torch
 import yaml
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import LightningModule, Trainer
@@ -21,7 +19,7 @@ from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from anchor_lightning.errors import UserError
-from anchor_lightning.training.checkpoint_files import PROJECT_KEY
+from anchor_lightning.training.checkpoint_files import PROJECT_KEY, read_checkpoint
 
 PAPER: Final = {
     "paper/title": "Anchor Box Optimization for Object Detection",
@@ -29,11 +27,8 @@ PAPER: Final = {
     "paper/venue": "WACV 2020",
     "paper/arxiv": "https://arxiv.org/abs/1812.00469",
 }
-"""What every run's summary says of the method."""
 RUN_ID: Final = "wandb_run_id"
-"""Key of a checkpoint that holds the id of the W&B run it was written by."""
-RECORDED: Final = ("seed_everything", "data", "soft_assignment", "clustering", "trainer")
-"""Parts of the configuration that W&B is told, beside the model's hyper-parameters, which Lightning tells it."""
+"""Key of a checkpoint that holds the id of its W&B run."""
 
 
 class WandbLogger(LightningWandbLogger):
@@ -94,7 +89,7 @@ class WandbLogger(LightningWandbLogger):
 
 
 class RunRecord(SaveConfigCallback):
-    """Saves `config.yaml`, tells W&B the configuration, and keeps both it and the W&B run's id in the checkpoints."""
+    """Saves `config.yaml`, and gives the configuration to W&B and, with the W&B run's id, to the checkpoints."""
 
     @cached_property
     def _text(self) -> str:
@@ -104,19 +99,18 @@ class RunRecord(SaveConfigCallback):
         """Adds the parts of the configuration that are no hyper-parameters of the model to the run's config."""
         # Through the parser's own text, which turns paths and classes into plain types.
         config = yaml.safe_load(self.parser.dump(self.config))
-        recorded = {part: config[part] for part in RECORDED if part in config}
+        parts = ("seed_everything", "data", "soft_assignment", "clustering", "trainer")
+        recorded = {part: config[part] for part in parts if part in config}
         for part in ("logger", "callbacks"):
-            recorded.get("trainer", {}).pop(part, None)
-        for logger in trainer.loggers:
-            if isinstance(logger, LightningWandbLogger):
-                logger.log_hyperparams(recorded)
+            recorded["trainer"].pop(part, None)
+        for logger in _wandb_loggers(trainer.loggers):
+            logger.log_hyperparams(recorded)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, which `--resume` compares, and the id of the W&B run."""
-        ours = checkpoint.setdefault(PROJECT_KEY, {})
-        ours["config"] = self._text
-        for logger in trainer.loggers:
-            if isinstance(logger, LightningWandbLogger) and logger.version is not None:
+        checkpoint.setdefault(PROJECT_KEY, {})["config"] = self._text
+        for logger in _wandb_loggers(trainer.loggers):
+            if logger.version is not None:
                 checkpoint[RUN_ID] = str(logger.version)
 
 
@@ -124,30 +118,23 @@ def continue_run(loggers: Sequence[Logger], checkpoint: str | Path) -> None:
     """Makes W&B loggers that have not logged yet continue the run that wrote a checkpoint.
 
     Nothing is done where an id or `resume: never` was given, or the checkpoint was written without W&B.
+
+    Raises:
+        UserError: The checkpoint cannot be read.
     """
-    for logger in loggers:
-        if isinstance(logger, LightningWandbLogger):
-            options = logger._wandb_init
-            if options["id"] is None and options["resume"] != "never" and (run_id := run_id_of(checkpoint)):
-                logger._id = options["id"] = run_id
-                rank_zero_info(f"W&B: this continues the run {run_id}.")
-
-
-def run_id_of(checkpoint: str | Path) -> str | None:
-    """The id of the W&B run that wrote a checkpoint; None if it has none or cannot be read."""
-    try:
-        # Mapped: the weights, hundreds of megabytes, are not read for it.
-        run_id = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get(RUN_ID)
-    except (OSError, RuntimeError, UnpicklingError, AttributeError):
-        return None  # the trainer is about to read it, and says what is wrong with it
-    return run_id if isinstance(run_id, str) else None
+    for logger in _wandb_loggers(loggers):
+        options = logger._wandb_init
+        if (
+            options["id"] is None
+            and options["resume"] != "never"
+            and (run_id := read_checkpoint(checkpoint).get(RUN_ID))
+        ):
+            logger._id = options["id"] = run_id
+            rank_zero_info(f"W&B: this continues the run {run_id}.")
 
 
 def why_offline() -> str | None:
-    """A line that says why W&B cannot be used online: no key, or a server that is out of reach or rejects it.
-
-    W&B itself waits ten seconds for its server (WANDB_HTTP_TIMEOUT). None if it can be used.
-    """
+    """A line that says why W&B cannot be used online, as soon as it says so itself (WANDB_HTTP_TIMEOUT); else None."""
     import wandb  # a second, which no other command has to wait for
 
     if wandb.run is not None:  # the user's own, which the logger joins
@@ -174,3 +161,7 @@ def wandb_errors_for_users() -> Iterator[None]:
         raise UserError(
             f"W&B rejected the run: {reason}; see WANDB_MODE, WANDB_BASE_URL, `wandb login`, or train without it"
         ) from error
+
+
+def _wandb_loggers(loggers: Sequence[Logger]) -> list[LightningWandbLogger]:
+    return [logger for logger in loggers if isinstance(logger, LightningWandbLogger)]

@@ -5,12 +5,12 @@ import os
 import re
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, WeightAveraging
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
@@ -22,22 +22,14 @@ from tests.helpers.clients import (
     Client,
     LateClient,
     PartClient,
-    SetupClient,
     SGDClient,
     keeps_shapes,
     loader,
     trainer,
 )
-from tests.helpers.made_detectors import make_detector, make_images
+from tests.helpers.made_detectors import make_detector, predictions_of, same
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DOC = REPOSITORY / "docs" / "your_detector.md"
-
-
-def predictions(model: Any) -> list[torch.Tensor]:
-    with torch.no_grad():
-        found = model.eval()(make_images(seed=9))
-    return [value for image in found for value in image.values()]
 
 
 def assert_equal(some: list[torch.Tensor], others: list[torch.Tensor]) -> None:
@@ -97,7 +89,7 @@ def test_somebody_elses_module(tmp_path: Path, make: type[Client], kind: str, gr
     cells = torch.load(run / "cell_anchors.pt", weights_only=True)
     host = plain.model.rpn if hasattr(plain.model, "rpn") else plain.model
     setattr(host.anchor_generator, "_wh_pairs" if kind == "ssd" else "cell_anchors", cells)
-    assert_equal(predictions(plain.model), predictions(client.model))
+    assert same(predictions_of(plain.model), predictions_of(client.model))
 
 
 def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
@@ -107,7 +99,7 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
     broken = SGDClient(fails_at=4)
     with pytest.raises(RuntimeError, match="out of luck"):
         fit(tmp_path, broken, ModelCheckpoint(save_last=True), learn=LearnAnchors(lr_mult=5), batches=1)
-    assert predictions(broken.model) and "configure_optimizers" not in broken.__dict__
+    assert predictions_of(broken.model) and "configure_optimizers" not in broken.__dict__
     assert not broken.model.transform._forward_hooks
     last = next((tmp_path / "lightning_logs" / "version_1").rglob("last.ckpt"))
 
@@ -168,25 +160,28 @@ def test_a_second_fit_goes_on_from_the_first(tmp_path: Path) -> None:
     assert seen[0] == pytest.approx(learned, rel=1e-5)
 
 
-def test_rate_multiplier_holds_under_a_schedule_that_sets_the_rate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resumed", [False, True])
+def test_rate_multiplier_of_this_run_holds_under_a_schedule_that_sets_the_rate(tmp_path: Path, resumed: bool) -> None:
+    path = None
+    if resumed:
+        fit(tmp_path, Client(), ModelCheckpoint(dirpath=tmp_path, save_last=True), max_steps=1)
+        path = tmp_path / "last.ckpt"
     moves = []
     for lr_mult in (1.0, 8.0):
-        client = Client()
         seen: list[Any] = []
         keep = keeps_shapes(seen, lambda module: anchor_shapes(module.model).log_wh.detach().clone())
-        made = fit(tmp_path, client, keep, learn=LearnAnchors(lr_mult=lr_mult), max_steps=2)
+        made = trainer(tmp_path, keep, LearnAnchors(lr_mult=lr_mult), max_steps=3)
+        made.fit(Client(), loader(), ckpt_path=path, weights_only=True)
         moves.append(seen[1] - seen[0])
         assert made.optimizers[0].param_groups[0]["lr"] == made.optimizers[0].param_groups[1]["lr"]
-    torch.testing.assert_close(moves[1], 8 * moves[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(moves[1], 8 * moves[0], rtol=1e-3, atol=1e-6)
 
 
-def test_late_detector_accumulation_and_bf16(tmp_path: Path) -> None:
-    client, seen = LateClient(), []
-
-    def of(module: Any) -> Any:
-        return anchor_shapes(module.model)
-
-    keep = keeps_shapes(seen, lambda module: (of(module).clustering_weight, of(module).log_wh.dtype))
+@pytest.mark.parametrize("hook", ["configure_model", "setup"])
+def test_late_detector_accumulation_and_bf16(tmp_path: Path, hook: str) -> None:
+    client, seen = LateClient(hook), []
+    read = attrgetter("clustering_weight", "log_wh.dtype")
+    keep = keeps_shapes(seen, lambda module: read(anchor_shapes(module.model)))
     options: dict[str, Any] = {"max_steps": 3, "accumulate_grad_batches": 2, "precision": "bf16-mixed"}
     made = trainer(tmp_path, LearnAnchors(clustering_steps=4, every_n_steps=1), keep, **options)
     made.fit(client, loader())
@@ -195,26 +190,7 @@ def test_late_detector_accumulation_and_bf16(tmp_path: Path) -> None:
     with (Path(made.logger.log_dir) / "metrics.csv").open() as file:
         weights = [float(row["anchors/lambda"]) for row in csv.DictReader(file) if row["anchors/lambda"]]
     assert weights == [1.0, 0.75, 0.5, 0.25]
-    assert client.area() != Client().area()
-
-
-def test_detector_that_the_module_builds_in_setup(tmp_path: Path) -> None:
-    client = SetupClient()
-    fit(tmp_path, client, max_steps=2)
-    assert anchor_shapes(client.model) is None, "learned and frozen"
-    assert client.area() != Client().area()
-
-
-def test_lr_mult_of_this_run_counts_on_resume(tmp_path: Path) -> None:
-    fit(tmp_path, Client(), ModelCheckpoint(dirpath=tmp_path, save_last=True), max_steps=1)
-    moves = []
-    for lr_mult in (1.0, 8.0):
-        client, seen = Client(), []
-        keep = keeps_shapes(seen, lambda module: anchor_shapes(module.model).log_wh.detach().clone())
-        made = trainer(tmp_path, LearnAnchors(lr_mult=lr_mult), keep, max_steps=3)
-        made.fit(client, loader(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
-        moves.append(seen[1] - seen[0])
-    torch.testing.assert_close(moves[1], 8 * moves[0], rtol=1e-3, atol=1e-6)
+    assert anchor_shapes(client.model) is None and client.area() != Client().area(), "learned and frozen"
 
 
 def test_what_cannot_work_raises_an_error_for_the_user(tmp_path: Path) -> None:
@@ -240,15 +216,6 @@ def test_what_cannot_work_raises_an_error_for_the_user(tmp_path: Path) -> None:
             LearnAnchors(**{option: -1})
 
 
-def test_a_file_that_is_no_record_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "anchors.csv").write_text("mine")
-    with pytest.raises(UserError, match=r"anchors\.csv"):
-        Trainer(
-            logger=False, default_root_dir=tmp_path, max_steps=1, accelerator="cpu", callbacks=[LearnAnchors()]
-        ).fit(Client(), loader(1))
-    assert (tmp_path / "anchors.csv").read_text() == "mine"
-
-
 def test_weight_averaging_behind_it(tmp_path: Path) -> None:
     client = Client()
     made = trainer(tmp_path, LearnAnchors(), WeightAveraging())
@@ -263,29 +230,26 @@ def test_two_processes_hold_the_same_shapes(tmp_path: Path) -> None:
     command = [sys.executable, str(Path(__file__).parents[1] / "helpers" / "clients.py"), str(tmp_path)]
     subprocess.run(command, env=environment, timeout=280, check=True)
     one, two = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
-    assert_equal(one.pop("cells"), two.pop("cells"))
+    assert_equal(cells := one.pop("cells"), two.pop("cells"))
     assert_equal(list(one.values()), list(two.values()))
     assert (tmp_path / "lightning_logs" / "version_0" / "frozen.ckpt").exists()
-    stock = Client()
-    assert not torch.equal(torch.cat(torch.load(tmp_path / "rank0.pt")["cells"]),
-                           torch.cat(stock.model.anchor_generator.cell_anchors))  # fmt: skip
-
-
-def blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", DOC.read_text(), flags=re.DOTALL)
+    assert not torch.equal(torch.cat(cells), torch.cat(Client().model.anchor_generator.cell_anchors))
 
 
 def test_the_document_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    own_loop, callback, loading, _ = blocks()  # torchgeo's has a test where torchgeo is
+    # The last is torchgeo's, and has a test where torchgeo is.
+    own_loop, callback, loading, _ = re.findall(
+        r"```python\n(.*?)```", (REPOSITORY / "docs/your_detector.md").read_text(), flags=re.DOTALL
+    )
     given: dict[str, Any] = {"loader": loader(2), "model": make_detector("fpn"), "num_epochs": 1}
     exec(own_loop, given)
     model = make_detector("fpn", seed=1)
     model.load_state_dict(torch.load("model.pt"))
     model.rpn.anchor_generator.cell_anchors = torch.load("cell_anchors.pt")
-    assert_equal(predictions(model), predictions(given["model"]))
+    assert same(predictions_of(model), predictions_of(given["model"]))
 
     given |= {"module": (client := Client()), "Module": Client, "options": {"max_steps": 2, "accelerator": "cpu"}}
     exec(callback, given)
     exec(loading, given)
-    assert_equal(predictions(given["module"].model), predictions(client.model))
+    assert same(predictions_of(given["module"].model), predictions_of(client.model))

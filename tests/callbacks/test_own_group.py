@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -60,13 +61,7 @@ def run(optimizer: Optimizer, scheduler: Any, trained: list[nn.Parameter]) -> li
 
 @pytest.mark.parametrize("has_shapes", [True, False])
 @pytest.mark.parametrize(
-    ("kind", "schedule"),
-    [
-        *(("sgd", schedule) for schedule in SCHEDULERS),
-        ("adam", "sequential"),
-        ("adamw", "lambda"),
-        ("adamw", "one_cycle"),
-    ],
+    ("kind", "schedule"), [*product(["sgd"], SCHEDULERS), ("adam", "sequential"), ("adamw", "one_cycle")]
 )
 def test_as_built_by_hand(kind: str, schedule: str, has_shapes: bool) -> None:
     hand = parameters()
@@ -123,31 +118,21 @@ def test_several_optimizers() -> None:
         assert optimizers[owner].param_groups[-1]["lr"] == [0.1, 0.2][owner]
 
 
-def test_lr_mult_acts_within_the_step_alone() -> None:
+def test_lr_mult_acts_within_the_step_alone_even_one_that_raised() -> None:
     a, b, log_wh = parameters()
     optimizer = SGD([a, b, log_wh], lr=0.1)
     scheduler = lr_scheduler.ExponentialLR(optimizer, 0.5)
     add_own_group([optimizer], [scheduler], log_wh, 3.0)
     for rate in (0.1, 0.05):
+        with pytest.raises(ZeroDivisionError):
+            optimizer.step(lambda: 1 / 0)
+        assert optimizer.state_dict()["param_groups"][-1]["lr"] == pytest.approx(rate)
         before = log_wh.detach().clone()
         log_wh.grad = torch.ones(2)
         optimizer.step()
         torch.testing.assert_close(before - log_wh.detach(), torch.full((2,), 3 * rate))
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, rate])
-        assert optimizer.state_dict()["param_groups"][-1]["lr"] == pytest.approx(rate)
         scheduler.step()
-
-
-def test_a_step_that_raised_leaves_the_rate_alone() -> None:
-    a, b, log_wh = parameters()
-    optimizer = SGD([a, b, log_wh], lr=0.1)
-    add_own_group([optimizer], [], log_wh, 3.0)
-    with pytest.raises(ZeroDivisionError):
-        optimizer.step(lambda: 1 / 0)
-    assert optimizer.state_dict()["param_groups"][-1]["lr"] == 0.1
-    log_wh.grad = torch.ones(2)
-    optimizer.step()
-    torch.testing.assert_close(log_wh.detach(), torch.full((2,), 3.0 - 0.3))
 
 
 def test_no_optimizer_that_takes_groups() -> None:

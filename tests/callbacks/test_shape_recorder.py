@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from anchor_lightning.anchors import AnchorShapes
 from anchor_lightning.callbacks import AnchorLogger
-from anchor_lightning.callbacks.shape_recorder import ShapeRecorder, append_rows, remove_record, thin
+from anchor_lightning.callbacks.shape_recorder import ShapeRecorder, thin
 from anchor_lightning.errors import UserError
 
 SHAPES = torch.tensor([[30.0, 70.0], [100.0, 52.0]])
@@ -25,17 +25,26 @@ class Run:
         self.shapes = AnchorShapes(2, SHAPES)
         self.logger = CSVLogger(folder, name="", version="")
         self.trainer: Any = SimpleNamespace(
-            fast_dev_run=False, barebones=False, loggers=[self.logger], default_root_dir=folder, global_step=first
-        )
-        recorder.start(self.trainer, self.shapes, lambda: SHAPES, lambda wh: {"sum": float(wh.sum())})
+            fast_dev_run=False, barebones=False, loggers=[self.logger], global_step=first, is_global_zero=True,
+            default_root_dir=folder,
+        )  # fmt: skip
+        recorder.record(self.trainer, self.shapes, lambda: SHAPES, lambda wh: {"sum": float(wh.sum())})
+
+    def begin_batch(self) -> None:
+        module: Any = None
+        self.recorder.on_train_batch_start(self.trainer, module, None, 0)
 
     def steps(self, last: int, batches: int = 1) -> None:
         """Steps up to `last`, each of several batches."""
         while self.trainer.global_step < last:
             for _ in range(batches):
-                self.recorder.step()
+                self.begin_batch()
             self.shapes.log_wh.data += 0.01
             self.trainer.global_step += 1
+
+    def finish(self) -> None:
+        module: Any = None
+        self.recorder.on_train_end(self.trainer, module)
 
     def rows(self) -> list[int]:
         """The steps of `anchors.csv`."""
@@ -49,9 +58,11 @@ def test_rows_and_figures_when_they_are_due(tmp_path: Path) -> None:
     assert run.rows() == [0, 0, 2, 2] and not (tmp_path / "anchors.png").exists()
     run.steps(4)
     assert (tmp_path / "anchors.png").exists() and (tmp_path / "trajectory.png").exists()
-    run.recorder.finish()
-    run.recorder.finish()
+    run.finish()
+    run.finish()
     assert run.rows() == [0, 0, 2, 2, 4, 4], "the last once"
+    lines = (tmp_path / "anchors.csv").read_text().splitlines()
+    assert lines[:2] == ["step,anchor,w,h", "0,0,30.0000,70.0000"] and lines[-1].startswith("4,1,104.08")
     run.logger.save()
     with (tmp_path / "metrics.csv").open() as file:
         logged = list(csv.DictReader(file))
@@ -61,22 +72,23 @@ def test_rows_and_figures_when_they_are_due(tmp_path: Path) -> None:
     assert float(logged[0]["sum"]) == pytest.approx(252)
 
 
-def test_a_resumed_run_has_every_row_once(tmp_path: Path) -> None:
+def test_a_resumed_run_has_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checkpoint stands at the start of a step, after its row was written, or at the end, before."""
+    monkeypatch.setattr(ShapeRecorder, "draw", lambda *_: None)
     whole = Run(tmp_path / "whole", ShapeRecorder(1))
     whole.steps(6)
-    whole.recorder.finish()
+    whole.finish()
     for with_row in (True, False):
         first = Run(tmp_path / f"{with_row}1", ShapeRecorder(1))
         first.steps(3)
         if with_row:
-            first.recorder.step()
+            first.begin_batch()
         recorder = ShapeRecorder(1)
         recorder.load_state_dict(first.recorder.state_dict())
         second = Run(tmp_path / f"{with_row}2", recorder, first=3)
         second.shapes.load_state_dict(first.shapes.state_dict())
         second.steps(6)
-        second.recorder.finish()
+        second.finish()
         assert (second.folder / "anchors.csv").read_text() == (whole.folder / "anchors.csv").read_text()
 
 
@@ -87,15 +99,8 @@ def test_a_record_of_an_earlier_run_is_replaced_and_another_file_kept(tmp_path: 
     assert run.rows() == [0, 0, 1, 1]
     (tmp_path / "anchors.csv").write_text("mine")
     with pytest.raises(UserError, match=r"anchors\.csv"):
-        remove_record(tmp_path / "anchors.csv")
-
-
-def test_rows_are_appended(tmp_path: Path) -> None:
-    append_rows(tmp_path / "anchors.csv", 0, SHAPES)
-    append_rows(tmp_path / "anchors.csv", 50, 2 * SHAPES)
-    lines = (tmp_path / "anchors.csv").read_text().splitlines()
-    assert lines[0] == "step,anchor,w,h" and lines[1] == "0,0,30.0000,70.0000"
-    assert lines[-1] == "50,1,200.0000,104.0000" and len(lines) == 5
+        Run(tmp_path, ShapeRecorder(1))
+    assert (tmp_path / "anchors.csv").read_text() == "mine"
 
 
 def test_history_is_thinned_evenly_and_survives_a_checkpoint(tmp_path: Path) -> None:

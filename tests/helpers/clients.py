@@ -34,9 +34,6 @@ class Client(LightningModule):
         self.log_dict(losses)
         return sum(losses.values())  # type: ignore[return-value]
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val", sum(len(found["boxes"]) for found in self.model(batch[0])) + float(self.global_step))
-
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self.model(batch[0])
         self.log("area", self.area())
@@ -74,26 +71,21 @@ class PartClient(Client):
 
 
 class LateClient(Client):
-    """Builds its detector in `configure_model`."""
+    """Builds its detector in `configure_model`, or in `setup`, which comes after the callbacks' own."""
 
-    def __init__(self) -> None:
+    def __init__(self, hook: str = "configure_model") -> None:
         super().__init__()
-        del self.model
-
-    def configure_model(self) -> None:
-        if not hasattr(self, "model"):
-            self.model = make_detector("retinanet")
-
-
-class SetupClient(Client):
-    """Builds its detector in `setup`, which comes after the callbacks' own."""
-
-    def __init__(self) -> None:
-        super().__init__()
+        self.hook = hook
         del self.model
 
     def setup(self, stage: str) -> None:
-        if not hasattr(self, "model"):
+        self._build("setup")
+
+    def configure_model(self) -> None:
+        self._build("configure_model")
+
+    def _build(self, hook: str) -> None:
+        if hook == self.hook and not hasattr(self, "model"):
             self.model = make_detector("retinanet")
 
 

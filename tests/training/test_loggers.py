@@ -21,9 +21,10 @@ from wandb.proto import wandb_internal_pb2
 
 from anchor_lightning.cli import main
 from anchor_lightning.errors import UserError
-from anchor_lightning.training.loggers import RUN_ID, WandbLogger, continue_run, run_id_of
+from anchor_lightning.training.checkpoint_files import read_checkpoint
+from anchor_lightning.training.loggers import RUN_ID, WandbLogger, continue_run
 from tests.helpers.launching import REPOSITORY
-from tests.test_cli import SYNTHETIC
+from tests.helpers.tiny_training import SYNTHETIC
 
 BLOCK, HEADER, PART_HEADER = 32768, 7, 7  # bytes of the log format that W&B's file has from LevelDB
 KEY = "0123456789" * 4
@@ -159,24 +160,18 @@ def test_a_run_that_wandb_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         WandbLogger(save_dir=str(tmp_path)).log_metrics({"loss": 1.0})
 
 
-def test_a_checkpoint_without_a_run_continues_none(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}}, tmp_path / "plain.ckpt")
-    (tmp_path / "broken.ckpt").write_bytes(b"nothing")
-    logger = WandbLogger(save_dir=str(tmp_path))
-    for name in ("plain.ckpt", "broken.ckpt", "missing.ckpt"):
-        assert run_id_of(tmp_path / name) is None
-        continue_run([logger], tmp_path / name)
-    assert logger._wandb_init["id"] is None
-
-
-def test_an_id_of_ones_own_and_never_win(tmp_path: Path) -> None:
-    torch.save({RUN_ID: "abc"}, tmp_path / "run.ckpt")
-    continued, own, never = (
-        WandbLogger(save_dir=str(tmp_path), **options) for options in ({}, {"id": "mine"}, {"resume": "never"})
-    )
-    continue_run([continued, own, never], tmp_path / "run.ckpt")
-    assert [logger._wandb_init["id"] for logger in (continued, own, never)] == ["abc", "mine", None]
-    assert continued.version == "abc"
+def test_which_run_is_continued(tmp_path: Path) -> None:
+    content = {"state_dict": {"log_wh": torch.zeros(5, 2)}}
+    for name, run_id in (("with", {RUN_ID: "abc"}), ("without", {})):
+        torch.save(content | run_id, tmp_path / f"{name}.ckpt")
+    given: list[dict[str, Any]] = [{}, {"id": "mine"}, {"resume": "never"}]
+    loggers = [WandbLogger(save_dir=str(tmp_path), **options) for options in given]
+    for name, first in (("without", None), ("with", "abc")):
+        continue_run(loggers, tmp_path / f"{name}.ckpt")
+        assert [logger._wandb_init["id"] for logger in loggers] == [first, "mine", None]
+    assert loggers[0].version == "abc"
+    with pytest.raises(UserError, match="missing"):
+        continue_run([WandbLogger(save_dir=str(tmp_path))], tmp_path / "missing.ckpt")
 
 
 def test_what_is_logged_offline_can_be_read_back_and_resuming_continues_it(
@@ -199,13 +194,10 @@ def test_what_is_logged_offline_can_be_read_back_and_resuming_continues_it(
         history += [items(record.history.item)] if record.history.item else []
 
     assert config["detector"]["init_args"]["width"] == 0.1 and config["anchors"]["init"] == "identical"
-    assert config["num_classes"] == 4
-    assert config["data"]["class_path"].endswith("SyntheticDataModule")
-    assert config["data"]["init_args"]["num_train"] == 6
+    assert config["num_classes"] == 4 and config["data"]["init_args"]["num_train"] == 6
     assert config["soft_assignment"]["schedule"] == "geometric" and config["clustering"]["steps"] == 200
     assert config["trainer"]["max_steps"] == 2 and "logger" not in config["trainer"]
-    assert summary["paper/title"] == "Anchor Box Optimization for Object Detection"
-    assert {"paper/authors", "paper/venue", "paper/arxiv"} <= summary.keys()
+    assert {"paper/title", "paper/authors", "paper/venue", "paper/arxiv"} <= summary.keys()
     assert summary["anchors/table._type"] == "table-file" and summary["anchors/table.nrows"] == 5
     assert summary["anchors/animation._type"] == "videos"
 
@@ -233,5 +225,5 @@ def test_what_is_logged_offline_can_be_read_back_and_resuming_continues_it(
     names = [folder.name for folder in (tmp_path / "runs" / "wandb").glob("offline-run-*")]
     assert len(names) <= 2 and all(name.endswith(run_id) for name in names), "one run to W&B"
     folders = [tmp_path / "runs" / f"version_{n}" for n in (0, 1)]
-    assert [run_id_of(folder / "checkpoints" / "last.ckpt") for folder in folders] == [run_id, run_id]
+    assert [read_checkpoint(folder / "checkpoints" / "last.ckpt")[RUN_ID] for folder in folders] == [run_id, run_id]
     assert all((folder / "anchors.gif").exists() for folder in folders)
