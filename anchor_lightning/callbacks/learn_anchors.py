@@ -30,7 +30,6 @@ from anchor_lightning.detectors.torchvision.convert import (
     is_detector,
     make_anchors_learnable,
 )
-from anchor_lightning.detectors.torchvision.generators import LevelShapes
 from anchor_lightning.errors import UserError
 
 
@@ -99,23 +98,26 @@ class LearnAnchors(ShapeRecorder):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gives the shapes a parameter group: the optimizers are built and have no state of a checkpoint yet."""
         self._undo(pl_module)
+        shapes = anchor_shapes(self._find(pl_module)[1])
+        assert shapes is not None
+        self._shapes = shapes
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-        add_own_group(trainer.optimizers, schedulers, self._shapes(pl_module).log_wh, self.lr_mult)
+        add_own_group(trainer.optimizers, schedulers, shapes.log_wh, self.lr_mult)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins the record in the run folder."""
         if trainer.is_global_zero:
-            shapes, boxes = self._shapes(pl_module), self._watch(self._find(pl_module)[1])
-            self.record(trainer, shapes, boxes, lambda _: {"anchors/lambda": shapes.clustering_weight})
+            boxes = self._watch(self._find(pl_module)[1])
+            self.record(trainer, self._shapes, boxes, lambda _: {"anchors/lambda": self._shapes.clustering_weight})
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sets λ of this step, and writes a row when it is due."""
-        self._set_clustering_weight(trainer, pl_module)
+        self._set_clustering_weight(trainer)
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last row and the figures."""
-        self._set_clustering_weight(trainer, pl_module)
+        self._set_clustering_weight(trainer)
         super().on_train_end(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,9 +143,9 @@ class LearnAnchors(ShapeRecorder):
             detector = freeze_anchors(self._find(pl_module)[1])
             self._is_thawed, self._frozen = False, cells_of(generator_of(detector))
 
-    def _set_clustering_weight(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _set_clustering_weight(self, trainer: Trainer) -> None:
         weight = clustering_weight_at(trainer.global_step, self.clustering_start, self.clustering_steps)
-        self._shapes(pl_module).clustering_weight = weight
+        self._shapes.clustering_weight = weight
 
     def _watch(self, detector: nn.Module) -> Callable[[], Tensor]:
         """Gives the first 50,000 boxes that training shows a detector, as its own transform does."""
@@ -187,13 +189,13 @@ class LearnAnchors(ShapeRecorder):
             return
         if is_fit:
             raise UserError(
-                "LearnAnchors: the checkpoint is not of a training with LearnAnchors, so it cannot be resumed; load "
-                "its weights into the module before fit instead."
+                "the checkpoint is not of a training with LearnAnchors, so it cannot be resumed; load its weights into "
+                "the module before fit instead"
             )
         if CELLS not in checkpoint and (is_learnable or self._frozen is not None):
             raise UserError(
-                "LearnAnchors: the checkpoint holds no anchors and those of this module have been learned by another "
-                "training; load it into a new module."
+                "the checkpoint holds no anchors and those of this module have been learned by another training; load "
+                "it into a new module"
             )
         if is_learnable:
             freeze_anchors(detector)
@@ -206,16 +208,14 @@ class LearnAnchors(ShapeRecorder):
         is_sharded = isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy))
         if is_sharded or isinstance(strategy.launcher, _MultiProcessingLauncher):
             raise UserError(
-                "LearnAnchors: works on one device and with strategy='ddp'; sharded strategies and those that spawn or "
-                "fork their processes would lose the learned anchors."
+                "LearnAnchors works on one device and with strategy='ddp'; sharded strategies and those that spawn or "
+                "fork their processes would lose the learned anchors"
             )
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set at run time
         for callback in callbacks[: callbacks.index(self)]:
             if isinstance(callback, (StochasticWeightAveraging, WeightAveraging)):
-                raise UserError(
-                    f"LearnAnchors: put it before {type(callback).__name__} in the trainer's callbacks, which copies "
-                    "the module's parameters."
-                )
+                name = type(callback).__name__
+                raise UserError(f"put LearnAnchors before {name}, which copies the module's parameters")
 
     def _found(self, pl_module: LightningModule) -> list[tuple[str, nn.Module]]:
         """Names and detectors, of which there should be one."""
@@ -229,15 +229,8 @@ class LearnAnchors(ShapeRecorder):
             names = ", ".join(name for name, _ in found)
             raise UserError(f"{kind} has several torchvision detectors ({names}): say which", "detector")
         called = "" if self.detector is None else f" called {self.detector}"
-        raise UserError(
-            f"LearnAnchors: {kind} holds no torchvision detector with anchors{called}: no Faster, Mask or Keypoint "
-            "R-CNN, RetinaNet or SSD."
-        )
-
-    def _shapes(self, pl_module: LightningModule) -> LevelShapes:
-        shapes = anchor_shapes(self._find(pl_module)[1])
-        assert shapes is not None
-        return shapes
+        kinds = "Faster, Mask or Keypoint R-CNN, RetinaNet or SSD"
+        raise UserError(f"{kind} holds no torchvision detector with anchors{called}: no {kinds}")
 
     def _let_follow(self, pl_module: LightningModule, hook: str, then: Callable[..., None]) -> None:
         """Has a hook of the module followed by a function of the same arguments, until `_undo`."""

@@ -35,9 +35,7 @@ def add_own_group(optimizers: Iterable[Optimizer], schedulers: Iterable[Any], lo
     """
     usable = [each for each in optimizers if isinstance(each, Optimizer) and not isinstance(each, LBFGS)]
     if not usable:
-        raise UserError(
-            "configure_optimizers returned no torch.optim.Optimizer that takes the anchors as a parameter group"
-        )
+        raise UserError("configure_optimizers returned no torch.optim.Optimizer that takes parameter groups")
     parts = [part for scheduler in schedulers for part in _parts(scheduler)]
     owners = [each for each in usable if any(log_wh is p for group in each.param_groups for p in group["params"])]
     for optimizer in owners or usable[:1]:

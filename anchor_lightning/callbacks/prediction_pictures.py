@@ -136,12 +136,9 @@ class PredictionPictures(Callback):
 
 
 def wandb_boxes(picture: Picture, detections: Detections, class_names: list[str]) -> dict[str, Any]:
-    """The boxes of an image as `wandb.Image` takes them: groups `predictions` and `ground_truth`, plain numbers.
+    """The boxes of a picture as `wandb.Image` takes them: groups `predictions` and `ground_truth`, plain numbers.
 
-    Args:
-        picture: The image; boxes of its ground truth that evaluation ignores (difficult, crowd) are named so.
-        detections: N boxes that can be drawn, in pixels of the stored image.
-        class_names: C names; position is the label.
+    Boxes of the ground truth that evaluation ignores (difficult, crowd) are named so.
     """
 
     def box(box_xyxy: list[float], label: int, addition: str) -> dict[str, Any]:

@@ -16,6 +16,11 @@ from anchor_lightning.errors import UserError
 class StepSchedule(Callback, ABC):
     """Base class; a pure function of the step, so that no checkpoint need hold it."""
 
+    def __init__(self, section: str, **options: float) -> None:
+        for name, value in options.items():
+            if value < 0:
+                raise UserError(f"must be 0 or more, got {value}", f"{section}.{name}")
+
     @abstractmethod
     def set_values(self, task: Any, step: int) -> None:
         """Sets the task's values for the optimizer step that begins."""
@@ -50,7 +55,7 @@ class SoftAssignment(StepSchedule):
         schedule: TemperatureSchedule = "linear",
         distance: Distance = "l2",
     ) -> None:
-        _check_options("soft_assignment", start=0.0 if start == "auto" else start, steps=steps)
+        super().__init__("soft_assignment", start=0.0 if start == "auto" else start, steps=steps)
         self.start, self.steps, self.schedule, self.distance = start, steps, schedule, distance
         self._start_temperature = 0.0
 
@@ -89,15 +94,9 @@ class ClusteringDecay(StepSchedule):
     """
 
     def __init__(self, start: float = 1.0, steps: int = 1500) -> None:
-        _check_options("clustering", start=start, steps=steps)
+        super().__init__("clustering", start=start, steps=steps)
         self.start, self.steps = start, steps
 
     def set_values(self, task: Any, step: int) -> None:
         """Sets λ."""
         task.clustering_weight = clustering_weight_at(step, self.start, self.steps)
-
-
-def _check_options(section: str, **options: float) -> None:
-    for name, value in options.items():
-        if value < 0:
-            raise UserError(f"must be 0 or more, got {value}", f"{section}.{name}")

@@ -73,8 +73,8 @@ class ShapeRecorder(Callback):
         Args:
             trainer: Of the run.
             shapes: The shapes to record.
-            boxes: Gives (N, 2) widths and heights in pixels of the network input to draw the shapes over.
-            metrics: Further scalars of a step, from its (A, 2) shapes in pixels.
+            boxes: Gives the (N, 2) boxes, in pixels of the network input, to draw the shapes over.
+            metrics: Gives further scalars of a step, from its (A, 2) shapes in pixels.
 
         Raises:
             UserError: The folder has an `anchors.csv` that is not a record.

@@ -39,13 +39,11 @@ def set_cells(generator: Any, cells: list[Tensor]) -> None:
 
 
 def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, learned: Any) -> None:
-    """Writes `frozen.ckpt` and `cell_anchors.pt`, and those of the best checkpoint; says how to load them.
-
-    Every rank is to call it.
+    """Writes `frozen.ckpt` and `cell_anchors.pt`, and those of the best checkpoint; to be called on every rank.
 
     Args:
-        trainer: Whose module holds the detector.
-        name: Of the detector within the module.
+        trainer: Whose module holds the detector under `name`.
+        name: Of the detector.
         detector: The frozen detector.
         learned: Its learnable generator of before.
     """
@@ -73,11 +71,8 @@ def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, l
 
 
 def _best_checkpoint(trainer: Trainer) -> Path | None:
-    """The best checkpoint by a metric, if this training has written it.
-
-    A resumed one takes the path from the checkpoint that it was given, and what lies there is loaded with code and all.
-    """
-    callback = trainer.checkpoint_callback
+    """The best checkpoint by a metric, if this training has written it: it is loaded with code and all."""
+    callback = trainer.checkpoint_callback  # a resumed one has taken the path from a checkpoint
     if not isinstance(callback, ModelCheckpoint) or not (callback.monitor and callback.dirpath):
         return None
     best = Path(callback.best_model_path)

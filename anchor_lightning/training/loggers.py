@@ -99,10 +99,8 @@ class RunRecord(SaveConfigCallback):
         """Adds the parts of the configuration that are no hyper-parameters of the model to the run's config."""
         # Through the parser's own text, which turns paths and classes into plain types.
         config = yaml.safe_load(self.parser.dump(self.config))
-        parts = ("seed_everything", "data", "soft_assignment", "clustering", "trainer")
-        recorded = {part: config[part] for part in parts if part in config}
-        for part in ("logger", "callbacks"):
-            recorded["trainer"].pop(part, None)
+        recorded = {k: config[k] for k in ("seed_everything", "data", "soft_assignment", "clustering") if k in config}
+        recorded["trainer"] = {k: v for k, v in config["trainer"].items() if k not in ("logger", "callbacks")}
         for logger in _wandb_loggers(trainer.loggers):
             logger.log_hyperparams(recorded)
 
@@ -123,12 +121,8 @@ def continue_run(loggers: Sequence[Logger], checkpoint: str | Path) -> None:
         UserError: The checkpoint cannot be read.
     """
     for logger in _wandb_loggers(loggers):
-        options = logger._wandb_init
-        if (
-            options["id"] is None
-            and options["resume"] != "never"
-            and (run_id := read_checkpoint(checkpoint).get(RUN_ID))
-        ):
+        run_id, options = read_checkpoint(checkpoint).get(RUN_ID), logger._wandb_init
+        if run_id and options["id"] is None and options["resume"] != "never":
             logger._id = options["id"] = run_id
             rank_zero_info(f"W&B: this continues the run {run_id}.")
 

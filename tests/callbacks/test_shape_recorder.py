@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from anchor_lightning.anchors import AnchorShapes
-from anchor_lightning.callbacks import AnchorLogger
+from anchor_lightning.callbacks.anchor_logger import AnchorLogger, format_table, learned_table, sample, usage
 from anchor_lightning.callbacks.shape_recorder import ShapeRecorder, thin
 from anchor_lightning.errors import UserError
 
@@ -121,3 +121,26 @@ def test_history_is_thinned_evenly_and_survives_a_checkpoint(tmp_path: Path) -> 
 def test_steps_must_be_positive(option: str) -> None:
     with pytest.raises(UserError, match=option):
         AnchorLogger(**{option: 0})
+
+
+def test_table_by_hand() -> None:
+    modes = torch.tensor([[100.0, 50.0], [30.0, 70.0]])
+    columns, rows = learned_table(torch.full((2, 2), 160.0), SHAPES, torch.tensor([0.25, 0.75]), modes)
+    assert columns[-3:] == ["nearest mode w", "nearest mode h", "IoU with it"]
+    assert rows[0] == [0, 160.0, 160.0, 30.0, 70.0, 0.25, 30.0, 70.0, 1.0]
+    assert rows[1] == [1, 160.0, 160.0, 100.0, 52.0, 0.75, 100.0, 50.0, round(50 / 52, 3)]
+    lines = format_table(columns, rows).splitlines()
+    assert "pixels" in lines[0] and len({len(line) for line in lines[1:]}) == 1
+
+
+def test_usage_by_hand() -> None:
+    boxes = torch.tensor([[30.0, 70.0], [31.0, 70.0], [29.0, 65.0], [100.0, 50.0]])
+    assert usage(boxes, SHAPES).tolist() == [0.75, 0.25]
+    assert usage(boxes[:0], SHAPES).tolist() == [0.0, 0.0]
+
+
+def test_a_large_set_is_sampled_and_always_the_same() -> None:
+    boxes = torch.arange(120_000.0).view(-1, 2)
+    assert torch.equal(sample(boxes), sample(boxes)) and len(sample(boxes)) == 50_000
+    assert len(sample(boxes).unique(dim=0)) == 50_000
+    assert torch.equal(sample(boxes[:10]), boxes[:10])
