@@ -23,8 +23,7 @@ from anchor_lightning.metrics.evaluation import Evaluation, scales_to_stored
 from anchor_lightning.structures import DetectionBatch, Detections, DetectorOutput, StepOptions
 from anchor_lightning.training.checkpoint_files import FORMAT, PROJECT_KEY, check_checkpoint
 from anchor_lightning.training.non_finite import NonFiniteLoss, check_weights_finite
-from anchor_lightning.training.optimizer import StepwiseLR, clip_gradients, parameter_groups
-from anchor_lightning.training.seeding import StepSeed
+from anchor_lightning.training.optimizer import StepSeed, StepwiseLR, clip_gradients, parameter_groups
 
 # §4.2.1: (0~100, 1e-4), (100~15000, 1e-3), (15000~27000, 1e-4), (27000~30000, 1e-5)
 VOC_LEARNING_RATE: Final = {0: 1e-4, 100: 1e-3, 15000: 1e-4, 27000: 1e-5}

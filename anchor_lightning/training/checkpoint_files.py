@@ -49,9 +49,9 @@ def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator
     Raises:
         UserError: All checkpoints of a run are damaged.
     """
-    runs = {path: by_age(path.glob("*.ckpt")) for folder in folders for path in folder.rglob("checkpoints")}
-    requeued = {path: [path] for folder in folders for path in requeue_checkpoints(folder)}
-    for files in sorted((*runs.values(), *requeued.values()), key=lambda files: files and age(files[0]), reverse=True):
+    runs = [_by_age(path.glob("*.ckpt")) for folder in folders for path in folder.rglob("checkpoints")]
+    requeued = [[path] for folder in folders for path in requeue_checkpoints(folder)]
+    for files in sorted(filter(None, [*runs, *requeued]), key=lambda files: _age(files[0]), reverse=True):
         damaged = ""
         for path in files:
             if not (reason := damage(path)):
@@ -61,9 +61,7 @@ def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator
                 break
             damaged = damaged or f"{path} is damaged ({reason})"
         else:
-            if not damaged:
-                continue  # an empty folder
-            if strict and files[0].parent in runs:
+            if strict and files not in requeued:
                 raise UserError(
                     f"{damaged}, and there is no other checkpoint of that run; remove it and start afresh, or give the "
                     "path of another one",
@@ -74,17 +72,20 @@ def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator
 
 def requeue_checkpoints(folder: Path) -> list[Path]:
     """What Lightning has written into a folder when SLURM asked for it, the newest first."""
-    return by_age(folder.glob("hpc_ckpt_*.ckpt"))
+    return _by_age(folder.glob("hpc_ckpt_*.ckpt"))
 
 
-def by_age(paths: Iterable[Path]) -> list[Path]:
+def _by_age(paths: Iterable[Path]) -> list[Path]:
     """The files, the one written last first; links to nothing are left out."""
-    return sorted((path for path in paths if path.is_file()), key=age, reverse=True)
+    return sorted((path for path in paths if path.is_file()), key=_age, reverse=True)
 
 
-def age(path: Path) -> int:
-    """When a file was written."""
+def _age(path: Path) -> int:
     return path.stat().st_mtime_ns
+
+
+def _load(path: str | Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def damage(path: Path) -> str:
@@ -96,7 +97,7 @@ def damage(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             if name := archive.testzip():
                 return f"{name} has changed"
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        _load(path)
     except Exception as error:  # both raise whatever the bytes lead them to
         return str(error).split(". ")[0].split("\n")[0] or type(error).__name__
     return ""
@@ -113,14 +114,11 @@ def read_checkpoint(path: str | Path, argument: str = "ckpt_path") -> dict[str, 
         UserError: The file is missing, is not a checkpoint, is not one of this project, or is of another version of it.
     """
     try:
-        with Path(path).open("rb"):
-            pass
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}", argument) from None
+        Path(path).open("rb").close()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})", argument) from None
+        raise UserError(f"the file {path} cannot be read ({error.strerror})", argument) from None
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = _load(path)
     except Exception:  # torch.load raises whatever the bytes lead it to, and its reasons are about bytes
         raise UserError(
             f"{path} is not a checkpoint that can be read: it is cut off, or of another kind of file, or holds "
@@ -148,11 +146,7 @@ def _check_origin(content: Any, name: str, argument: str) -> None:
 
 
 def anchor_wh_of(checkpoint: Mapping[str, Any]) -> Tensor:
-    """(A, 2) float32 width and height of the shapes in a checkpoint, in pixels of the network input.
-
-    Args:
-        checkpoint: As `read_checkpoint` returns it.
-    """
+    """(A, 2) float32 width and height of a checkpoint's shapes, in pixels of the network input."""
     log_wh: Tensor = _log_wh(checkpoint)
     return log_wh.float().exp()
 
@@ -205,9 +199,6 @@ def check_weights(path: str | Path, checkpoint: Mapping[str, Any], own: Mapping[
         )
     if wrong := [name for name in own if not theirs[name].isfinite().all()]:
         raise UserError(f"{path} holds numbers that are not finite, in {wrong[0]} for one; take another", "ckpt_path")
-    if resume and (
-        missing := [
-            part for part in ("optimizer_states", "loops", "pytorch-lightning_version") if not checkpoint.get(part)
-        ]
-    ):
+    needed = ("optimizer_states", "loops", "pytorch-lightning_version") if resume else ()
+    if missing := [part for part in needed if not checkpoint.get(part)]:
         raise UserError(f"{path} lacks {missing[0]!r}; a training cannot go on from it", "ckpt_path")

@@ -3,19 +3,75 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning.errors import UserError
 from anchor_lightning.training.checkpoint_files import PROJECT_KEY
-from anchor_lightning.training.checkpoint_io import AtomicCheckpointIO, remove_unfinished
-from anchor_lightning.training.lightning_private import mark_validation_due, validation_follows
-from anchor_lightning.training.signals import StopSignals
+from anchor_lightning.training.files import AtomicCheckpointIO, remove_unfinished
+from anchor_lightning.training.lightning_private import cluster_environment, mark_validation_due, validation_follows
+
+
+class StopSignals:
+    """Notes SIGTERM, SIGINT and SLURM's request to requeue while a training runs.
+
+    Lightning's own handlers act within whatever the signal interrupts: a collective call of two processes, an optimizer
+    step, half a window of accumulated batches. Here a handler notes the number, and whoever knows that a step is
+    complete asks for it. A second SIGINT is an ordinary KeyboardInterrupt.
+
+    Attributes:
+        stop: The signal that asks for the end of the run, or None.
+        requeue: Whether SLURM asked to save and requeue; Lightning's handler does both.
+        requeue_signal: What SLURM asks with; None where the run is not a job that can be requeued.
+    """
+
+    def __init__(self) -> None:
+        self.stop: int | None = None
+        self.requeue = False
+        self.requeue_signal: int | None = None
+        self._lightning: dict[int, Any] = {}
+
+    def install(self, trainer: Trainer) -> None:
+        """Takes the place of Lightning's handlers, which its teardown replaces in turn."""
+        self.stop, self.requeue = None, False
+        if threading.current_thread() is not threading.main_thread():
+            return  # only the main thread may set handlers, and only it receives signals
+        environment = cluster_environment(trainer)
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            self.requeue_signal = environment.requeue_signal
+        for number in (signal.SIGTERM, signal.SIGINT, self.requeue_signal):
+            if number is not None:
+                self._lightning[number] = signal.signal(number, self._note)
+
+    def remove(self) -> None:
+        """Gives Lightning's handlers back."""
+        while self._lightning:
+            signal.signal(*self._lightning.popitem())
+
+    def call_requeue(self) -> None:
+        """Lets Lightning save its checkpoint for SLURM and requeue the job, which ends this one."""
+        self.requeue = False
+        assert self.requeue_signal is not None
+        self._lightning[self.requeue_signal](self.requeue_signal, None)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == self.requeue_signal:
+            self.requeue = True
+        elif number == self.stop == signal.SIGINT:
+            raise KeyboardInterrupt
+        elif self.stop is None:
+            self.stop = number
+            again = "; again: at once" if number == signal.SIGINT else ""
+            rank_zero_info(f"\n{signal.Signals(number).name}: the run is saved and ends after this step{again}.")
 
 
 class Checkpoint(ModelCheckpoint):
@@ -112,14 +168,13 @@ class Checkpoint(ModelCheckpoint):
         """Saves an optimizer step that no validation follows."""
         # A run that counts epochs only loses its place when it is resumed for the second time, once from here.
         at_epoch_end = trainer.is_last_batch and trainer.max_steps == -1
-        if trainer.global_step != self._step and not at_epoch_end and not validation_follows(trainer):
+        if not at_epoch_end and not validation_follows(trainer):
             self._finish_step(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the last optimizer step of an epoch."""
         super().on_train_epoch_end(trainer, pl_module)
-        if trainer.global_step != self._step:
-            self._finish_step(trainer)
+        self._finish_step(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the step before the validation and ends the run, if a signal came in that step."""
@@ -137,9 +192,8 @@ class Checkpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the optimizer step before the validation."""
         super().on_validation_end(trainer, pl_module)
-        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.global_step == self._step:
-            return  # the last: in the middle of accumulated batches
-        self._finish_step(trainer, validated=True)
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._finish_step(trainer, validated=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the last step if nobody knew before that it is the last."""
@@ -161,8 +215,10 @@ class Checkpoint(ModelCheckpoint):
 
     def _finish_step(self, trainer: Trainer, validated: bool = False) -> None:
         """What is to be done when an optimizer step, and the validation that follows it, are complete."""
+        if trainer.global_step == self._step:
+            return  # in the middle of accumulated batches, or done before
         self._step = trainer.global_step
-        if self._signals.may_requeue and anywhere(trainer, self._signals.requeue):
+        if self._signals.requeue_signal is not None and anywhere(trainer, self._signals.requeue):
             self._signals.call_requeue()
         self._ending = self._signalled(trainer)
         every = self._every_n_train_steps
@@ -200,9 +256,7 @@ class Checkpoint(ModelCheckpoint):
         self._end()
 
     def _end(self) -> None:
-        if self._signals.stop == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SIGTERMException
+        raise KeyboardInterrupt if self._signals.stop == signal.SIGINT else SIGTERMException
 
 
 def anywhere(trainer: Trainer, flag: bool) -> bool:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import NamedTuple
 
 from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -19,19 +18,9 @@ from lightning.pytorch import Trainer
 from anchor_lightning.data.sampler import per_rank_batch_size
 from anchor_lightning.errors import UserError
 
-OWN_SHELLS: Final = ("bash", "interactive")
-"""Names of SLURM jobs in which Lightning leaves SLURM alone: a person's shell, whatever tasks it was given."""
 
-
-@dataclass(frozen=True)
-class Launch:
-    """What a launcher has started.
-
-    Args:
-        name: The launcher, as users know it.
-        processes: Number of processes on all nodes, >= 1.
-        nodes: Number of nodes, >= 1; None where the launcher does not say.
-    """
+class Launch(NamedTuple):
+    """The launcher as users know it, its processes on all nodes, and its nodes where it says how many."""
 
     name: str
     processes: int
@@ -44,9 +33,6 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
     torchrun comes first, because it may itself be started by one of the others, then Open MPI, SLURM's srun, and MPI
     that says PMI_SIZE. A SLURM batch script or shell alone starts nothing: SLURM_NTASKS is then a wish, and often a way
     to ask for cores.
-
-    Args:
-        environment: Variables by name.
 
     Raises:
         UserError: A variable that should be a number is none.
@@ -70,7 +56,8 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
         return launch("MPI (OMPI_COMM_WORLD_SIZE)", size, number("OMPI_COMM_WORLD_LOCAL_SIZE"))
     if "SLURM_JOB_ID" in environment:
         size = number("SLURM_STEP_NUM_TASKS") or ("SLURM_STEP_ID" in environment and number("SLURM_NTASKS")) or None
-        if size is None or environment.get("SLURM_JOB_NAME") in OWN_SHELLS:
+        # In a person's shell Lightning leaves SLURM alone, whatever tasks it was given.
+        if size is None or environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):
             return None  # PMI_SIZE is then srun's own as well
         return Launch("srun", size, number("SLURM_STEP_NUM_NODES"))
     if size := number("PMI_SIZE"):
@@ -79,11 +66,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
 
 
 def started_by_lightning(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is one that Lightning has started beside the first, which is the one that others wait for.
-
-    Args:
-        environment: Variables by name.
-    """
+    """Whether this process is one that Lightning has started beside the first, which others wait for."""
     others = ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
     return environment.get("LOCAL_RANK", "0") != "0" and not any(name in environment for name in others)
 
@@ -92,9 +75,6 @@ def check_launcher(trainer: Trainer) -> None:
     """Raises an error for options that do not make the processes that a launcher has started train together.
 
     To be called on every process before anything is written: each of them must end, or the others wait.
-
-    Args:
-        trainer: As made from the options; nothing of it needs to have run.
 
     Raises:
         UserError: The launcher started another number of processes than the options make.
@@ -106,44 +86,26 @@ def check_launcher(trainer: Trainer) -> None:
         launch = Launch("The SLURM batch script", 1)
     if launch is None:
         return
-    running = trainer.world_size
-    if isinstance(environment, TorchElasticEnvironment | SLURMEnvironment | MPIEnvironment):
-        # These repeat what the launcher says; what the options say is checked later, or never.
-        running = trainer.num_devices * trainer.num_nodes
+    # These repeat what the launcher says; what the options say is checked later, or never.
+    repeats = isinstance(environment, TorchElasticEnvironment | SLURMEnvironment | MPIEnvironment)
+    running = trainer.num_devices * trainer.num_nodes if repeats else trainer.world_size
     if running == launch.processes:
         return
     started = f"{launch.name} started {_count(launch.processes, 'process')}, but the options make {running} train"
     if in_batch_script:
         raise UserError(f"{started}: put `srun --ntasks-per-node {trainer.num_devices}` before the command.")
     why = "each process would train alone" if running == 1 else "they would wait for each other"
-    raise UserError(f"{started}: {why}. Give {_options(launch)}{_mpi(launch)}, or start {running}.")
-
-
-def _options(launch: Launch) -> str:
-    if launch.nodes is None or launch.processes % launch.nodes:
-        return (
-            "the trainer devices (processes on a node), num_nodes (their product must be "
-            f"{launch.processes}) and strategy ddp"
-        )
-    devices = launch.processes // launch.nodes
-    return f"the trainer devices {devices}, num_nodes {launch.nodes} and strategy ddp"
-
-
-def _mpi(launch: Launch) -> str:
+    options = f"devices (processes on a node), num_nodes (their product must be {launch.processes})"
+    if launch.nodes is not None and launch.processes % launch.nodes == 0:
+        options = f"devices {launch.processes // launch.nodes}, num_nodes {launch.nodes}"
     # Without mpi4py Lightning does not see MPI at all, whatever the options.
-    seen = not launch.name.startswith("MPI") or MPIEnvironment.detect()
-    return "" if seen else " and install mpi4py, through which Lightning talks to MPI"
+    unseen = launch.name.startswith("MPI") and not MPIEnvironment.detect()
+    mpi = " and install mpi4py, through which Lightning talks to MPI" if unseen else ""
+    raise UserError(f"{started}: {why}. Give the trainer {options} and strategy ddp{mpi}, or start {running}.")
 
 
 def describe(trainer: Trainer, batch_size: int) -> str:
-    """One line on who trains on how much: processes, nodes, the global batch and its shares.
-
-    Args:
-        trainer: Whose options count.
-        batch_size: Images of the global batch.
-
-    Returns:
-        For example `2 processes (2 nodes of 1), global batch 64: 32 images a process, 2 batches a step`.
+    """`2 processes (2 nodes of 1), global batch 64: 32 images a process, 2 batches a step`, for a global batch size.
 
     Raises:
         UserError: The batch does not divide among the processes.
@@ -153,8 +115,7 @@ def describe(trainer: Trainer, batch_size: int) -> str:
     where = f" ({_count(nodes, 'node')} of {devices})" if 1 < world_size == nodes * devices else ""
     images = _count(per_rank_batch_size(batch_size, world_size), "image")
     batches = _count(trainer.accumulate_grad_batches, "batch")
-    processes = _count(world_size, "process")
-    return f"{processes}{where}, global batch {batch_size}: {images} a process, {batches} a step"
+    return f"{_count(world_size, 'process')}{where}, global batch {batch_size}: {images} a process, {batches} a step"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,7 +1,6 @@
-"""The private names of Lightning that training depends on: used here alone.
+"""The private names of Lightning that training depends on, used here alone.
 
-Tested for their names and meaning in `tests/training/test_lightning_private.py`, against the versions of Lightning that
-`requirements.txt` allows.
+`tests/training/test_lightning_private.py` tests their meaning in the versions that `requirements.txt` allows.
 """
 
 from __future__ import annotations
@@ -19,13 +18,9 @@ def validation_follows(trainer: Trainer) -> bool:
 
 
 def mark_validation_due(checkpoint: dict[str, Any]) -> None:
-    """Makes a run resumed from a checkpoint begin with the validation in which the checkpoint is written.
+    """Makes a run resumed from a checkpoint, as `on_save_checkpoint` gets it, repeat the validation it is written in.
 
-    Lightning repeats a validation that was cut short in a batch, but only what is left of it. The counters are those of
-    a validation that was cut short in its first batch.
-
-    Args:
-        checkpoint: As `on_save_checkpoint` gets it; changed in place.
+    Lightning repeats only what is left of a validation. The counters are those of one cut short in its first batch.
     """
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
     progress["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}

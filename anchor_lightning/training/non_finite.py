@@ -39,11 +39,7 @@ class NonFiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: DetectionBatch, batch_idx: int
     ) -> None:
-        """Takes the loss of a batch, and shows the one that was read last in the progress bar.
-
-        Raises:
-            NonFiniteLossError: See `read`.
-        """
+        """Takes the loss of a batch, and shows the one that was read last in the progress bar."""
         self._unread.append((self._step, outputs["terms"], batch.image_ids))
         every = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]  # set at run time
         if pl_module.device.type == "cpu" or self._step % every == 0:
@@ -64,8 +60,7 @@ class NonFiniteLoss(Callback):
         """Waits for the losses that were not read yet.
 
         Raises:
-            NonFiniteLossError: One is not finite; the first one is reported: after it the weights are broken, and the
-                images of later batches say nothing.
+            NonFiniteLossError: The first that is not finite; those after it come of the weights that it has broken.
         """
         unread, self._unread = self._unread, []
         for step, terms, image_ids in unread:
@@ -76,7 +71,7 @@ class NonFiniteLoss(Callback):
             names = data.image_names("train", image_ids.tolist()) if data is not None else image_ids.tolist()
             raise NonFiniteLossError(
                 f"The loss is not finite at step {step}: {values}. Lower learning_rate, or look at the images: "
-                f"{', '.join(map(str, names))}. {last_checkpoint(trainer)}"
+                f"{', '.join(map(str, names))}. {_last_checkpoint(trainer)}"
             )
 
 
@@ -86,19 +81,14 @@ def check_weights_finite(state_dict: Mapping[str, Any], trainer: Trainer | None)
     Raises:
         NonFiniteLossError: A weight is not finite.
     """
-    broken = [
-        name
-        for name, value in state_dict.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()
-    ]
-    if broken:
+    tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    if broken := [name for name, value in tensors.items() if not value.isfinite().all()]:
         raise NonFiniteLossError(
-            f"{len(broken)} weights ({broken[0]}, ...) are not finite; nothing was written. {last_checkpoint(trainer)}"
+            f"{len(broken)} weights ({broken[0]}, ...) are not finite; nothing was written. {_last_checkpoint(trainer)}"
         )
 
 
-def last_checkpoint(trainer: Trainer | None) -> str:
-    """A sentence on the checkpoint that a run has written last."""
-    callback = None if trainer is None else trainer.checkpoint_callback
+def _last_checkpoint(trainer: Trainer | None) -> str:
+    callback = getattr(trainer, "checkpoint_callback", None)
     path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
     return f"The last checkpoint, from before, is {path}." if path else "No checkpoint was written yet."

@@ -1,16 +1,18 @@
-"""Parameter groups, learning rates by optimizer step, and gradient clipping that leaves the shapes alone."""
+"""Parameter groups, learning rates and seeds by optimizer step, and gradient clipping that leaves the shapes alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from anchor_lightning.anchors import learning_rate_at
+from anchor_lightning.data.sampler import step_seed
 
 
 def parameter_groups(network: nn.Module, log_wh: Tensor, decay: float, lr_mult: float) -> list[dict[str, Any]]:
@@ -24,13 +26,9 @@ def parameter_groups(network: nn.Module, log_wh: Tensor, decay: float, lr_mult: 
         decay: Weight decay of `network`.
         lr_mult: Factor on the learning rate of `anchors`.
     """
-    kernels: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for module in network.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter is not log_wh:
-                is_kernel = isinstance(module, nn.Conv2d | nn.Linear) and name == "weight"
-                (kernels if is_kernel else plain).append(parameter)
+    decayed = {module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    kernels = [parameter for parameter in network.parameters() if parameter in decayed]
+    plain = [each for each in network.parameters() if each not in decayed and each is not log_wh]
     return [
         {"name": "network", "params": kernels, "lr": 1.0, "weight_decay": decay},
         {"name": "network_no_decay", "params": plain, "lr": 1.0, "weight_decay": 0.0},
@@ -47,7 +45,7 @@ class StepwiseLR(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, rates: Callable[[], Mapping[int, float]]) -> None:
-        super().__init__(optimizer, partial(_rate, rates))
+        super().__init__(optimizer, lambda step: learning_rate_at(step, dict(rates())))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the step of a checkpoint; factors and rates stay those of this run's options."""
@@ -61,8 +59,18 @@ class StepwiseLR(LambdaLR):
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
 
-def _rate(rates: Callable[[], Mapping[int, float]], step: int) -> float:
-    return learning_rate_at(step, dict(rates()))
+class StepSeed(Callback):
+    """Seeds torch once an optimizer step, so that a resumed step samples the proposals that it would have sampled."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the step of an earlier run."""
+        self._step = -1
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seeds at the first of the batches that a step accumulates."""
+        if trainer.global_step != self._step:
+            self._step = trainer.global_step
+            torch.manual_seed(step_seed(self._step, trainer.global_rank))
 
 
 def clip_gradients(network: nn.Module, log_wh: Tensor, limit: float, algorithm: str | None) -> None:

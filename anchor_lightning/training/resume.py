@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +23,11 @@ from anchor_lightning.training.checkpoint_files import (
 
 DECISIVE: Final = ("seed_everything", "model", "data", "soft_assignment", "clustering", "trainer")
 """Parts of a configuration that make a training what it is; the rest says where."""
-OF_TRAINER: Final = (
-    *("accumulate_grad_batches", "precision", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches"),
+INDIFFERENT: Final = (
+    r"data\.(num_workers|val_image_size|val_split|test_split)"
+    r"|trainer\.(?!(accumulate_grad_batches|precision|gradient_clip_val|gradient_clip_algorithm|limit_train_batches)$).*"
 )
-"""Options of the trainer that do; the others say where and how long."""
-INDIFFERENT: Final = ("data.num_workers", "data.val_image_size", "data.val_split", "data.test_split")
-"""Options in these parts that training does not depend on."""
+"""Options in these parts that training does not depend on; most of the trainer's say where and how long."""
 
 
 def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path], config: str) -> Path | None:
@@ -76,29 +76,22 @@ def _difference(path: Path, config: str) -> str:
         theirs = read_checkpoint(path).get(PROJECT_KEY, {}).get("config")
     except UserError as error:
         return error.message
-    return next(differences(theirs, config), "") if theirs else "it does not say with which configuration"
-
-
-def differences(theirs: str, ours: str) -> Iterator[str]:
-    """The decisive options that two configurations, as YAML, do not set alike, with both values."""
+    if not theirs:
+        return "it does not say with which configuration"
     there, here = (
-        flatten({part: config.get(part) for part in DECISIVE}) for config in map(yaml.safe_load, (theirs, ours))
+        _flatten({part: whole.get(part) for part in DECISIVE}) for whole in map(yaml.safe_load, (theirs, config))
     )
     for name in sorted(there.keys() | here.keys()):
-        decisive = name.removeprefix("trainer.") in OF_TRAINER or not name.startswith("trainer.")
-        if decisive and name not in INDIFFERENT and there.get(name, "unset") != here.get(name, "unset"):
-            yield f"{name} is {there.get(name, 'unset')} there and {here.get(name, 'unset')} here"
+        if not re.fullmatch(INDIFFERENT, name) and there.get(name, "unset") != here.get(name, "unset"):
+            return f"{name} is {there.get(name, 'unset')} there and {here.get(name, 'unset')} here"
+    return ""
 
 
-def flatten(config: Any, name: str = "") -> dict[str, Any]:
-    """The leaves of nested mappings by their dotted names; `init_args` is left out of these.
-
-    A mapping whose keys are no names, such as the learning rates by step, is a leaf.
-    """
+def _flatten(config: Any, name: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by their dotted names; a mapping by numbers (rates by step) is a leaf."""
     if not isinstance(config, Mapping) or not config or not all(isinstance(key, str) for key in config):
         return {name: config}
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        inner = name if key == "init_args" else f"{name}.{key}".lstrip(".")
-        flat |= flatten(value, inner)
+        flat |= _flatten(value, name if key == "init_args" else f"{name}.{key}".lstrip("."))
     return flat

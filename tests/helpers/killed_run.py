@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,21 +36,14 @@ class Event:
 
 
 def fresh_processes() -> Any:
-    """Starts processes from one that has imported everything and computed nothing.
-
-    The first use in a session decides what is imported, so that all tests have to come here.
-    """
+    """Starts processes from one that has imported everything and computed nothing; the one such server of all tests."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.helpers.killed_run"])
     return context
 
 
 def train(folder: Path, args: list[str], event: Event | None = None, seconds: float = 300) -> int:
-    """Runs `anchor_lightning` with `args` in a folder; output goes to `log.txt` there.
-
-    Returns:
-        The exit status; the negative number of the signal that ended it.
-    """
+    """Exit status (minus the ending signal) of `anchor_lightning` with `args` in a folder; it prints to `log.txt`."""
     process = fresh_processes().Process(target=_train, args=(folder, args, event, dict(os.environ)))
     process.start()
     process.join(seconds)
@@ -75,7 +69,7 @@ def _train(folder: Path, args: list[str], event: Event | None, variables: dict[s
 def _arrange(event: Event) -> None:
     name = "validation_step" if event.place == "validation" else "training_step"
     original = getattr(DetectionTask, name)
-    seen = 0
+    batches = count()
 
     def happen() -> None:
         if event.what is None:
@@ -83,10 +77,7 @@ def _arrange(event: Event) -> None:
         os.kill(os.getpid(), event.what)
 
     def step(task: DetectionTask, *args: Any) -> Any:
-        nonlocal seen
-        due = task.global_step == event.step and not task.trainer.sanity_checking
-        seen += due
-        due = due and seen == event.batch + 1
+        due = task.global_step == event.step and next(batches) == event.batch
         if due and event.place != "after":
             happen()
         result = original(task, *args)

@@ -22,18 +22,14 @@ class Scored(BoringModel):
 
 def fit(folder: Path, **options: Any) -> Checkpoint:
     checkpoint = Checkpoint(dirpath=folder, **options)
-    trainer = Trainer(
-        accelerator="cpu",
-        callbacks=[checkpoint],
-        logger=False,
-        max_steps=7,
-        val_check_interval=2,
-        limit_val_batches=1,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(Scored())
+    limits: dict[str, Any] = {
+        "max_steps": 7,
+        "val_check_interval": 2,
+        "limit_val_batches": 1,
+        "num_sanity_val_steps": 0,
+    }
+    off = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+    Trainer(accelerator="cpu", callbacks=[checkpoint], **limits, **off).fit(Scored())
     return checkpoint
 
 

@@ -14,7 +14,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch import Trainer
 
 from anchor_lightning.training.launchers import Launch, check_launcher, describe, launched, started_by_lightning
-from tests.helpers.launching import CLI, LAUNCHERS, free_port, run_all, torchrun
+from tests.helpers.launching import CLI, LAUNCHERS, run_all
 
 TORCHRUN = {"WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "none", "LOCAL_RANK": "0", "RANK": "0"}
 SRUN = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "voc", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}
@@ -63,6 +63,20 @@ def test_what_the_environment_says(variables: dict[str, str], expected: Launch |
     assert launched(variables) == expected
 
 
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, True),
+        ({}, False),
+        ({"LOCAL_RANK": "0"}, False),
+        ({"LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}, False),  # a launcher's, which counts its own
+        ({"LOCAL_RANK": "1", "SLURM_STEP_ID": "0"}, False),
+    ],
+)
+def test_started_by_lightning(variables: dict[str, str], expected: bool) -> None:
+    assert started_by_lightning(variables) == expected
+
+
 def test_a_number_that_is_none_is_named() -> None:
     with pytest.raises(ValueError, match=r"WORLD_SIZE .*'two'"):
         launched({"WORLD_SIZE": "two", "LOCAL_RANK": "0"})
@@ -105,14 +119,11 @@ def test_options_that_follow_the_launcher_pass(monkeypatch: pytest.MonkeyPatch) 
     set_all(monkeypatch, TORCHRUN)
     for devices, nodes in ((4, 1), (2, 2)):
         check_launcher(made_trainer(TorchElasticEnvironment(), 4, devices, nodes))
-    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
-    check_launcher(made_trainer(None, 4, 1, 1))  # Ray: its strategy has the world size from Ray, and one device
-
-
-def test_a_world_size_that_only_repeats_the_launcher_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, TORCHRUN)
+    # A world size that only repeats the launcher's.
     with pytest.raises(ValueError, match=r"torchrun started 4 .* make 2 "):
         check_launcher(made_trainer(TorchElasticEnvironment(), 4, 2, 1))
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    check_launcher(made_trainer(None, 4, 1, 1))  # Ray: its strategy has the world size from Ray, and one device
 
 
 def test_a_batch_script_without_srun_is_rejected_where_srun_is_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,39 +134,30 @@ def test_a_batch_script_without_srun_is_rejected_where_srun_is_relied_on(monkeyp
         check_launcher(made_trainer(SLURMEnvironment(), 4, 4, 1))
 
 
-def test_the_line_at_the_start() -> None:
-    assert (
-        describe(made_trainer(None, 1, 1, 1), 16) == "1 process, global batch 16: 16 images a process, 1 batch a step"
-    )
-    trainer = made_trainer(None, 2, 1, 2)
-    trainer.accumulate_grad_batches = 2
-    line = "2 processes (2 nodes of 1), global batch 64: 32 images a process, 2 batches a step"
-    assert describe(trainer, 64) == line
-    assert describe(made_trainer(None, 4, 4, 1), 4).startswith("4 processes (1 node of 4), global batch 4: 1 image a ")
-    # Ray's nodes are not in the trainer.
-    assert describe(made_trainer(None, 4, 1, 1), 8).startswith("4 processes, global batch 8: 2 images")
+@pytest.mark.parametrize(
+    ("world_size", "devices", "nodes", "accumulated", "batch_size", "line"),
+    [
+        (1, 1, 1, 1, 16, "1 process, global batch 16: 16 images a process, 1 batch a step"),
+        (2, 1, 2, 2, 64, "2 processes (2 nodes of 1), global batch 64: 32 images a process, 2 batches a step"),
+        (4, 4, 1, 1, 4, "4 processes (1 node of 4), global batch 4: 1 image a process, 1 batch a step"),
+        (4, 1, 1, 1, 8, "4 processes, global batch 8: 2 images a process, 1 batch a step"),  # Ray's nodes
+    ],
+)
+def test_the_line_at_the_start(
+    world_size: int, devices: int, nodes: int, accumulated: int, batch_size: int, line: str
+) -> None:
+    trainer = made_trainer(None, world_size, devices, nodes)
+    trainer.accumulate_grad_batches = accumulated
+    assert describe(trainer, batch_size) == line
 
 
 @pytest.mark.timeout(200)
 def test_torchrun_with_options_of_one_process_is_rejected_on_each(tmp_path: Path) -> None:
-    args = [*CLI, "fit", "--config", "synthetic.yaml", "--data.num_train", "16", "--data.num_val", "2"]
-    args += ["--model.detector.width", "0.1", "--data.image_size", "64", "--trainer.max_steps", "1"]
-    # torchrun ends the second process when the first has failed, so each is also started by itself as torchrun does.
-    said_by_torchrun = ["TORCHELASTIC_RUN_ID=none", "WORLD_SIZE=2", "LOCAL_WORLD_SIZE=2"]
-    ranks = [
-        ["env", *said_by_torchrun, f"RANK={rank}", f"LOCAL_RANK={rank}", sys.executable, *args] for rank in range(2)
-    ]
-    together = torchrun("--nproc-per-node", "2", "--master-port", str(free_port()), *args)
-    ended = run_all(tmp_path / "run", *ranks, together, seconds=150)
-    assert [code for code, _ in ended] == [1, 1, 1], ended
-    for _, said in ended:
-        assert "torchrun started 2 processes" in said and "devices 2, num_nodes 1" in said
+    args = [*CLI, "fit", "--config", "synthetic.yaml", "--trainer.max_steps", "1"]
+    # Each by itself: torchrun would end the second process when the first has failed.
+    variables = ["TORCHELASTIC_RUN_ID=none", "WORLD_SIZE=2", "LOCAL_WORLD_SIZE=2"]
+    ranks = [["env", *variables, f"RANK={rank}", f"LOCAL_RANK={rank}", sys.executable, *args] for rank in range(2)]
+    for code, said in run_all(tmp_path / "run", *ranks, seconds=150):
+        assert code == 1
+        assert "torchrun started 2 processes" in said and "devices 2, num_nodes 1" in said and "Traceback" not in said
     assert list((tmp_path / "run").iterdir()) == [], "nothing was written"
-
-
-def test_who_ends_quietly() -> None:
-    """A process that Lightning started; not the first, and not one of a launcher, which counts its own."""
-    assert started_by_lightning({"LOCAL_RANK": "1", "WORLD_SIZE": "2"})
-    assert not started_by_lightning({}) and not started_by_lightning({"LOCAL_RANK": "0"})
-    assert not started_by_lightning({"LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"})
-    assert not started_by_lightning({"LOCAL_RANK": "1", "SLURM_STEP_ID": "0"})

@@ -15,14 +15,8 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 import anchor_lightning
 from anchor_lightning.training import lightning_private
 
-FIT: dict[str, Any] = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-}
+OFF = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+FIT: dict[str, Any] = {"accelerator": "cpu", "num_sanity_val_steps": 0} | dict.fromkeys(OFF, False)
 
 
 class Watch(Callback):
@@ -53,15 +47,15 @@ class Stop(Callback):
         lightning_private.mark_validation_due(checkpoint)
 
 
-OPTIONS: list[dict[str, Any]] = [
-    {"val_check_interval": 2, "check_val_every_n_epoch": None},
-    {"check_val_every_n_epoch": 2},
-    {"val_check_interval": 0.5},
-    {"limit_val_batches": 0},
-]
-
-
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"val_check_interval": 2, "check_val_every_n_epoch": None},
+        {"check_val_every_n_epoch": 2},
+        {"val_check_interval": 0.5},
+        {"limit_val_batches": 0},
+    ],
+)
 def test_validation_follows(options: dict[str, Any]) -> None:
     trainer = Trainer(
         **FIT, callbacks=[watch := Watch()], max_epochs=3, limit_train_batches=3, **{"limit_val_batches": 1} | options
@@ -84,10 +78,8 @@ def test_a_marked_validation_is_repeated_from_its_first_batch(tmp_path: Path) ->
     assert rest.events == whole.events[2:]
 
 
-def test_cluster_environment() -> None:
-    """Of one process; with several the strategy has it, too."""
-    environment = LightningEnvironment()
-    trainer = Trainer(**FIT, plugins=[environment])
+def test_cluster_environment_of_one_process() -> None:
+    trainer = Trainer(**FIT, plugins=[environment := LightningEnvironment()])
     assert lightning_private.cluster_environment(trainer) is environment
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._pytree import tree_flatten
 
 from anchor_lightning.cli import main
 from tests.helpers.killed_run import Event, train
@@ -55,19 +56,12 @@ def logged(folder: Path, run: int, first: int) -> dict[tuple[str, str], str]:
     }
 
 
-def assert_equal(one: Any, other: Any, path: str = "") -> None:
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            assert_equal(one[key], other[key], f"{path}/{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), path
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_equal(a, b, f"{path}/{index}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    else:
-        assert one == other, path
+def assert_equal(one: Any, other: Any, name: str) -> None:
+    """Of all that a checkpoint may hold, to the bit."""
+    (ours, structure), (theirs, other_structure) = tree_flatten(one), tree_flatten(other)
+    assert structure == other_structure, name
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, name
 
 
 def assert_same_end(whole: Path, part: Path, resumed_from: int) -> None:
@@ -138,21 +132,23 @@ def test_what_resume_goes_on_from(
     assert "Nothing is left to train" in caplog.text
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["version_0"]
 
-    main([*args, "--model.momentum", "0.8", "--trainer.max_steps", "1"])
-    assert "is of another run: model.momentum is 0.9 there and 0.8 here" in caplog.text
-    assert last(tmp_path, run=1)["global_step"] == 1
-    for option in (
-        ["--model.learning_rate", "{0: 0.001, 3: 0.01, 6: 0.001, 7: 0.5}"],
-        ["--model.anchors.lr_mult", "2"],
+    for name, value in (
+        ("model.momentum", "0.8"),
+        ("model.learning_rate", "{0: 0.001, 3: 0.01, 6: 0.001, 7: 0.5}"),
+        ("model.anchors.lr_mult", "2"),
     ):
-        shutil.rmtree(tmp_path / "runs" / "version_1")
         caplog.clear()
-        main([*args, *option, "--trainer.max_steps", "1"])
-        assert "starts afresh" in caplog.text and f"is of another run: {option[0][2:]}" in caplog.text
+        main([*args, f"--{name}", value, "--trainer.max_steps", "1"])
+        assert "starts afresh" in caplog.text and f"is of another run: {name} is " in caplog.text
+        assert last(tmp_path, run=1)["global_step"] == 1
+        shutil.rmtree(tmp_path / "runs" / "version_1")
     # Neither where the run lies nor how it loads images makes it another one.
     caplog.clear()
     main([*args, "--data.num_workers", "2"])
     assert "goes on from runs/version_0" in caplog.text
+
+    for command in ("validate", "test", "predict", "fit"):  # whose options a run's config.yaml serves as well
+        main([command, "--config", "runs/version_0/config.yaml", "--ckpt_path", "last"])
 
 
 @pytest.mark.parametrize(
@@ -179,9 +175,11 @@ def test_ended(whole: Any, tmp_path: Path, args: list[str], event: Event, status
         assert_same_end(whole(args), tmp_path, saved)
         return
     # Every step was done, and the last validation was not.
-    expected = {entry: value for entry, value in logged(whole(args), 0, 7).items() if "val/" in entry[1]}
-    found = {key: value for (_, key), value in logged(tmp_path, 1, 0).items() if "val/" in key}
-    assert found and found == {key: value for (_, key), value in expected.items()}
+    expected, found = (
+        {key: value for (_, key), value in logged(folder, run, first).items() if "val/" in key}
+        for folder, run, first in ((whole(args), 0, 7), (tmp_path, 1, 0))
+    )
+    assert found and found == expected
 
 
 def test_with_a_monitored_metric_the_last_checkpoint_does_not_wait_for_it(tmp_path: Path) -> None:
@@ -191,16 +189,6 @@ def test_with_a_monitored_metric_the_last_checkpoint_does_not_wait_for_it(tmp_pa
     assert train(tmp_path, [*ARGS, *args, "--resume"]) == 0
     names = {path.name for path in (tmp_path / "runs" / "version_1" / "checkpoints").iterdir()}
     assert names == {"last.ckpt", "step8.ckpt"}
-
-
-def test_the_config_of_a_run_serves_all_sub_commands(
-    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
-    shutil.copytree(whole(YOLO) / "runs", tmp_path / "runs")
-    for command in ("validate", "test", "predict", "fit"):
-        main([command, "--config", "runs/version_0/config.yaml", "--ckpt_path", "last"])
 
 
 TWO = [
