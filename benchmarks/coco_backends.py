@@ -2,8 +2,7 @@
 
     python benchmarks/coco_backends.py --images 1000 --detections 100 --classes 20 --repeats 5
 
-They take turns on the same made scene; ratios are taken turn by turn, so that other load slows all. Where the package
-hotcoco is installed, which the project does not depend on, it takes its turn as well.
+They take turns on the same made scene, hotcoco as well where it is installed; ratios are taken turn by turn.
 """
 
 from __future__ import annotations
@@ -29,19 +28,9 @@ from anchor_lightning.structures import Detections, GroundTruth
 Scene = tuple[list[GroundTruth], dict[int, Detections]]
 
 
-def make_scene(num_images: int, num_detections: int, num_classes: int, seed: int = 0) -> Scene:
-    """Images of 640 x 480 pixels with seven boxes on average, and detections scattered about those boxes.
-
-    Args:
-        num_images: Images, with ids from 1.
-        num_detections: Detections an image; half carry the class of the box that they lie near.
-        num_classes: C > 0.
-        seed: Of the scene.
-
-    Returns:
-        The ground truth boxes, and the detections by image id.
-    """
-    rng = np.random.default_rng(seed)
+def make_scene(num_images: int, num_detections: int, num_classes: int) -> Scene:
+    """Images of 640 x 480 with seven boxes on average; detections near them, half of them of the right class."""
+    rng = np.random.default_rng(0)
     ground_truths, detections = [], {}
     for image_id in range(1, num_images + 1):
         count = int(rng.integers(1, 14))
@@ -57,12 +46,8 @@ def make_scene(num_images: int, num_detections: int, num_classes: int, seed: int
         right_class = rng.random(num_detections) < 0.5
         found_labels = np.where(right_class, labels[near], rng.integers(0, num_classes, num_detections))
         scores = np.sort(rng.random(num_detections))[::-1].copy()
-        detections[image_id] = Detections(
-            torch.from_numpy(found_xyxy).float(),
-            torch.from_numpy(scores).float(),
-            torch.from_numpy(found_labels),
-            torch.zeros(num_detections, dtype=torch.int64),
-        )
+        found = torch.from_numpy(found_xyxy).float(), torch.from_numpy(scores).float(), torch.from_numpy(found_labels)
+        detections[image_id] = Detections(*found, torch.zeros(num_detections, dtype=torch.int64))
     return ground_truths, detections
 
 
@@ -74,10 +59,8 @@ def without_silence(dataset: Any, evaluation: Any) -> tuple[Any, Any]:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--detections", type=int, default=100, help="an image")
-    parser.add_argument("--classes", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=5)
+    for option, default in {"images": 1000, "detections": 100, "classes": 20, "repeats": 5}.items():
+        parser.add_argument(f"--{option}", type=int, default=default)
     args = parser.parse_args()
     scene = make_scene(args.images, args.detections, args.classes)
     print(f"{args.images} images x {args.detections} detections, {args.classes} classes, {args.repeats} turns")

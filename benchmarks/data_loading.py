@@ -9,7 +9,6 @@ input is 416 x 416.
 from __future__ import annotations
 
 import argparse
-import io
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,14 +20,14 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from anchor_lightning.data.module import DetectionDataset, ImageRecord, SampleKey, collate
+from anchor_lightning.data.dataset import DetectionDataset, ImageRecord, collate
+from anchor_lightning.data.sampler import SampleKey
 from anchor_lightning.data.transforms import distort_colour
 from anchor_lightning.structures import GroundTruth
 
 HEIGHT, WIDTH = 375, 500
 IMAGE_SIZE = (416, 416)
-NUM_BOXES = 6
-ROUNDS = 5
+NUM_BOXES, ROUNDS = 6, 5
 
 
 def make_records(folder: Path, count: int) -> list[ImageRecord]:
@@ -37,22 +36,14 @@ def make_records(folder: Path, count: int) -> list[ImageRecord]:
     records = []
     for i in range(count):
         noise = cv2.GaussianBlur(rng.normal(size=(HEIGHT, WIDTH, 3)).astype(np.float32), (0, 0), 1.3)
-        shades = cv2.resize(
-            rng.normal(0, 50, (8, 10, 3)).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC
-        )
+        coarse = rng.normal(0, 50, (8, 10, 3)).astype(np.float32)
+        shades = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
         pixels = (noise / noise.std() * 47 + shades + 128).clip(0, 255).astype(np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
         path = folder / f"{i}.jpg"
-        path.write_bytes(buffer.getvalue())
-        corners = np.sort(rng.random((NUM_BOXES, 2, 2)), axis=1) * (WIDTH, HEIGHT)
-        ground_truth = GroundTruth(
-            i + 1,
-            corners.reshape(NUM_BOXES, 4),
-            np.zeros(NUM_BOXES, dtype=np.int64),
-            np.zeros(NUM_BOXES, dtype=bool),
-            np.ones(NUM_BOXES),
-        )
+        Image.fromarray(pixels).save(path, quality=85)
+        corners = (np.sort(rng.random((NUM_BOXES, 2, 2)), axis=1) * (WIDTH, HEIGHT)).reshape(NUM_BOXES, 4)
+        labels, ignore = np.zeros(NUM_BOXES, dtype=np.int64), np.zeros(NUM_BOXES, dtype=bool)
+        ground_truth = GroundTruth(i + 1, corners, labels, ignore, np.ones(NUM_BOXES))
         records.append(ImageRecord(path, path.stem, HEIGHT, WIDTH, ground_truth))
     return records
 

@@ -7,6 +7,7 @@ import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,13 +31,9 @@ quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCh
 
 def voc(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
     write_image(root / "JPEGImages" / "a.png", HEIGHT, WIDTH)
-    objects = "".join(
-        "<object><name>dog</name><bndbox>"
-        + "".join(f"<{f}>{v}</{f}>" for f, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
-        + "</bndbox></object>"
-        for box in boxes
-    )
-    write_text(root / "Annotations" / "a.xml", f"<annotation>{objects}</annotation>")
+    corners = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>"
+    objects = [f"<object><name>dog</name><bndbox>{corners.format(*box)}</bndbox></object>" for box in boxes]
+    write_text(root / "Annotations" / "a.xml", f"<annotation>{''.join(objects)}</annotation>")
     write_text(root / "ImageSets" / "Main" / "train.txt", "a\n")
     return data.VOCDataModule(root=str(root), class_names=["dog"])
 
@@ -107,29 +104,22 @@ def test_good_boxes_come_back(make: Maker, corners: list[Corners]) -> None:
     np.testing.assert_allclose(record.ground_truth.boxes_xyxy, expected, atol=1e-9)
 
 
+ANY_TEXT = st.text(max_size=80) | st.text('"a:(),;. 1-\n', max_size=60)
+
+
+@pytest.mark.parametrize("read", [read_label_file, parse_idl])
 @quick
-@given(text=st.text(max_size=80) | st.binary(max_size=80).map(lambda b: b.decode("latin-1")))
-def test_any_text_is_labels_or_an_error(text: str) -> None:
+@given(content=st.binary(max_size=80) | ANY_TEXT.map(lambda text: text.encode(errors="surrogatepass")))
+def test_any_bytes_are_boxes_or_an_error(read: Callable[[Path], list[Any]], content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "a.txt"
-        file.write_text(text, encoding="utf-8", errors="surrogatepass")
+        file.write_bytes(content)
         try:
-            labels = read_label_file(file)
+            found = read(file)
         except UserError as error:
             assert "a.txt" in str(error)
             return
-    assert all(number >= 0 and len(box) == 4 and all(map(math.isfinite, box)) for number, box in labels)
-
-
-@quick
-@given(content=st.binary(max_size=80) | st.text('"a:(),;. 1-\n', max_size=60).map(str.encode))
-def test_any_bytes_are_frames_or_an_error(content: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "a.idl"
-        file.write_bytes(content)
-        try:
-            frames = parse_idl(file)
-        except UserError as error:
-            assert "a.idl" in str(error)
-            return
-    assert all(name and boxes.shape[1:] == (4,) for name, boxes in frames)
+    if read is parse_idl:
+        assert all(name and boxes.shape[1:] == (4,) for name, boxes in found)
+    else:
+        assert all(number >= 0 and len(box) == 4 and all(map(math.isfinite, box)) for number, box in found)

@@ -6,7 +6,7 @@ import colorsys
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -54,13 +54,11 @@ def test_slivers_are_dropped_as_in_the_c_code() -> None:
     assert kept.tolist() == [False, True, False]
 
 
+SOURCES, TARGETS = st.sampled_from([(120, 160), (90, 60)]), st.sampled_from([(96, 128), (160, 96)])
+
+
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(0, 9999),
-    st.sampled_from([(120, 160), (90, 60)]),
-    st.sampled_from([(96, 128), (160, 96)]),
-    st.booleans(),
-)
+@given(st.integers(0, 9999), SOURCES, TARGETS, st.booleans())
 def test_pixels_go_where_boxes_go(seed: int, source: tuple[int, int], target: tuple[int, int], native: bool) -> None:
     box = np.array([[20.0, 30, 45, 70]])
     image = np.zeros((*source, 3), dtype=np.uint8)
@@ -106,8 +104,7 @@ def test_a_native_crop_of_a_small_image_holds_all_of_it() -> None:
         np.testing.assert_allclose(boxes[0, 2:] - boxes[0, :2], [40, 30], rtol=1e-5)
 
 
-@dataclass
-class CDraw:
+class CDraw(NamedTuple):
     """What the C code draws for one image, in its units: whole pixels of the stored image, and factors."""
 
     pleft: int
@@ -135,13 +132,12 @@ def c_draw(generator: random.Random, ow: int, oh: int) -> CDraw:
     return CDraw(pleft, pright, ptop, pbot, flip, generator.uniform(-0.1, 0.1), rand_scale(1.5), rand_scale(1.5))
 
 
-def c_boxes(
-    draw: CDraw, ow: int, oh: int, ground_truths: list[tuple[float, ...]]
-) -> list[tuple[int, tuple[float, ...]]]:
-    """correct_boxes and fill_truth_detection: which boxes survive, and their centres and sides as shares of the input.
+Box = tuple[float, ...]
+"""Centre and sides, as shares of an image."""
 
-    `ground_truths` are centres and sides as shares of the stored image, of `ow` x `oh` pixels.
-    """
+
+def c_boxes(draw: CDraw, ow: int, oh: int, ground_truths: list[Box]) -> list[tuple[int, Box]]:
+    """correct_boxes and fill_truth_detection: which boxes of the stored image survive, and where in the input."""
     sx, sy = (ow - draw.pleft - draw.pright) / ow, (oh - draw.ptop - draw.pbot) / oh
     dx, dy = draw.pleft / ow / sx, draw.ptop / oh / sy
     kept = []
@@ -187,17 +183,10 @@ def columns(windows: Sequence[GeometryParams], colours: np.ndarray) -> dict[str,
     hue, saturation, exposure = colours.T
     return {
         **{"left": left, "right": right, "top": top, "bottom": bottom, "width": width, "height": height},
-        **{"hue": hue, "saturation": saturation, "exposure": exposure},
-        "left - right": left - right,
-        "top - bottom": top - bottom,
-        "left + top": left + top,
-        "right + bottom": right + bottom,
-        "aspect": width / height,
-        "area": width * height,
-        "saturation x exposure": saturation * exposure,
-        "saturation / exposure": saturation / exposure,
-        "hue x saturation": hue * np.log(saturation),
-        "hue x left": hue * left,
+        **{"hue": hue, "saturation": saturation, "exposure": exposure, "hue x left": hue * left},
+        **{"left - right": left - right, "top - bottom": top - bottom, "hue x saturation": hue * np.log(saturation)},
+        **{"left + top": left + top, "right + bottom": right + bottom, "aspect": width / height},
+        **{"area": width * height, "product": saturation * exposure, "quotient": saturation / exposure},
     }
 
 
@@ -205,7 +194,6 @@ def columns(windows: Sequence[GeometryParams], colours: np.ndarray) -> dict[str,
 def draws() -> Draws:
     """NUM_DRAWS images' parameters, ours and the C code's, each with a generator of its own kind."""
     ours, theirs = rng(0), random.Random(1)
-    # As in the data set: geometry and colour of an item from one generator, in this order.
     pairs = [(draw_jitter(ours), draw_colour(ours)) for _ in range(NUM_DRAWS)]
     of_c = [c_draw(theirs, WIDTH, HEIGHT) for _ in range(NUM_DRAWS)]
     colours = np.array([(draw.hue, draw.saturation, draw.exposure) for draw in of_c])
