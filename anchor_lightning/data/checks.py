@@ -9,21 +9,14 @@ from typing import Final
 
 from anchor_lightning.errors import UserError
 
-MULTIPLE: Final = 32
-"""Pixels; every side of the network input is a multiple of it, the coarsest stride of the detectors."""
-LARGEST: Final = 16384
-"""Pixels; one such image is 3 GB as the network sees it."""
-SHARED: Final = Path("/dev/shm")
-"""Where tensors of workers lie on Linux; docker gives it 64 MB."""
+MULTIPLE: Final = 32  # pixels, the coarsest stride of the detectors
+LARGEST: Final = 16384  # Pixels; one such image is 3 GB as the network sees it
+SHARED: Final = Path("/dev/shm")  # Where tensors of workers lie on Linux; docker gives it 64 MB
 WANTED_FILES: Final = 4096
 
 
 def parse_image_size(value: int | list[int], argument: str = "image_size") -> tuple[int, int]:
-    """Height and width from one int or [height, width].
-
-    Args:
-        value: The size in pixels.
-        argument: Name of the argument that has it, for the error.
+    """Height and width from one int or [height, width] in pixels; errors name the `argument`.
 
     Raises:
         UserError: A side is no positive multiple of 32; names the nearest valid values.
@@ -42,13 +35,7 @@ def parse_image_size(value: int | list[int], argument: str = "image_size") -> tu
 
 
 def check_workers(num_workers: int, batch_bytes: int) -> None:
-    """Raises the limit of open files as far as the process may, and an error where workers could not run.
-
-    They would stop the process for ever, or be killed, with their first batches.
-
-    Args:
-        num_workers: Of a loader; nothing is needed for 0.
-        batch_bytes: Of the images of one batch.
+    """Raises the limit of open files, and an error where workers with batches of so many bytes would hang or be killed.
 
     Raises:
         UserError: There may be too few open files, or not one batch a worker fits into the shared memory.

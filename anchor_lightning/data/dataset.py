@@ -1,7 +1,4 @@
-"""From one image record to one sample, and from samples to a batch.
-
-Shape letters: B images of a batch, M boxes an image (padded), N boxes of one image.
-"""
+"""From one image record to one sample, and from samples to a batch."""
 
 from __future__ import annotations
 
@@ -40,8 +37,7 @@ class ImageRecord:
     Args:
         path: The image file; also what tells two images apart when splits are checked for overlap.
         name: The file's stem (VOC style) or file name (COCO), as result files name the image.
-        height: Height of the stored image in pixels.
-        width: Width of the stored image in pixels.
+        height, width: Size of the stored image in pixels.
         ground_truth: All its boxes, the ignorable ones included.
     """
 
@@ -80,16 +76,13 @@ class Sample(NamedTuple):
 class DetectionDataset(Dataset[Sample]):
     """The samples of one split, each a pure function of its key; subclasses override `load` alone.
 
-    Boxes that are marked ignorable are no targets, except in training with `keep_difficult`.
-
     Args:
-        records: The images. They are read here once and packed, so that worker processes share their memory.
+        records: The images.
         seed: Non-negative; with epoch and index it fixes the augmentation of a sample.
-        augment: Draw geometry and colour (training); otherwise the image is only stretched to the asked size.
+        augment: Draw geometry and colour; otherwise the image is only stretched to the asked size.
         native_crop: Augment with crops at native scale instead of jitter and resizing.
         keep_difficult: Train on ignorable boxes too. Has no effect without `training`.
-        skip_bad_images: Replace an unreadable image by the next readable one (training) or leave it out (evaluation)
-            instead of raising.
+        skip_bad_images: Take the next readable image (training) or none (evaluation) for one that cannot be read.
         training: Whether the samples are trained on.
     """
 
@@ -103,8 +96,7 @@ class DetectionDataset(Dataset[Sample]):
     training: bool = False
 
     def __post_init__(self, keep_difficult: bool) -> None:
-        # Python objects are copied into every worker when their reference counts are touched, arrays are not: from here
-        # on a worker reads only the arrays.
+        # Workers read arrays alone: their reference counts would copy Python objects into every worker.
         records = self.records
         self._paths = np.array([os.fsencode(r.path) for r in records])
         self._sizes = np.array([(r.height, r.width) for r in records], dtype=np.int64).reshape(-1, 2)
@@ -130,12 +122,7 @@ class DetectionDataset(Dataset[Sample]):
         return Path(os.fsdecode(bytes(self._paths[index])))
 
     def load(self, index: int, min_size: tuple[int, int] | None = None) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, the pixels of one image.
-
-        Args:
-            index: Position in the split.
-            min_size: Height and width in pixels that are enough for the caller: a reader that can decode a reduced
-                image cheaply may return any size of at least this. An override may ignore it.
+        """(height, width, 3) uint8 RGB, the image at a position of the split, of at least `min_size` or whole.
 
         Raises:
             UserError: The image cannot be read; names the file.
@@ -178,11 +165,7 @@ class DetectionDataset(Dataset[Sample]):
 
 
 class DetectionLoader(DataLoader[Sample]):
-    """A data loader that resumes in the middle of an epoch, as its two methods tell Lightning.
-
-    Its state is empty: the position is a function of the trainer's `global_step`, which the checkpoint holds anyway and
-    which the sampler reads whenever an iteration starts.
-    """
+    """A data loader that resumes in the middle of an epoch, with empty state: the sampler reads `global_step`."""
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing."""
@@ -203,12 +186,7 @@ def bucket_size(num_boxes: int) -> int:
 
 
 def collate(samples: Sequence[Sample]) -> DetectionBatch:
-    """Samples of one image size as a batch; samples without an image (`image_id` 0) are left out.
-
-    Returns:
-        A batch with uint8 images whose M is the bucket of its fullest image, so that few different shapes reach the
-        device; B is 0 where no sample holds an image. The images are stored with the channels last.
-    """
+    """The uint8 batch of samples of one image size but those without an image; M is the bucket of the fullest one."""
     image_shape = samples[0].image.shape
     samples = [s for s in samples if s.image_id]
     num_images, bucket = len(samples), bucket_size(max((len(s.labels) for s in samples), default=0))

@@ -1,8 +1,4 @@
-"""The one place where image files are read.
-
-JPEGs go through libjpeg-turbo in its strict mode, everything else through PIL. Missing data is an error; other warnings
-of a decoder are not. EXIF orientation is ignored on purpose: the boxes of VOC and COCO are those of the stored pixels.
-"""
+"""The one place where image files are read: JPEGs by libjpeg-turbo in strict mode, the others by PIL; no EXIF turns."""
 
 from __future__ import annotations
 
@@ -25,18 +21,12 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 def read_image(
     path: Path | str, min_size: tuple[int, int] | None = None, *, expected_size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """The stored pixels of an image file as RGB.
-
-    Greyscale, palette and CMYK images are converted, an alpha channel is dropped, 16-bit values are scaled to 8 bits.
+    """(height, width, 3) uint8, the stored pixels of an image file as RGB, without alpha.
 
     Args:
         path: The file.
-        min_size: Height and width that are enough. An image at least twice as large is decoded at a fraction of its
-            size, never below this. By default every image is decoded whole.
+        min_size: Height and width that are enough: larger images may be decoded at a fraction; None for the whole.
         expected_size: Height and width in pixels that the annotation states for the whole image.
-
-    Returns:
-        (height, width, 3) uint8.
 
     Raises:
         UserError: It is missing, is no image, is truncated or corrupt, or is not of the expected size; names the file.
@@ -64,7 +54,6 @@ def image_size_of(path: Path | str) -> tuple[int, int]:
 
 @contextmanager
 def _naming(path: Path | str) -> Iterator[None]:
-    """Turns whatever reading a file raises into an error that names it."""
     mode = 0
     with suppress(OSError, ValueError):  # whoever opens it says what is wrong
         mode = Path(path).stat().st_mode

@@ -42,8 +42,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         test_split: Name of the test split, which prediction uses too.
         augment: Draw geometry and colour in training.
         keep_difficult: Train on boxes marked difficult (VOC) or crowd (COCO). Evaluation ignores them in any case.
-        skip_bad_images: Go on, with a warning, when an image cannot be read: training takes the next one in its place,
-            evaluation leaves it out.
+        skip_bad_images: Warn of an image that cannot be read; training takes the next one, evaluation leaves it out.
         seed: Of order and augmentation; that of `seed_everything` if not given, 0 if there is none either.
 
     Raises:
@@ -51,8 +50,7 @@ class DetectionDataModule(LightningDataModule, ABC):
     """
 
     root_content: ClassVar[str] = "the folder of the data set"  # for the error where `root` is not given
-    native_crop = False
-    """Whether training crops at native scale instead of jitter and resizing."""
+    native_crop = False  # Whether training crops at native scale instead of jitter and resizing
 
     def __init__(
         self,
@@ -109,7 +107,6 @@ class DetectionDataModule(LightningDataModule, ABC):
         return False
 
     def _root(self) -> Path:
-        """`root`, of a module that cannot do without."""
         if self.root is None:
             raise UserError(f"is not given. Set it to {self.root_content}.", argument="root")
         return self.root
@@ -133,7 +130,7 @@ class DetectionDataModule(LightningDataModule, ABC):
 
     @property
     def data_seed(self) -> int:
-        """The seed in use: `seed`, else that of Lightning's `seed_everything`, else 0."""
+        """The seed in use."""
         return int(os.environ.get("PL_GLOBAL_SEED", "0")) if self._given_seed is None else self._given_seed
 
     def split_name(self, split: Split) -> str:
@@ -172,14 +169,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         return [record.ground_truth for record in self.records(split)]
 
     def train_box_shapes(self, augmented: bool = False) -> Tensor:
-        """(N, 2) float32 width and height of the boxes that training uses, in pixels of the network input.
-
-        They are stretched to `image_size`; with native crops they are the stored image's pixels.
-
-        Args:
-            augmented: As training shows them, cropped and expanded, in one draw an image that is always the same; else
-                as they are stored.
-        """
+        """(N, 2) float32 sizes of the training boxes in pixels of the network input, whole or once `augmented`."""
         rng = np.random.default_rng(0)
         shapes = [np.zeros((0, 2))]
         for record in self.records("train"):
@@ -201,8 +191,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         """Parse and check the splits that a stage needs: fit, validate, test or predict.
 
         Raises:
-            UserError: A split is malformed, empty, lacks the annotations that every stage but predict needs, or shares
-                images with the training split, or the global batch is larger than the training split.
+            UserError: A split is malformed, empty, without annotations or overlaps training, or is below one batch.
         """
         area = max(math.prod(self.image_size), math.prod(self.val_image_size))
         ranks = 1 if self.trainer is None else self.trainer.world_size

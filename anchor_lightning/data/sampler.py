@@ -1,8 +1,4 @@
-"""Which image goes where: the order of training and evaluation, as pure functions of the seed and the step.
-
-Nothing here has a state of its own. `TrainBatchSampler` asks for the number of optimizer steps done each time that an
-epoch begins, so that a resumed run stands where the killed one stood and any number of ranks sees the same batches.
-"""
+"""Which image goes where: the order of training and evaluation, as pure functions of the seed and the step."""
 
 from __future__ import annotations
 
@@ -17,12 +13,11 @@ from torch.utils.data import Sampler
 
 from anchor_lightning.errors import UserError
 
-NO_IMAGE = -1
-"""`SampleKey.index` of a place that holds no image, see `EvalBatchSampler`."""
+NO_IMAGE = -1  # `SampleKey.index` of a place that holds no image, see `EvalBatchSampler`
 
 
 class SampleKey(NamedTuple):
-    """All that a worker needs to know to make one sample, so that persistent workers never read changed attributes.
+    """All that a worker needs to know to make one sample.
 
     Args:
         index: Position of the image in its split, or `NO_IMAGE`.
@@ -39,13 +34,9 @@ class SampleKey(NamedTuple):
 class TrainBatchSampler(Sampler[list[SampleKey]]):
     """The batches of one rank, in an order that depends on the seed and the epoch only.
 
-    The global batch is `batch_size` consecutive entries of the epoch's permutation and rank r takes every
-    `world_size`-th of them, so that the global batches are the same for any number of ranks. An incomplete last global
-    batch is dropped: its images are drawn again in the next epoch's order.
-
-    The position is a function of the number of optimizer steps alone. With `accumulation` batches a step and the
-    `limit` that the trainer puts on an epoch, an epoch has `ceil(batches / accumulation)` steps; each `iter()` starts
-    at the batch after the last step, so that a partly accumulated window is replayed.
+    Rank r takes every `world_size`-th of a global batch, `batch_size` consecutive entries of the epoch's permutation
+    (an incomplete last one is dropped). Each `iter()` starts at the batch after the last optimizer step, so that a
+    resumed run replays a partly accumulated window.
 
     Args:
         num_images: Images in the split.
@@ -109,16 +100,9 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
 class EvalBatchSampler(Sampler[list[SampleKey]]):
     """Every `world_size`-th image of a split in its order, once, without padding to equal shares.
 
-    A rank whose share is empty gets one batch that holds no image: Lightning leaves out the whole evaluation loop on a
-    rank without batches, the end of the epoch with its collective calls included, and the other ranks would wait for
-    ever.
+    An empty share is one batch that holds no image: a rank without batches skips the collective calls of the others.
 
-    Args:
-        num_images: Images in the split.
-        batch_size: Images of this rank's batches; the last one may hold fewer.
-        image_size: Height and width of the network input in pixels.
-        rank: This process, in [0, world_size).
-        world_size: Number of processes.
+    The arguments are those of `TrainBatchSampler`, but `batch_size` counts the images of this rank's batches.
     """
 
     def __init__(

@@ -1,7 +1,4 @@
-"""Textured scenes with four kinds of objects, drawn on the fly.
-
-`draw_scene` decides which objects lie where, without touching a pixel, so that the ground truth of a split is cheap;
-`paint` turns a scene into an image.
+"""Textured scenes with four kinds of objects: `draw_scene` places them without a pixel, `paint` makes the image.
 
 Shape letters: N objects of one image, K modes of the box shapes, H W sides of the canvas, h w sides of one object.
 """
@@ -36,10 +33,8 @@ class SceneObject:
 
     Args:
         label: Index into `CLASS_NAMES`.
-        x: Left side of the box in pixels of the canvas.
-        y: Top side.
-        w: Width.
-        h: Height.
+        x, y: Left and top side of the box in pixels of the canvas.
+        w, h: Width and height of the box.
         style: (10,) numbers in [0, 1) from which the painter takes colours, angle and period of the texture.
     """
 
@@ -72,16 +67,10 @@ class Scene:
 
 
 def draw_scene(scene_seed: int, split: str, index: int) -> Scene:
-    """Choose and place the objects of an image, as a pure function of the arguments.
+    """The scene of two to five objects (fewer where no place is free), a pure function of the arguments.
 
-    Two to five objects (fewer where no place is free) of shapes from the mixture of `MODES`, whole within the canvas.
-    The centres of no two objects lie in the same cell of 32 pixels, and later objects together cover at most 45 % of
-    the box of an earlier one.
-
-    Args:
-        scene_seed: Non-negative.
-        split: `train`, `val` or `test`.
-        index: 0-based position in the split.
+    No two centres lie in the same cell of 32 pixels; later objects cover at most 45 % of the box of an earlier one.
+    The seed is not negative, the split one of `SPLITS`, the index 0-based in it.
     """
     key = (scene_seed, SPLITS.index(split), index)
     rng = np.random.default_rng([*key, 0])
@@ -113,12 +102,7 @@ def _overlap(below: SceneObject, x: int, y: int, w: int, h: int) -> float:
 
 
 def paint(scene: Scene, *, foreground: bool = True) -> np.ndarray:
-    """(224, 224, 3) uint8 RGB, the image of a scene and a pure function of it.
-
-    Args:
-        scene: From `draw_scene`.
-        foreground: Let thin clutter cross the objects.
-    """
+    """(224, 224, 3) uint8 RGB, a pure function of a scene; with `foreground` thin clutter crosses the objects."""
     rng = np.random.default_rng([*scene.key, 1])
     image = _background(rng)
     for _ in range(rng.integers(5, 11)):

@@ -28,9 +28,8 @@ class SyntheticDataset(DetectionDataset):
 class SyntheticDataModule(DetectionDataModule):
     """Scenes of textured objects with known modes of the box shapes; nothing is read or downloaded.
 
-    Images are 224 x 224 pixels with two to five objects of four classes over a textured background, with clutter and
-    partial occlusion. The log shapes of the boxes are normal (sigma 0.12) around the five `MODES`, equally likely.
-    Boxes hold the whole object, tightly, even where another covers a part of it.
+    Images are 224 x 224 pixels with two to five objects of four classes, with clutter and partial occlusion. The log
+    shapes are normal (sigma 0.12) around the five `MODES`. Boxes hold the whole object, covered parts too.
 
     Args:
         num_train: Images of the training split, >= 1.
@@ -43,8 +42,7 @@ class SyntheticDataModule(DetectionDataModule):
         UserError: A number is out of range, a split is unknown, or `root` is given.
     """
 
-    MODES: ClassVar[tuple[tuple[float, float], ...]] = MODES
-    """Width and height of the modes in pixels of the 224 x 224 canvas."""
+    MODES: ClassVar[tuple[tuple[float, float], ...]] = MODES  # widths and heights in pixels of the canvas
 
     def __init__(
         self,

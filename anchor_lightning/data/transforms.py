@@ -1,10 +1,4 @@
-"""YOLOv2's augmentation: geometry on uint8 images in a single warp, colour on the device.
-
-Parameters are drawn first, as fractions of the stored image, so that the reader knows how many pixels are needed and
-the boxes are transformed without rounding.
-
-Shape letters: B images of a batch, N boxes of one image, H W sides of the network input.
-"""
+"""YOLOv2's augmentation: geometry on uint8 images in a single warp, colour on the device."""
 
 from __future__ import annotations
 
@@ -19,8 +13,7 @@ from torch import Tensor
 # The loader's processes share the cores out; threads inside each of them only get in each other's way.
 cv2.setNumThreads(0)
 
-MIN_BOX_SIDE = 0.001
-"""Boxes narrower or lower than this share of the network input are dropped, as fill_truth_detection does."""
+MIN_BOX_SIDE = 0.001  # smaller shares of the network input are dropped, as fill_truth_detection does
 
 
 @dataclass(frozen=True)
@@ -28,10 +21,8 @@ class GeometryParams:
     """The window of the stored image that becomes the network input, and whether it is mirrored.
 
     Args:
-        left: Left side of the window as a fraction of the image's width; negative outside the image.
-        top: Top side of the window as a fraction of the image's height.
-        width: Width of the window as a fraction of the image's width, > 0.
-        height: Height of the window as a fraction of the image's height, > 0.
+        left, top: Corner of the window as fractions of the image's width and height; negative outside the image.
+        width, height: Size of the window as fractions of the image's, > 0.
         flip: Mirror left and right.
     """
 
@@ -51,10 +42,7 @@ NEUTRAL_COLOUR = np.array([0, 1, 1], dtype=np.float32)
 
 
 def draw_jitter(rng: np.random.Generator) -> GeometryParams:
-    """Crop or expand each side by up to 0.3 of the image, and flip half of the time.
-
-    As the C code's load_data does, which rounds each side to whole pixels of the stored image.
-    """
+    """Crop or expand each side by up to 0.3 of the image, unrounded (unlike the C code), and flip half of the time."""
     left, right, top, bottom = rng.uniform(-0.3, 0.3, size=4).tolist()
     return GeometryParams(left, top, 1 - left - right, 1 - top - bottom, flip=bool(rng.random() < 0.5))
 
@@ -62,10 +50,7 @@ def draw_jitter(rng: np.random.Generator) -> GeometryParams:
 def draw_native_crop(
     rng: np.random.Generator, source_size: tuple[int, int], image_size: tuple[int, int]
 ) -> GeometryParams:
-    """A crop of `image_size` pixels at a random place, without scaling, flipped half of the time.
-
-    Where the image is smaller than the crop it is placed at random inside it and its border is repeated.
-    """
+    """A random crop of `image_size` pixels without scaling (around a smaller image), flipped half of the time."""
     (source_h, source_w), (height, width) = source_size, image_size
     top = int(rng.integers(min(0, source_h - height), max(0, source_h - height), endpoint=True))
     left = int(rng.integers(min(0, source_w - width), max(0, source_w - width), endpoint=True))
@@ -82,15 +67,12 @@ def draw_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def warp_image(image: np.ndarray, params: GeometryParams, image_size: tuple[int, int]) -> np.ndarray:
-    """The window of an image, stretched bilinearly to the network input; outside of the image its border is repeated.
+    """(H, W, 3) uint8, the window of an image stretched bilinearly, the border repeated outside of the image.
 
     Args:
         image: (h, w, 3) uint8, the stored image at any scale.
         params: The window.
         image_size: H and W in pixels.
-
-    Returns:
-        (H, W, 3) uint8.
     """
     (source_h, source_w), (height, width) = image.shape[:2], image_size
     scale_x, scale_y = params.width * source_w / width, params.height * source_h / height
@@ -116,8 +98,7 @@ def warp_boxes(
         image_size: H and W in pixels.
 
     Returns:
-        (K, 4) float32 boxes in pixels of the network input, and (N,) bool: which boxes they are. The others show less
-        than 0.001 of the input's width or height.
+        (K, 4) float32 boxes in pixels of the network input, and (N,) bool, which of them are at least `MIN_BOX_SIDE`.
     """
     boxes = boxes_xyxy / np.tile(source_size[::-1], 2)
     boxes = (boxes - np.tile((params.left, params.top), 2)) / np.tile((params.width, params.height), 2)
@@ -131,14 +112,9 @@ def warp_boxes(
 def distort_colour(images: Tensor, colour: Tensor) -> Tensor:
     """Images with hue shifted and saturation and value scaled, then clamped to [0, 1] (`distort_image` of the C code).
 
-    As there, saturation and value are not clamped before the conversion back, the result is.
-
     Args:
-        images: (B, 3, H, W) floating point RGB in [0, 1].
+        images: (B, 3, H, W) floating point RGB in [0, 1]; not changed.
         colour: (B, 3), see `DetectionBatch.colour`.
-
-    Returns:
-        (B, 3, H, W), a new tensor.
     """
     result = torch.empty_like(images)
     factors = colour.to(images.dtype)[:, :, None, None]  # (B, 3) -> (B, 3, 1, 1)
@@ -150,13 +126,7 @@ def distort_colour(images: Tensor, colour: Tensor) -> Tensor:
 
 
 def _distort_into(images: Tensor, factors: Tensor, result: Tensor) -> None:
-    """Without branches and without saturation itself, a quotient that is never needed.
-
-    With value V, minimum m and chroma C = V - m, the hue in sixths of the circle is ±(1 + (G + B - R - m) / C), with
-    the sign of G - B. The new red is V' - C' clamp(2 - |h' - 3|, 0, 1), the new green
-    V' - C' clamp(|h' - 2| - 1, 0, 1) and the new blue V' - C' clamp(|h' - 4| - 1, 0, 1), where V' = exposure V and
-    C' = exposure saturation C.
-    """
+    # With value V, minimum m, chroma C = V - m: hue in sixths h = ±(1 + (G + B - R - m) / C), with the sign of G - B.
     red, green, blue = images.unbind(1)  # (B, H, W) each
     hue, saturation, exposure = factors.unbind(1)  # (B, 1, 1) each
     value, minimum = images.amax(1), images.amin(1)

@@ -84,10 +84,7 @@ class VideoFile:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps from stderr what OpenCV and FFmpeg say of a broken video, unless their environment variables are set.
-
-    FFmpeg's level is read when a process opens its first video, and holds from then on.
-    """
+    """Keeps from stderr what OpenCV and FFmpeg say of a broken video, unless their environment variables are set."""
     logging = cv2.utils.logging
     # Either variable is a wish to see FFmpeg's messages, or a level of the user's own.
     ours = FFMPEG_LEVEL not in os.environ and "OPENCV_FFMPEG_DEBUG" not in os.environ

@@ -22,12 +22,11 @@ BOX = re.compile(rf"\({NUMBER},{NUMBER},{NUMBER},{NUMBER}\)", re.IGNORECASE)
 class BrainwashDataModule(DetectionDataModule):
     """Brainwash head detection, for those who hold a copy: its publisher withdrew it.
 
-    `root` holds `brainwash_{train,val,test}.idl` and the images that they name. Training crops `image_size` at native
-    scale, evaluation stretches the whole image to `val_image_size`, which by default is the size of the frames.
+    `root` holds `brainwash_{train,val,test}.idl` and the images that they name.
 
     Args:
-        image_size: Side, or height and width, of the training crops in pixels.
-        val_image_size: The same for the whole images of evaluation.
+        image_size: Side, or height and width, in pixels of the training crops, which are at native scale.
+        val_image_size: The same for evaluation, which stretches whole images; by default that of the frames.
         kwargs: See `DetectionDataModule`. A split is `train`, `val`, `test` or the name of an `.idl` file under `root`.
 
     Raises:

@@ -17,19 +17,15 @@ from anchor_lightning.data.module import SPLITS, DetectionDataModule, Split
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import GroundTruth
 
-MAX_ID = 2**63 - 1
-"""Ids are kept as 64-bit numbers."""
-MAX_SIDE = 1_000_000
-"""Pixels; where an annotation says more, the image is asked."""
+MAX_ID = 2**63 - 1  # Ids are kept as 64-bit numbers
+MAX_SIDE = 1_000_000  # Pixels; where an annotation says more, the image is asked
 
 
 class COCODataModule(DetectionDataModule):
     """COCO 2017 detection, or any set with COCO-JSON annotations.
 
-    A split NAME is read from `annotations/instances_NAME2017.json` with the images in `NAME2017`, unless other places
-    are given. By default the roles train and val take the splits of their name, and test takes `val`, as COCO's own
-    test annotations are not public, unless `test_annotations` is given. A file without the list `annotations`, as
-    COCO's `image_info_test-dev2017.json` is, serves for prediction only.
+    A split NAME is `annotations/instances_NAME2017.json` with the images in `NAME2017`, unless other places are given;
+    test takes `val` without `test_annotations`. A file without the list `annotations` serves for prediction only.
 
     Args:
         train_annotations: Annotation file of the split `train`; relative to `root`.
@@ -170,8 +166,7 @@ def load_coco_json(file: Path) -> dict[str, Any]:
     """The content of an annotation file, with the lists `images` and `categories` present.
 
     Raises:
-        UserError: The file is missing, is no JSON, lacks `images` or `categories`, or has `annotations` that are no
-            list. It may lack them: files that only tell of images do.
+        UserError: The file is missing, is no JSON, lacks `images` or `categories`, or its `annotations` are no list.
     """
     try:
         content = json.loads(file.read_bytes())
@@ -235,7 +230,6 @@ def _annotations_by_image(file: Path, content: dict[str, Any]) -> dict[int, list
 
 
 def _check_annotation(file: Path, annotation: dict[str, Any], labels: dict[int, int]) -> None:
-    """Of its category and its area, which may be missing or 0: then the box's own counts."""
     where = f"{file}: annotation {annotation.get('id')} of image {annotation['image_id']} has"
     category, area = annotation.get("category_id"), annotation.get("area") or 0
     if not isinstance(category, int | float) or category not in labels:

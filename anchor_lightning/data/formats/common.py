@@ -15,8 +15,7 @@ from anchor_lightning.data.images import image_size_of
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import GroundTruth
 
-OUTSIDE_TOLERANCE = 1.0
-"""Boxes that leave the image by at most so many pixels are clipped without a word: annotations are rounded."""
+OUTSIDE_TOLERANCE = 1.0  # pixels outside of the image that are clipped without a warning: annotations are rounded
 
 
 def exists(path: Path) -> bool:
@@ -28,8 +27,7 @@ def distinct_names(names: list[str], where: str | None = None) -> list[str]:
     """The names of classes as given.
 
     Raises:
-        UserError: There is none, or one comes twice: results could not tell them apart. Names `where` they stand, the
-            argument `class_names` if not given.
+        UserError: There is none, or one comes twice; names `where`, by default the argument `class_names`.
     """
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not names or twice:
@@ -57,11 +55,7 @@ def read_text(file: Path, default: str | None = None) -> str:
 
 
 class BoxCleaner:
-    """Makes the records of one split, repairs their boxes, and reports it once.
-
-    Reversed corners are swapped and boxes that leave the image are clipped to it. Boxes with a value that is not
-    finite, and those without area in the image, are dropped.
-    """
+    """Makes the records of one split and reports once the boxes that it swapped the corners of, clipped or dropped."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -93,15 +87,15 @@ class BoxCleaner:
         """The record of one image with the boxes that can be used.
 
         Args:
-            image_id: See `GroundTruth`, and so is `ignore`, by default False for all.
-            path: See `ImageRecord`, and so is `name`.
-            name: The name.
+            image_id: See `GroundTruth`.
+            path: See `ImageRecord`.
+            name: See `ImageRecord`.
             size: Height and width of the stored image in pixels.
             boxes_xyxy: (N, 4) in pixels of the stored image.
             labels: N labels.
             where: The image or file, for the report.
-            ignore: N flags.
-            area: N areas in pixels; those of the boxes by default.
+            ignore: N flags, False by default.
+            area: N areas in pixels, those of the boxes by default.
         """
         boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
         kept = np.asarray(np.isfinite(boxes).all(axis=1))

@@ -12,12 +12,7 @@ Found = tuple[str, dict[str, Any]]  # the name of a data module's class, and its
 
 
 def detect_data(path: Path) -> Found:
-    """The data module for a data set on disk.
-
-    Args:
-        path: A folder in the style of VOC (`Annotations`, `JPEGImages`, or a devkit), COCO (`annotations/*.json`), YOLO
-            (`data.yaml`, or `images` and `labels`) or Brainwash (`brainwash_train.idl`); a COCO-JSON file; or a YOLO
-            `data.yaml`.
+    """The data module for a folder in the style of VOC, COCO, YOLO or Brainwash, a COCO-JSON file or a `data.yaml`.
 
     Raises:
         UserError: It is none of these; says what was looked for.

@@ -26,11 +26,9 @@ class VOCDataModule(DetectionDataModule):
     """Pascal VOC 2007 + 2012, or any set in the layout of one VOC year.
 
     `root` is a devkit (it holds `VOC2007`, `VOC2012`), a folder with a `VOCdevkit` inside, or a set of the user's own
-    that itself holds `Annotations`, `JPEGImages` and `ImageSets/Main`.
-
-    A split is the name of a list in `ImageSets/Main`: of each of `years`, or of one when written `2007/test`. With
-    years [2007, 2012] the defaults are `trainval` of both and `2007/test`; otherwise `train`, `val`, and `test` if
-    there is such a list, else `val`. A list of a devkit that does not hold what was published for it is warned about.
+    that itself holds `Annotations`, `JPEGImages` and `ImageSets/Main`. A split is a list in `ImageSets/Main` of each of
+    `years`, or of one, as `2007/test`. With years [2007, 2012] the defaults are `trainval` of both and `2007/test`;
+    otherwise `train`, `val`, and `test` if there is such a list, else `val`.
 
     Args:
         years: The years of a devkit to use; without meaning for a set of the user's own.
@@ -199,11 +197,7 @@ def _is_difficult(obj: Element) -> bool:
 
 
 def _box(file: Path, obj: Element) -> list[float]:
-    """Continuous, 0-based corners from VOC's 1-based inclusive pixels, in the order of the file.
-
-    Equal corners give a box without area, not one pixel: no VOC object is so small, and tools that write such boxes
-    mean continuous coordinates.
-    """
+    """Continuous, 0-based corners from VOC's 1-based inclusive pixels, in the file's order; equal ones stay so."""
     values = []
     for field in ("xmin", "ymin", "xmax", "ymax"):
         text = _text(obj, f"bndbox/{field}")

@@ -16,18 +16,10 @@ from anchor_lightning.errors import UserError
 
 
 def fetch_voc(parent: Path, year: int, test: bool) -> None:
-    """Downloads and unpacks a year of VOC, `VOCdevkit/VOC<year>`, into a folder.
-
-    An archive that lies there and has the published md5 is not fetched again.
-
-    Args:
-        parent: The folder that gets the archive and the `VOCdevkit`.
-        year: 2007 to 2012.
-        test: The test images of 2007 instead of those to train and validate on.
+    """Downloads a year's archive (2007 to 2012, or 2007's `test`) into a folder, if not there, and unpacks `VOCdevkit`.
 
     Raises:
-        UserError: There is no such year, it cannot be fetched, its md5 is not the published one, or it cannot be
-            unpacked; nothing has been unpacked then.
+        UserError: There is no such year, it cannot be fetched or unpacked, or has another md5 than the published one.
     """
     source = DATASET_YEAR_DICT.get(f"{year}-test" if test else str(year))
     if source is None:
@@ -47,8 +39,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a tar archive; all members are checked before the first is written.
 
     Raises:
-        UserError: A member, or what a link points to, would lie outside of the folder, or is no file, folder or link;
-            or the archive is damaged. Names archive and member.
+        UserError: The archive is damaged, or a member or link leads outside of the folder; names both.
     """
     try:
         with tarfile.open(archive) as tar:
@@ -63,8 +54,7 @@ def parse_voc_xml(file: Path) -> Element:
     """The root element of an annotation file.
 
     Raises:
-        UserError: The file is missing, is no XML, or declares a document type, which VOC files never do: entities
-            are declared there, and can be made to fill all memory or to read other files.
+        UserError: The file is missing, is no XML, or declares a document type, whose entities could fill all memory.
     """
     try:
         data = file.read_bytes()
@@ -94,10 +84,7 @@ def parse_voc_xml(file: Path) -> Element:
 
 
 class SplitCounts(NamedTuple):
-    """Images and objects of one list of a year, as its annotation files say; `difficult` is None where not published.
-
-    Objects marked difficult are not among the `plain` ones.
-    """
+    """Images, and objects not marked difficult and so marked (None where not published), of one list of a year."""
 
     images: int
     plain: int
@@ -108,8 +95,7 @@ class SplitCounts(NamedTuple):
         return f"{self.images:,} images, {self.plain:,} objects{difficult}"
 
 
-# By the year's folder and the list. The challenge publishes the objects without the difficult ones; those of the years'
-# whole sets are known too (15,662 objects in 2007's trainval, 14,976 in its test, 31,561 in 2012's trainval).
+# By the year's folder and the list; the challenge publishes the objects without the difficult ones.
 PUBLISHED: Final[dict[tuple[str, str], SplitCounts]] = {
     ("VOC2007", "train"): SplitCounts(2_501, 6_301, None),
     ("VOC2007", "val"): SplitCounts(2_510, 6_307, None),
@@ -122,15 +108,7 @@ PUBLISHED: Final[dict[tuple[str, str], SplitCounts]] = {
 
 
 def compare_with_published(list_file: Path, found: SplitCounts) -> None:
-    """Warns, on one process, of a list of a devkit's year whose counts are not those of the full set.
-
-    A warning and no error: a subset is a fine thing to train on, as long as nobody takes its numbers for those of the
-    benchmark. Lists without published counts are passed over.
-
-    Args:
-        list_file: A list in `ImageSets/Main` of a year's folder.
-        found: Its counts, taken before any broken box is dropped.
-    """
+    """Warns, on one process, of a list of a devkit's year whose counts are not the published ones, if there are any."""
     year, name = list_file.parents[2].name, list_file.stem
     published = PUBLISHED.get((year, name))
     if published is None:

@@ -16,18 +16,16 @@ from anchor_lightning.errors import UserError
 
 BOX_NUMBERS = 5
 MAX_CLASSES = 100_000
-TOLERANCE = 0.01
-"""Rounding may carry a coordinate so far beyond [0, 1]; the box is clipped to the image."""
+TOLERANCE = 0.01  # Rounding may carry a coordinate so far beyond [0, 1]; the box is clipped to the image
 
 
 class YOLODataModule(DetectionDataModule):
     """A set whose labels are lines `class x y w h`: centre and size as shares of the image's width and height.
 
-    The places of the splits come from a `data.yaml` (`path`, `train`, `val`, `test`, `names`); each is a folder of
-    images, a list of folders, or a text file with one image path a line. Without one, a split NAME is `images/NAME`,
-    `NAME/images`, or, for `train` alone, all of `images`. The labels of `…/images/a/b.jpg` are `…/labels/a/b.txt`; an
-    image whose file is empty or missing has no objects. A line with more numbers is an outline `class x y x y …`, of
-    which the enclosing box is taken. By default test takes `test` if there is one, else `val`.
+    The splits come from a `data.yaml` (`path`, `train`, `val`, `test`, `names`), each a folder of images, a list of
+    these, or a text file with one image path a line; without one, a split NAME is `images/NAME`, `NAME/images`, or, for
+    `train` alone, `images`. The labels of `…/images/a/b.jpg` are `…/labels/a/b.txt`, if it has objects. Of an outline,
+    `class x y x y …`, the enclosing box is taken. By default test takes `test` if there is one, else `val`.
 
     Args:
         data_yaml: The file; relative to `root` if that is given. The default is `data.yaml` in `root`, if it exists.
@@ -70,7 +68,7 @@ class YOLODataModule(DetectionDataModule):
         return str(self.data_yaml or self.root)
 
     def _bases(self) -> list[Path]:
-        """Folders that the entries of the file may be relative to, the likeliest first."""
+        """Folders that the file's entries may be relative to, the likeliest first."""
         if self.data_yaml is None or self.root is not None:
             return [self._root()]
         beside = self.data_yaml.parent
@@ -173,14 +171,10 @@ def label_path_of(path: Path) -> Path:
 
 
 def read_label_file(file: Path, num_classes: int | None = None) -> list[tuple[int, list[float]]]:
-    """Class number and corners (left, top, right, bottom, as shares of the image) of every object.
-
-    Args:
-        file: One object a line; a file that does not exist has none.
-        num_classes: Numbers must be below it; None takes any.
+    """Class number and corners (left, top, right, bottom, as shares of the image) of every object; [] without a file.
 
     Raises:
-        UserError: A line is malformed; names file and line.
+        UserError: A line is malformed, or a class is not below `num_classes`; names file and line.
     """
     return [
         _parse_line(f"{file}:{number}", line.split(), num_classes)
