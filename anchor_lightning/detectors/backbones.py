@@ -6,8 +6,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
-BN_EPSILON: Final = 1e-6
-"""Inside the root. The C code adds the same to the root itself, which differs for channels that are nearly constant."""
+BN_EPSILON: Final = 1e-6  # inside the root; the C code adds it to the root itself
 LEAKY_SLOPE: Final = 0.1
 
 # Rows of convolutions (filters, kernel size) between the five 2x2 poolings; the fourth ends at stride 16.

@@ -18,15 +18,12 @@ from anchor_lightning.structures import DetectionBatch, DetectorOutput, StepOpti
 class Detector(nn.Module, ABC):
     """Base class of the detectors: a network with anchor shapes of its own, which it trains and detects with.
 
-    The constructor of a subclass takes `num_classes`, `anchors` (an `AnchorOptions`) and `image_size` (height and width
-    of the network input in training, or None) first, which the task hands in, and then the detector's own options, each
-    with a default. On the command line these are `model.detector.NAME`.
+    A subclass's constructor takes first what the task hands in, `num_classes`, `anchors` and `image_size` as of
+    `build_detector`, then options of its own with defaults (`model.detector.NAME` on the command line).
     """
 
-    supports_soft_assignment: ClassVar[bool] = False
-    """Whether `training_losses` reads the temperature and the distance of the assignment."""
-    has_proposals: ClassVar[bool] = False
-    """Whether a first stage proposes boxes, which `detect` then returns as well."""
+    supports_soft_assignment: ClassVar[bool] = False  # whether the loss reads the temperature and the distance
+    has_proposals: ClassVar[bool] = False  # Whether a first stage proposes boxes, which `detect` then returns as well
 
     @property
     @abstractmethod
@@ -40,14 +37,11 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def training_losses(self, batch: DetectionBatch, step: StepOptions) -> dict[str, Tensor]:
-        """The terms of the training loss, whose sum is minimised.
+        """The scalar terms of the loss by name, to be summed; `loss_clustering` is λ times Eq. 11-12's term.
 
         Args:
             batch: B images in [0, 1] with their ground truth.
             step: What the loss depends on besides.
-
-        Returns:
-            Scalars by name; `loss_clustering` is λ times Eq. 11-12's term.
         """
 
     @abstractmethod
@@ -64,10 +58,7 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def load_pretrained(self) -> str:
-        """Loads the pretrained weights that the options name, in place.
-
-        Returns:
-            A sentence on the weights that training starts from.
+        """Loads the pretrained weights that the options name, in place, and returns a sentence on them.
 
         Raises:
             UserError: A file is missing or does not fit.
@@ -77,18 +68,14 @@ class Detector(nn.Module, ABC):
         """Prepares the network for a run (compilation); called once, before its first batch."""
 
 
-DetectorFactory = Callable[[int, AnchorOptions, list[int] | None], Detector]
-"""A detector class, or one with options bound to it, called with `num_classes`, `anchors` and `image_size`."""
+DetectorFactory = Callable[[int, AnchorOptions, list[int] | None], Detector]  # a class, options may be bound to it
 
 
 def detector_config(detector: DetectorFactory | Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a detector in plain types, as in YAML files and checkpoints: `class_path` and `init_args`.
 
-    Args:
-        detector: A subclass of `Detector`, `functools.partial` of one, or such a configuration.
-
     Raises:
-        UserError: It is something else.
+        UserError: It is no subclass of `Detector`, no `functools.partial` of one and no such configuration.
     """
     if isinstance(detector, Mapping) and "class_path" in detector:
         return {"class_path": detector["class_path"], "init_args": dict(detector.get("init_args") or {})}

@@ -1,9 +1,6 @@
 """Makes the anchors of torchvision's detectors learn, and gives the stock detector back with what they learned.
 
-The anchors that a detector computes with are constants, so neither matching, decoding nor the second stage moves the
-shapes. The first-stage regression loss alone is handed anchors, or targets, of the same values with a gradient to them.
-
-Shape letters: A shapes over all levels, N anchors of an image.
+Anchors are constants; the first-stage box loss alone gets anchors, or targets, of the same values with a gradient.
 """
 
 from __future__ import annotations
@@ -30,8 +27,7 @@ from anchor_lightning.detectors.torchvision.generators import (
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting import kmeans_shapes
 
-CLUSTERING: Final = "loss_anchor_clustering"
-"""The entry that the loss dict gains: λ times Eq. 11-12's clustering term."""
+CLUSTERING: Final = "loss_anchor_clustering"  # The entry that the loss dict gains: λ times Eq. 11-12's clustering term
 Init = Literal["model", "uniform", "identical", "kmeans"] | Sequence[Sequence[float]] | Tensor
 
 
@@ -106,23 +102,19 @@ ORIGINAL: Final = {learning: original for original, learning in LEARNING.items()
 def make_anchors_learnable(
     model: nn.Module, init: Init = "model", *, boxes_wh: Tensor | None = None, learn: bool = True
 ) -> LevelShapes:
-    """Makes the anchors of a torchvision detector parameters of it, in place.
+    """Makes the anchors of a torchvision detector parameters of it, in place, and returns the owner of the shapes.
 
-    The training forward's losses, which are to be summed, gain `loss_anchor_clustering`; its factor is
-    `clustering_weight` of the shapes, λ of Eq. 11: 1 until whoever trains lowers it, in the paper to 0 over 1,500
-    steps. Until the shapes move, the detector computes what it did, to the bit. Soft assignment and the batch norm
-    without shift are not used, as in the paper's Table 7: these matchers take every placed anchor above an IoU.
+    The losses of the training forward gain `loss_anchor_clustering`, times the shapes' `clustering_weight` (λ of Eq.
+    11), which whoever trains lowers from 1 to 0. Until the shapes move, the detector computes what it did, to the bit.
+    Soft assignment and the batch norm without shift are not used, as in the paper's Table 7.
 
     Args:
         model: Faster R-CNN (or Mask, Keypoint R-CNN) with or without FPN, RetinaNet, or SSD of torchvision.
-        init: `model`: exactly the shapes that it has. `identical`: the shapes of a level are one square of their mean
-            area. `uniform`: an even log w - log h lattice over the range of each level. `kmeans`: of `boxes_wh`, the
-            smallest on the first level. Or a list of A [w, h], level after level, in pixels of the network input.
+        init: `model`: the shapes that it has. `identical`: one square of their mean area a level. `uniform`: an even
+            log w - log h lattice over the range of each level. `kmeans`: of `boxes_wh`, the smallest on the first
+            level. Or a list of A [w, h], level after level, in pixels of the network input.
         boxes_wh: (N, 2) widths and heights of training boxes in pixels of the network input, for `kmeans`.
-        learn: False keeps the shapes where they start (a baseline with another start).
-
-    Returns:
-        The owner of the shapes. Give its `log_wh` a parameter group without weight decay.
+        learn: False keeps the shapes where they start; else give their `log_wh` a parameter group without decay.
 
     Raises:
         TypeError: It is no such detector, or has a generator that is not a stock one.
@@ -157,14 +149,10 @@ def make_anchors_learnable(
 
 
 def freeze_anchors(model: nn.Module) -> nn.Module:
-    """Gives a detector its stock classes back, with the shapes that were learned, in place.
+    """Gives a detector its stock classes back, with the shapes that were learned, in place, and returns it.
 
-    It predicts the same boxes to the bit, at the speed of the stock model, and pickles and loads without this package.
-    (From features in half precision the stock generators round their anchors.) A stock detector's state dict holds no
-    anchors: keep the model whole, or its generator's `cell_anchors` (SSD: `_wh_pairs`) beside the state dict.
-
-    Args:
-        model: As `make_anchors_learnable` left it; it is returned.
+    It predicts the same boxes to the bit (in half precision the stock generators round) and loads without this package.
+    Its state dict holds no anchors: keep the model whole, or its generator's `cell_anchors` (SSD: `_wh_pairs`) beside.
 
     Raises:
         TypeError: It is no torchvision detector with anchors.

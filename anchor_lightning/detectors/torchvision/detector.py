@@ -1,7 +1,4 @@
-"""torchvision's detectors with learnable anchors, behind the interface of `Detector`.
-
-Shape letters: B images of a batch, M boxes an image (padded), A shapes over all levels, C classes, P proposals.
-"""
+"""torchvision's detectors with learnable anchors, behind the interface of `Detector`."""
 
 from __future__ import annotations
 
@@ -36,8 +33,7 @@ class TorchvisionDetector(Detector):
         UserError: The shapes do not fit the detector.
     """
 
-    first_label: ClassVar[int] = 1
-    """The model's label of class 0: 1 where its own 0 is the background."""
+    first_label: ClassVar[int] = 1  # The model's label of class 0: 1 where its own 0 is the background
 
     def __init__(
         self,
@@ -67,7 +63,7 @@ class TorchvisionDetector(Detector):
 
     @property
     def shapes(self) -> LevelShapes:
-        """The shapes of all levels, the first level's first."""
+        """See `LevelShapes`."""
         shapes = anchor_shapes(self.model)
         assert shapes is not None
         return shapes
@@ -144,10 +140,8 @@ class FasterRCNN(TorchvisionDetector):
         anchors: Start of the shapes of the first stage; `init: model` is torchvision's own.
         image_size: Not read: the shapes are in pixels.
         backbone: `resnet50`, or `small`: ten layers, for machines without GPU and inputs of about 256 pixels.
-        fpn: With a feature pyramid (Lin et al. 2017); without, the fifth stage is the second stage's head (He et al.
-            2016).
-        backbone_weights: torchvision's name of the ResNet-50's weights (`IMAGENET1K_V1`), which are downloaded, or the
-            path of a file with such a state dict.
+        fpn: A feature pyramid (Lin et al. 2017); without, the fifth stage is the second stage's head (He et al. 2016).
+        backbone_weights: torchvision's name of ResNet-50 weights to download (`IMAGENET1K_V1`), or a state dict's path.
 
     Raises:
         UserError: The shapes do not fit, or there are no weights for the backbone.
@@ -183,14 +177,7 @@ class FasterRCNN(TorchvisionDetector):
 
 
 class RetinaNet(TorchvisionDetector):
-    """torchvision's RetinaNet (Lin et al. 2017).
-
-    Args:
-        num_classes: C >= 1.
-        anchors: Start of the shapes; `init: model` is torchvision's own.
-        image_size: Not read: the shapes are in pixels.
-        backbone: As of `FasterRCNN`.
-        backbone_weights: As of `FasterRCNN`.
+    """torchvision's RetinaNet (Lin et al. 2017); its arguments are those of `FasterRCNN`.
 
     Raises:
         UserError: The shapes do not fit, or there are no weights for the backbone.
@@ -216,11 +203,9 @@ class SSD(TorchvisionDetector):
     Args:
         num_classes: C >= 1.
         anchors: Start of the shapes; `init: model` is torchvision's own.
-        image_size: Height and width of the network input in training, of which the shapes are shares; 300 x 300 (256 x
-            256 for `small`) if not given.
+        image_size: Height and width, of which the shapes are shares; 300 x 300 (`small`: 256 x 256) if not given.
         backbone: `vgg16`, or `small`: three levels of a ResNet of ten layers, for machines without GPU.
-        backbone_weights: `IMAGENET1K_FEATURES`, which is downloaded, or the path of a file with a VGG-16's state dict
-            for images from 0 to 255 less the mean.
+        backbone_weights: `IMAGENET1K_FEATURES` to download, or the path of a VGG-16's state dict; see `load_backbone`.
 
     Raises:
         UserError: The shapes do not fit, or there are no weights for the backbone.

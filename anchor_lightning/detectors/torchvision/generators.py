@@ -1,7 +1,5 @@
 """Anchor generators whose shapes are parameters, in the place of torchvision's stock ones.
 
-They place constant anchors, the stock classes' to the bit; what is to move the shapes asks for them with a gradient.
-
 Shape letters: A shapes over all levels, N anchors of an image.
 """
 
@@ -23,14 +21,10 @@ class LevelShapes(AnchorShapes):
     """The shapes of all levels of a detector, the first level's first.
 
     Args:
-        start: Left, top, right, bottom of each shape about the point that it is placed at, (A, 4): exactly where
-            training starts.
+        start: (A, 4) left, top, right, bottom of each shape about its place: exactly where training starts.
         num_per_level: Shapes of each level; their sum is A.
         unit: Width and height of `start`'s unit in pixels of the network input.
         learn: False freezes the shapes.
-
-    Attributes:
-        clustering_weight: λ of Eq. 11, set by whoever trains; the state dict does not hold it.
     """
 
     start: Tensor
@@ -44,7 +38,7 @@ class LevelShapes(AnchorShapes):
         self.register_buffer("start", start.clone())
         self.register_buffer("unit", pixels)
         self.num_per_level = list(num_per_level)
-        self.clustering_weight = 1.0
+        self.clustering_weight = 1.0  # λ of Eq. 11, set by whoever trains; the state dict does not hold it
 
     def cells(self) -> Tensor:
         """(A, 4) as `start` (to the bit until they move), of the shapes as they are, with a gradient to `log_wh`."""
@@ -84,8 +78,7 @@ class LearnableAnchors(nn.Module):
     def targets_with_gradient(self, targets: Sequence[Tensor], coder_weights: Sequence[float]) -> list[Tensor]:
         """The regression targets of each image, (N, 4), with the same values and a gradient to the shapes.
 
-        With t_x = k_x (g_x - a_x) / w and t_w = k_w log(g_w / w): ∂t_x/∂log w = -t_x and ∂t_w/∂log w = -k_w. (Going
-        back through the coder would give NaN for the anchors without a box, whose target is log 0.)
+        ∂t_x/∂log w = -t_x and ∂t_w/∂log w = -k_w; through the coder, anchors without a box would give NaN.
         """
         zeros = self.spread(self.shapes.log_wh - self.shapes.log_wh.detach()).repeat(1, 2)  # (N, 4)
         scale = torch.tensor(coder_weights[2:], device=zeros.device)

@@ -31,10 +31,8 @@ SMALL_SECOND_STAGE: Final = {
     "rpn_pre_nms_top_n_train": 1000,
     "rpn_post_nms_top_n_train": 500,
 }
-"""Numbers of boxes that the second stage of the small detectors trains on."""
 ResNetName = Literal["resnet50", "small"]
-Built = tuple[Any, nn.Module]
-"""The detector, and the classification network that its backbone was made from."""
+Built = tuple[Any, nn.Module]  # The detector, and the classification network that its backbone was made from
 
 
 def faster_rcnn_c4(num_classes: int, backbone: ResNetName, pretrained: bool) -> Built:
@@ -155,9 +153,8 @@ def load_backbone(network: nn.Module, weights: str) -> None:
 
     Args:
         network: A ResNet or a VGG.
-        weights: A name in torchvision's `ResNet50_Weights`, or `IMAGENET1K_FEATURES` for SSD's VGG, which is
-            downloaded; or the path of a file with such a state dict, made for images prepared alike (ResNet: the usual
-            mean and deviation of torchvision; VGG: 0 to 255 less the mean).
+        weights: A name of `ResNet50_Weights`, or `IMAGENET1K_FEATURES` for a VGG, to download; or the path of such a
+            state dict, for images prepared alike (ResNet: torchvision's mean and deviation; VGG: 0 to 255 less mean).
 
     Raises:
         UserError: There is no such name or file, or its weights are not those of this network, or not finite.

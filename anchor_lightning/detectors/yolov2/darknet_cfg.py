@@ -21,12 +21,9 @@ _NOTES: Final = (
 
 
 def read_anchors(path: Path | str) -> Tensor:
-    """The anchors of a darknet configuration, in pixels of the network input.
+    """(A, 2) float32 anchors of a darknet configuration, in pixels of the network input.
 
-    A `[region]` layer (YOLOv2) holds them in grid units of 32 pixels, a `[yolo]` layer (YOLOv3 and later) in pixels.
-
-    Returns:
-        (A, 2) float32 widths and heights; of several `[yolo]` layers those of the first, which all share one list.
+    A `[region]` layer (YOLOv2) holds them in grid units; all `[yolo]` layers (YOLOv3 and later) share a list in pixels.
 
     Raises:
         UserError: The file is missing or has no anchors that can be read; names it and the line.

@@ -1,7 +1,6 @@
 """darknet's `.weights` files: a header and the float32 numbers of one convolution after another, little-endian.
 
-A convolution with batch norm is stored as shift, scale, running mean, running variance, kernel; one without as bias,
-kernel. The C code adds 1e-6 to the root of the variance, this project and OpenCV below the root.
+A convolution with batch norm is shift, scale, running mean, running variance, kernel; one without is bias, kernel.
 """
 
 from __future__ import annotations
@@ -23,15 +22,11 @@ from anchor_lightning.errors import UserError
 
 
 def read_weights(path: Path | str, network: YOLOv2Network) -> int:
-    """Fills a network, in place, with a whole YOLOv2 (`yolov2-voc.weights`, `yolov2.weights`).
+    """Fills a network, in place, with a whole YOLOv2, and returns the images that the file was trained on.
 
     Args:
-        path: The file.
-        network: Of the file's width, number of shapes and classes. Where it has a batch norm without shift, that norm
-            undoes itself in evaluation, so that the outputs are the file's.
-
-    Returns:
-        The images that the file says its network has seen in training.
+        path: `yolov2-voc.weights` or `yolov2.weights`, say.
+        network: Of the file's width, number of shapes and classes; its batch norm without shift, if any, is undone.
 
     Raises:
         UserError: The file is missing, is no weights file, or is of another size than the network; names both sizes.
@@ -55,15 +50,11 @@ def read_weights(path: Path | str, network: YOLOv2Network) -> int:
 
 
 def read_backbone(path: Path | str, backbone: DarkNet19) -> int:
-    """Fills a backbone, in place, with DarkNet-19 as trained for classification.
+    """Fills a backbone, in place, with DarkNet-19 as trained for classification; returns the images it was trained on.
 
     Args:
-        path: The convolutions below the classifier (`darknet19_448.conv.23`), or these and the classifier of ImageNet's
-            1,000 classes (`darknet19.weights`, `darknet19_448.weights`), which is left out.
+        path: The convolutions (`darknet19_448.conv.23`), or these with ImageNet's classifier (`darknet19_448.weights`).
         backbone: Of the file's width.
-
-    Returns:
-        The images that the file says its network has seen in training.
 
     Raises:
         UserError: As `read_weights`.
@@ -142,10 +133,7 @@ def _fill(layers: Sequence[nn.Module], values: np.ndarray, path: Path | str) -> 
 
 
 def _read_file(path: Path, expected: Mapping[int, str], hint: Callable[[int], str]) -> tuple[np.ndarray, int]:
-    """The numbers behind the header, and the images seen, which are counted in 64 bits from version 0.2 on.
-
-    `expected` are the counts of numbers that it may hold, and of what; `hint` adds to what is said of another count.
-    """
+    """The numbers behind the header, and the images seen; `expected` names the counts of numbers that there may be."""
     start = read_plain_file(path, "darknet weights file", 20)
     size = path.stat().st_size
     wanted = " or ".join(

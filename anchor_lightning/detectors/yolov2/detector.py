@@ -32,8 +32,7 @@ class YOLOv2(Detector):
         width: Channel multiplier; 1 is the published network, 0.25 suits small machines.
         bn_without_shift: Batch norm without shift on Δw, Δh (§3.2.3).
         bn_scale_init: Start of that norm's scale γ; the paper does not say.
-        prior_images: While fewer images than this were seen, anchors without a box are pulled to the cell's centre and
-            their own shape, as in darknet; 0 is off.
+        prior_images: Images for which anchors without a box are pulled to the prior, as in darknet; 0 is off.
         backbone_weights: darknet's DarkNet-19 as trained for classification (`darknet19_448.conv.23`) to start from.
         weights: A whole YOLOv2 of darknet (`yolov2-voc.weights`, `yolov2.weights`) to start from; `anchors.init` is
             then its `.cfg`, `yolov2-voc` or `yolov2-coco`. A checkpoint wins over both.
@@ -44,8 +43,7 @@ class YOLOv2(Detector):
     """
 
     supports_soft_assignment: ClassVar[bool] = True
-    images_before: Tensor
-    """Scalar int64 buffer: images that the darknet weights it started from were trained on."""
+    images_before: Tensor  # Scalar int64 buffer: images that the darknet weights it started from were trained on
 
     def __init__(
         self,

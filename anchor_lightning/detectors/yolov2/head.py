@@ -9,23 +9,12 @@ from torch import Tensor, nn
 
 from anchor_lightning.detectors.backbones import BN_EPSILON, ConvBlock, scaled
 
-NUM_BOX_CHANNELS: Final = 5
-"""Δx, Δy, Δw, Δh, objectness; the class logits follow."""
-MAX_OFFSET: Final = 10.0
-"""Δw, Δh beyond this (a box e^10 times its anchor) are clamped before the exponential, which would overflow."""
+NUM_BOX_CHANNELS: Final = 5  # Δx, Δy, Δw, Δh, objectness; the class logits follow
+MAX_OFFSET: Final = 10.0  # Δw, Δh beyond it are clamped: the exponential would overflow
 
 
 def reorg(features: Tensor) -> Tensor:
-    """Space to depth by 2 in the memory order of darknet's reorg layer, which the published weights expect.
-
-    The C code reads (C, H, W) as if it were (C / 4, 2 H, 2 W) and writes that image's four phases behind one another.
-
-    Args:
-        features: (B, C, H, W); C a multiple of 4, H and W even.
-
-    Returns:
-        (B, 4 C, H / 2, W / 2).
-    """
+    """Darknet's space to depth by 2, (B, C, H, W) to (B, 4 C, H / 2, W / 2); C a multiple of 4, H and W even."""
     batch, channels, height, width = features.shape
     phases = features.reshape(batch, channels // 4, height, 2, width, 2)  # (B, C/4, H, dy, W, dx)
     return phases.permute(0, 3, 5, 1, 2, 4).reshape(batch, 4 * channels, height // 2, width // 2)
@@ -63,12 +52,7 @@ class BatchNormWithoutShift(nn.BatchNorm2d):
 class RegionHead(nn.Module):
     """The last convolution: A x (5 + C) channels, Δw and Δh optionally through a batch norm without shift.
 
-    Args:
-        in_channels: Channels of the features.
-        num_anchors: A.
-        num_classes: C.
-        bn_without_shift: Normalise Δw and Δh; their convolution then has no bias, which the norm would take away again.
-        bn_scale_init: Start of the norm's γ.
+    With the norm, whose γ starts at `bn_scale_init`, their convolution has no bias.
     """
 
     def __init__(
@@ -121,8 +105,7 @@ class RegionHead(nn.Module):
     def load_plain(self, plain: nn.Conv2d) -> None:
         """Takes over the plain last convolution of a baseline, with bias and channels in the order of `forward`.
 
-        A norm's running statistics are set to undo it in evaluation (mean minus the bias, deviation γ), so that `fold`
-        gives the convolution back. In training it normalises as ever.
+        A norm's running statistics are set to undo it in evaluation, so that `fold` gives the convolution back.
         """
         assert plain.bias is not None
         if self.norm is None:
@@ -139,15 +122,12 @@ class RegionHead(nn.Module):
 
 
 def decode(raw: Tensor, log_wh: Tensor, stride: int) -> Tensor:
-    """The boxes that raw predictions stand for (§4.1): σ(Δx), σ(Δy) within the cell, e^Δ times the anchor's sides.
+    """(B, A, 4, H, W) boxes `cxcywh` in pixels (§4.1): σ(Δx), σ(Δy) within the cell, e^Δ times the anchor's sides.
 
     Args:
         raw: (B, A, >= 4, H, W) raw predictions.
         log_wh: (A, 2) log sides of the shapes in pixels.
         stride: Pixels per cell.
-
-    Returns:
-        (B, A, 4, H, W) centre x, centre y, width, height in pixels of the network input.
     """
     height, width = raw.shape[-2:]
     column = torch.arange(width, device=raw.device, dtype=raw.dtype)

@@ -15,37 +15,26 @@ from anchor_lightning.detectors.yolov2.head import MAX_OFFSET, NUM_BOX_CHANNELS,
 from anchor_lightning.structures import Assignment, DetectionBatch, Predictions
 
 OBJECT_SCALE: Final = 5.0
-IGNORE_IOU: Final = 0.6
-"""An anchor whose box meets any ground truth of the image this well is not taught that there is nothing."""
+IGNORE_IOU: Final = 0.6  # an anchor whose box meets any ground truth this well does not count as no-object
 
 
 def region_loss(
-    predictions: Predictions,
-    batch: DetectionBatch,
-    assignment: Assignment,
-    log_wh: Tensor,
-    prior: Tensor | float = 0.0,
+    predictions: Predictions, batch: DetectionBatch, assignment: Assignment, log_wh: Tensor, prior: Tensor | float = 0.0
 ) -> dict[str, Tensor]:
-    """The terms of YOLOv2's loss, each a scalar summed over the batch and divided by the batch size.
+    """`loss_xy`, `loss_wh`, `loss_objectness` and `loss_class`, scalars summed over the batch and divided by its size.
 
-    With hard assignment and no two boxes on one anchor this is the C region layer, term by term (half the squared
-    error, objectness target = IoU of the predicted box). Two boxes on one cell and anchor both count, as in the paper's
-    sums.
+    With hard assignment and no two boxes on one anchor this is the C region layer, term by term.
 
     Note:
-        The C code lets the last of colliding boxes overwrite the others. Under soft assignment each anchor of a box's
-        cell counts with its δ in every positive term, and as no-object with max(0, 1 - Σ δ).
+        Colliding boxes all count, as in the paper's sums; the C code keeps the last. An anchor counts with its δ in
+        every positive term, and as no-object with max(0, 1 - Σ δ).
 
     Args:
         predictions: Raw output of the network.
         batch: Boxes, labels and mask; the images are not read.
         assignment: δ, cells and log sides of the boxes.
         log_wh: (A, 2) log sides of the shapes in pixels; gets its gradient from the wh term alone.
-        prior: 1 while YOLOv2 pulls anchors without a box to the cell centre and their own shape (the first 12,800
-            images there), 0 afterwards; a tensor spares a recompilation when it changes.
-
-    Returns:
-        `loss_xy`, `loss_wh`, `loss_objectness`, `loss_class`.
+        prior: 1 while anchors without a box are pulled to the cell centre and their own shape, else 0.
     """
     raw = predictions.raw.to(torch.promote_types(predictions.raw.dtype, torch.float32))
     stride, (grid_h, grid_w) = predictions.stride, predictions.raw.shape[-2:]
@@ -107,8 +96,7 @@ def own_iou(own_xy: Tensor, own_wh: Tensor, log_wh: Tensor, target_xy: Tensor, w
 def overlaps_ground_truth(boxes_cxcywh: Tensor, ground_truth_xyxy: Tensor, mask: Tensor) -> Tensor:
     """(B, A, H, W): which predicted boxes (B, A, 4, H, W) have an IoU above 0.6 with any true box (B, M, 4).
 
-    IoU > t is intersection > t / (1 + t) (area + area of ground truth): the predicted box's area is compared once after
-    the maximum over ground truth boxes. These passes over (B, M, N) are the dearest part of the loss.
+    IoU > t is intersection > t / (1 + t) (area + area of ground truth): the predicted area waits for the maximum.
     """
     shape = boxes_cxcywh[:, :, 0].shape
     centre_x, centre_y, width, height = (part.flatten(1)[:, None] for part in boxes_cxcywh.unbind(2))  # (B, 1, N)

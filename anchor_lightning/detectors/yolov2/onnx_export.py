@@ -20,8 +20,7 @@ from anchor_lightning.errors import UserError
 
 OPSET: Final = 18
 
-# What `postprocess` does after the scores. NonMaxSuppression's (image, class, box) triples are laid back into a dense
-# array in the order of `postprocess`, so that one TopK finds the best of each image and shapes are fixed.
+# As `postprocess` after the scores: triples (image, class, box) become a dense array, so that TopK has fixed shapes.
 SUPPRESSION: Final = """
 <ir_version: 10, opset_import: ["" : {opset}]>
 suppression (float[batch, {num_boxes}, 4] all_boxes, float[batch, {num_boxes}, {num_classes}] all_scores)
@@ -78,14 +77,13 @@ def onnx_model(
 ) -> bytes:
     """A detector as a serialised ONNX model of opset 18 with a dynamic batch and a fixed image size.
 
-    Its input and outputs are those of `INPUT_TEXT` and `OUTPUT_TEXTS`; with `nms` it finds the boxes of `postprocess`.
-    The batch norm without shift is folded: a baseline and a detector with learned anchors are the same graph.
+    Input and outputs are those of `INPUT_TEXT` and `OUTPUT_TEXTS`; the batch norm without shift is folded.
 
     Args:
         network: In evaluation mode; not changed.
         log_wh: (A, 2) log sides of the shapes in pixels of the network input.
         image_size: Height and width of the input in pixels, multiples of 32.
-        nms: Whether the suppression is part of the graph.
+        nms: Whether the suppression of `postprocess` is part of the graph.
         score_threshold: In [0, 1), for the suppression.
         metadata: What else to state in the model's metadata, as JSON where it is no string.
 
@@ -134,7 +132,6 @@ class _Decoded(nn.Module):
         self.register_buffer("log_wh", log_wh.detach().clone())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, 4) and (B, N, C) from (B, 3, H, W)."""
         return boxes_and_scores(self.network(images).raw, self.log_wh, self.network.stride)
 
 

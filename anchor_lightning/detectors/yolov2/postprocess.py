@@ -17,15 +17,12 @@ MAX_DETECTIONS: Final = 300
 
 @torch.no_grad()
 def postprocess(predictions: Predictions, log_wh: Tensor, score_threshold: float) -> list[Detections]:
-    """The boxes of each image: score = objectness x class probability, so that a box may score in several classes.
+    """The boxes of each image in pixels of the network input, clipped to it, at most 300 after NMS per class (§4.1).
 
     Args:
         predictions: Raw output for B images.
         log_wh: (A, 2) log sides of the shapes in pixels.
         score_threshold: Scores up to this are dropped.
-
-    Returns:
-        B detections in pixels of the network input, clipped to it, at most 300 each after NMS at IoU 0.45 per class.
     """
     boxes, scores = boxes_and_scores(predictions.raw.float(), log_wh, predictions.stride)
     limit = _limit(predictions.raw, predictions.stride)
@@ -34,14 +31,10 @@ def postprocess(predictions: Predictions, log_wh: Tensor, score_threshold: float
 
 
 def boxes_and_scores(raw: Tensor, log_wh: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """(B, A*H*W, 4) boxes `xyxy` in pixels of the network input and their (B, A*H*W, C) scores, before NMS.
-
-    They are ordered by anchor, row, column; `raw` is (B, A, 5 + C, H, W) float32, `log_wh` (A, 2), log of pixels.
-    """
+    """(B, A*H*W, 4) boxes `xyxy` in pixels, (B, A*H*W, C) scores before NMS, of float32 `raw` (B, A, 5 + C, H, W)."""
     boxes = decode(raw, log_wh, stride).permute(0, 1, 3, 4, 2).flatten(1, 3)
     limit = _limit(raw, stride)
-    # As in the C code NMS sees the boxes before they are clipped; an image's size beyond the edges is enough, and keeps
-    # the coordinates that batched_nms shifts apart by class small enough for float32.
+    # NMS sees unclipped boxes, as in the C code, but coordinates that batched_nms can shift apart in float32.
     boxes = box_convert(boxes, "cxcywh", "xyxy").maximum(-limit).minimum(2 * limit)
     probability = raw[:, :, NUM_BOX_CHANNELS:].softmax(2) * raw[:, :, 4:NUM_BOX_CHANNELS].sigmoid()
     return boxes, probability.permute(0, 1, 3, 4, 2).flatten(1, 3)
@@ -58,8 +51,7 @@ def _of_one_image(boxes: Tensor, scores: Tensor, score_threshold: float, cells: 
     flat = scores.flatten()
     candidates = (flat > score_threshold).nonzero().squeeze(1)
     candidates = candidates[flat[candidates].argsort(descending=True, stable=True)]
-    # NMS looks at candidates in order of score, so the 300 best of the first few thousand are the 300 best of all,
-    # unless NMS leaves fewer than 300 of them: an untrained network has 100,000 candidates an image.
+    # In order of score: 300 that survive of the first are the best of all 100,000 of an untrained network.
     num = min(4096, len(candidates))
     while True:
         chosen = candidates[:num]
