@@ -22,10 +22,8 @@ class GroundTruth:
         image_id: Positive integer, unique within a data set.
         boxes_xyxy: (N, 4) float64, left, top, right, bottom.
         labels: (N,) int64 in [0, C).
-        ignore: (N,) bool; True for `difficult` (VOC) and `iscrowd` (COCO) boxes, which neither count as missed nor
-            make a detection that meets them wrong.
-        area: (N,) float64, the area that decides whether a box counts as small, medium or large (COCO's segment area
-            where the annotation gives one, width x height otherwise).
+        ignore: (N,) bool; True for `difficult` (VOC) and `iscrowd` (COCO) boxes, neither missed nor false positives.
+        area: (N,) float64, by which a box is small, medium or large: COCO's segment area if given, else width x height.
     """
 
     image_id: int
@@ -36,10 +34,7 @@ class GroundTruth:
 
 
 class DetectionBatch:
-    """A batch of images with their boxes padded to a common count.
-
-    Not a dataclass on purpose: Lightning's half precisions (`bf16-true`) round every float tensor that they find in a
-    dataclass, tuple or dict, and with it the boxes to whole multiples of 2 pixels.
+    """A batch of images with their boxes padded to a common count; no dataclass, as `bf16-true` would round its boxes.
 
     Args:
         images: (B, 3, H, W) RGB; uint8 in [0, 255] from the loader, floating point in [0, 1] on the device.
@@ -48,8 +43,7 @@ class DetectionBatch:
         mask: (B, M) bool; True where a box is real.
         image_ids: (B,) int64, the `GroundTruth.image_id` of each image.
         original_sizes: (B, 2) float32, height and width of the stored images in pixels.
-        colour: (B, 3) float32, hue shift in [-0.5, 0.5], saturation factor and exposure factor to apply on the device;
-            (0, 1, 1) leaves an image as it is.
+        colour: (B, 3) float32, hue shift in [-0.5, 0.5], saturation and exposure factors; (0, 1, 1) changes nothing.
     """
 
     def __init__(
@@ -110,8 +104,7 @@ class Predictions:
     """What a one-stage detector says of every anchor, before any activation.
 
     Args:
-        raw: (B, A, 5 + C, H, W): Δx, Δy (through a sigmoid: position within the cell), Δw, Δh (log ratio to the
-            anchor), objectness logit, class logits.
+        raw: (B, A, 5 + C, H, W): Δx, Δy (logits of the place in the cell), Δw, Δh, objectness logit, class logits.
         stride: Pixels of the network input per cell.
     """
 
@@ -156,8 +149,7 @@ class DetectorOutput(NamedTuple):
 
     Args:
         detections: B records, boxes in pixels of the network input.
-        proposals: Of a detector with a first stage: B tensors (P, 4), the boxes `xyxy` that it proposed, best first, in
-            pixels of the network input; else None.
+        proposals: B tensors (P, 4), a first stage's boxes `xyxy` in the same pixels, best first; None without one.
     """
 
     detections: list[Detections]

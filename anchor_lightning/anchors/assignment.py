@@ -14,8 +14,7 @@ from anchor_lightning.structures import Assignment
 
 Distance = Literal["iou", "l2"]
 
-HARD_TEMPERATURE: Final = 1e-6
-"""Below it Eq. 10 is its limit, the nearest anchor alone (the softmax is 0/0 at 0)."""
+HARD_TEMPERATURE: Final = 1e-6  # Below it Eq. 10 is its limit, the nearest anchor alone (the softmax is 0/0 at 0)
 
 
 @torch.no_grad()
@@ -36,8 +35,7 @@ def assign(
         mask: (B, M) bool, True where a box is real.
         grid: Rows H and columns W of the feature map.
         stride: Pixels per cell.
-        temperature: T >= 0 of Eq. 10 (a tensor spares recompilations); below 1e-6 the nearest anchor gets all, the
-            lowest index on a tie.
+        temperature: T >= 0 of Eq. 10 (a tensor spares recompilations); below 1e-6 the nearest anchor gets all.
         distance: `iou` for 1 - IoU of the shapes, `l2` for the squared distance of their logarithms (Eq. 12).
     """
     rows, columns = grid
@@ -48,9 +46,7 @@ def assign(
     row = centre[..., 1].long().clamp(0, rows - 1)
     delta = soft_or_hard(similarity(box_log_wh, log_wh, distance), temperature)
     return Assignment(
-        delta=delta * mask[..., None],
-        cell=(row * columns + column) * mask,
-        log_wh=box_log_wh * mask[..., None],
+        delta=delta * mask[..., None], cell=(row * columns + column) * mask, log_wh=box_log_wh * mask[..., None]
     )
 
 
@@ -77,12 +73,7 @@ def soft_or_hard(similarities: Tensor, temperature: Tensor | float) -> Tensor:
 
 
 def critical_temperature(box_wh: Tensor) -> float:
-    """T_c = 2 λ_max(cov(log w, log h)), above which `l2` soft assignment draws all shapes to one common optimum.
-
-    It is the first phase transition of deterministic annealing (Rose, Proc. IEEE 86, 1998).
-
-    Args:
-        box_wh: (N, 2) widths and heights > 0 of the training boxes.
+    """T_c = 2 λ_max(cov(log w, log h)) of boxes (N, 2), above which `l2` draws all shapes to one optimum (Rose 1998).
 
     Raises:
         UserError: There are fewer than two boxes.

@@ -12,8 +12,7 @@ from torch import Tensor
 from anchor_lightning.anchors.shapes import check_positive
 from anchor_lightning.errors import UserError
 
-GRID_UNIT: Final = 32
-"""Pixels of a grid unit, in which the paper and darknet state shapes; never rescaled with the image size."""
+GRID_UNIT: Final = 32  # pixels of a grid unit, in which the paper and darknet state shapes, at any image size
 
 NAMED_GRID_UNITS: Final[dict[str, tuple[tuple[float, float], ...]]] = {
     "uniform": ((3, 3), (3, 9), (9, 9), (9, 3), (6, 6)),
@@ -36,10 +35,9 @@ class AnchorOptions:
     """How the shapes start and learn.
 
     Args:
-        init: `kmeans` (IoU k-means on the training boxes), `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, the
-            path of a darknet `.cfg` (its grid units become pixels), or a list of [width, height] in pixels of the
-            network input. Detectors with shapes of their own on several levels take `model` (their own), `kmeans`,
-            `uniform` and `identical` (level by level), or a list.
+        init: `kmeans` (on the training boxes), `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, the path of a
+            darknet `.cfg`, or a list of [width, height] in pixels of the network input. torchvision's detectors take
+            `model` (their own), `kmeans`, `uniform` and `identical` (level by level), or a list.
         num: Number of shapes; if not given 5, or as many as a named set, a list or the detector itself has.
         learn: Whether the shapes are trained; false freezes them.
         lr_mult: Factor on the learning rate of the shapes.
@@ -64,11 +62,7 @@ def anchor_options(given: dict[str, Any]) -> AnchorOptions:
 
 
 def num_shapes(init: AnchorInit, num: int | None) -> int:
-    """The number of shapes A that `init` and `num` ask for together.
-
-    Args:
-        init: As in `AnchorOptions`, without `model` and paths.
-        num: As in `AnchorOptions`.
+    """The number of shapes A that `init` and `num` of `AnchorOptions` ask for together (no `model`, no path).
 
     Raises:
         UserError: `init` is unknown, or has another number of shapes than `num`.

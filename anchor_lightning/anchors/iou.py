@@ -7,8 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-CHUNK: Final = 65_536
-"""Boxes compared at a time: a million at once would need gigabytes."""
+CHUNK: Final = 65_536  # Boxes compared at a time: a million at once would need gigabytes
 
 
 def shape_iou(wh: Tensor, other_wh: Tensor) -> Tensor:

@@ -38,9 +38,8 @@ def clustering_loss(log_wh: Tensor, target_log_wh: Tensor, delta: Tensor, num_bo
         log_wh: (A, 2) ŝ.
         target_log_wh: (..., 2) ĝ.
         delta: (..., A) δ; rows of padding are 0.
-        num_boxes: N = Σ δ over all boxes of the global batch, at least 1. Under data parallelism the caller counts over
-            all ranks (a mean of per-rank means is another gradient) and multiplies the term by the world size, because
-            gradients are averaged.
+        num_boxes: N = Σ δ over the global batch of all ranks, at least 1; where ranks average gradients, the caller
+            multiplies the term by the world size.
     """
     squared_distance = (log_wh - target_log_wh[..., None, :]).square().sum(-1)  # (..., A), Eq. 12
     return (delta * squared_distance).sum() / (2 * num_boxes)

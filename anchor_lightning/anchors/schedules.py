@@ -16,8 +16,7 @@ def temperature_at(step: int, start: float, steps: int, schedule: TemperatureSch
         step: Optimizer steps taken so far.
         start: T at step 0.
         steps: Length of the warm-up; 0 turns it off.
-        schedule: `linear` (the paper) falls to 0 in equal steps; `geometric` shrinks by a constant factor to 0.005 of
-            the start and is then 0.
+        schedule: `linear` (the paper) falls in equal steps; `geometric` by a constant factor to 0.005 of the start.
 
     Raises:
         UserError: The schedule is unknown.

@@ -13,14 +13,11 @@ from anchor_lightning.errors import UserError
 
 
 class AnchorShapes(nn.Module):
-    """A anchor shapes as learnable logarithms (§3.2: ŝ = log s is learned instead of s).
-
-    They stay float32 whatever precision the model is converted to: in bfloat16 a step would round to nothing.
+    """A anchor shapes as learnable logarithms (§3.2: ŝ = log s), float32 always: in bfloat16 a step rounds to nothing.
 
     Args:
         num: Number of shapes A >= 1.
-        wh: (A, 2) widths and heights in pixels of the network input; None if `set_initial` or `load_state_dict` will
-            give them (k-means needs the training boxes).
+        wh: (A, 2) in pixels of the network input; None if `set_initial` or `load_state_dict` will give them.
         learn: False freezes the shapes.
 
     Attributes:

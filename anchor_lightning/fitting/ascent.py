@@ -1,9 +1,6 @@
-"""Gradient ascent on the mean best IoU itself: the score that k-means only approaches, in about a second.
+"""Gradient ascent on the mean best IoU itself, in about a second.
 
-A thousand cells of the log w - log h plane stand for any number of boxes, so that many starts can be tried; the best
-are finished on finer cells and the very best on the boxes.
-
-Shape letters: N boxes or cells, A anchor shapes, R starts that climb side by side.
+Shape letters: N boxes or cells of the log plane, A anchor shapes, R starts that climb side by side.
 """
 
 from __future__ import annotations
@@ -18,12 +15,10 @@ from torch import Tensor
 from anchor_lightning.anchors.iou import CHUNK, mean_best_iou, shape_iou
 from anchor_lightning.fitting.kmeans import check_distinct, kmeans_shapes
 
-COARSE, FINE = 0.1, 0.05
-"""Sides of the cells in nats: boxes of one cell differ by up to 10 % and 5 %."""
+COARSE, FINE = 0.1, 0.05  # Sides of the cells in nats: boxes of one cell differ by up to 10 % and 5 %
 NUM_STARTS, NUM_KEPT = 24, 3
 COARSE_STEPS, FINE_STEPS, LAST_STEPS = 40, 100, 20
-COARSE_RATE, FINE_RATE, LAST_RATE = 0.1, 0.05, 0.01
-"""Adam's rates: about the change of a logarithm in the first step."""
+COARSE_RATE, FINE_RATE, LAST_RATE = 0.1, 0.05, 0.01  # Adam's rates: about the change of a logarithm in the first step
 KMEANS_SAMPLE: Final = 4096
 
 
@@ -47,18 +42,14 @@ def _one_thread() -> Iterator[None]:
 
 @_one_thread()
 def ascent_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
-    """The shapes of the highest mean best IoU, Σ_i max_a IoU(b_i, s_a) / N, that gradient ascent finds.
+    """(A, 2) float32 shapes of the highest mean best IoU that gradient ascent finds, smallest area first.
 
-    The logarithms of the shapes climb with Adam on all boxes at once. Starts are drawn as k-means++ draws them; one
-    more is the IoU k-means of up to 4,096 boxes, than which the result is never worse.
+    One start is the IoU k-means of up to 4,096 boxes, than which the result is never worse.
 
     Args:
         box_wh: (N, 2) widths and heights > 0, in any unit.
         num: Number of shapes A.
         seed: Of the starts; equal arguments give equal shapes.
-
-    Returns:
-        (A, 2) float32 shapes in the unit of the boxes, smallest area first.
 
     Raises:
         UserError: As `check_distinct`.

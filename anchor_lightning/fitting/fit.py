@@ -12,8 +12,7 @@ from anchor_lightning.fitting.kmeans import kmeans_shapes
 from anchor_lightning.fitting.simulate import learn_shapes
 
 FitMethod = Literal["ascent", "kmeans", "learned"]
-LEARN_STEPS: Final = 4500
-"""The paper's warm-up of 1,500 steps, and 3,000 more in which the shapes settle."""
+LEARN_STEPS: Final = 4500  # The paper's warm-up of 1,500 steps, and 3,000 more in which the shapes settle
 
 
 def fit_shapes(
@@ -24,19 +23,15 @@ def fit_shapes(
     boxes_per_image: float | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Anchor shapes that fit boxes.
+    """(A, 2) float32 anchor shapes that fit boxes, in their pixels, smallest area first.
 
     Args:
         box_wh: (N, 2) boxes in pixels of the network input.
-        num: Number of shapes.
-        method: `ascent`: gradient ascent on the mean best IoU; `kmeans`: IoU k-means as in YOLOv2; `learned`: the
-            paper's schedule and loss on the boxes alone.
+        num: Number of shapes A.
+        method: `ascent` on the mean best IoU; IoU `kmeans` as in YOLOv2; `learned` by the paper's schedule and loss.
         image_size: Height and width of the network input, for `learned`.
         boxes_per_image: Mean number of boxes of an image, for `learned`.
         seed: Of the starts.
-
-    Returns:
-        (num, 2) float32 shapes in the same pixels, smallest area first.
 
     Raises:
         UserError: `num` is less than 1, or there are fewer distinct boxes than `num`; `learned` lacks an argument.

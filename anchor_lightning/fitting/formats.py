@@ -1,13 +1,4 @@
-"""Anchor shapes as text for other tools, in their units and order.
-
-| target | unit and order | levels |
-|---|---|---|
-| darknet | `[region]` (v2): grid units, pixels / 32; `[yolo]` (v3 and later): pixels; smallest first | v2: 1 |
-| ultralytics | pixels, a row a level, the level of the smallest stride first | 2 to 4 |
-| mmdet | pixels, a list a level, the level of the largest stride first | 1 to 4 |
-| torchvision | pixels, a list a level, the level of the smallest stride first | any; its detectors have 1, 3 or 5 |
-| json | pixels, smallest first | any |
-"""
+"""Anchor shapes as text for other tools; each text states its unit and order in its first lines."""
 
 from __future__ import annotations
 
@@ -24,8 +15,8 @@ from anchor_lightning.anchors.shapes import check_positive
 from anchor_lightning.errors import UserError
 
 Target = Literal["darknet", "ultralytics", "mmdet", "torchvision", "json"]
+# By the number of levels: of YOLOv2, tiny YOLOv3, YOLOv3 to v5, YOLOv5-P6.
 _STRIDES: Final = {1: (32,), 2: (16, 32), 3: (8, 16, 32), 4: (8, 16, 32, 64)}
-"""By the number of levels: of YOLOv2, tiny YOLOv3, YOLOv3 to v5, YOLOv5-P6."""
 _FORMAT: Final = "anchor_lightning anchors"
 
 Resized = Literal["stretch", "letterbox", "native"]
@@ -41,12 +32,11 @@ _TOOLS_RESIZE: Final[dict[Target, tuple[Resized, str, str]]] = {
     "mmdet": ("letterbox", "keeps the aspect of images", ", or set keep_ratio=False in its pipelines"),
 }
 """What a tool does with images, in a word and in words, and how to make it do the other."""
-_TORCHVISION_LEVELS: Final = {
+_TORCHVISION_LEVELS: Final = {  # number of feature maps -> the detectors that have so many
     5: "FasterRCNN or RetinaNet on the FPN of a ResNet",
     3: "FasterRCNN on the FPN of a MobileNetV3",
     1: "FasterRCNN on a backbone without FPN",
 }
-"""The detectors that have this number of feature maps."""
 _NATIVE: Final = "these shapes were fitted to images at native scale, and suit only images that keep it."
 
 
@@ -106,8 +96,7 @@ def anchors_text(anchors: AnchorSet, to: Target, version: int | None = None) -> 
     Args:
         anchors: The shapes.
         to: The tool.
-        version: Of darknet's YOLO: 2 writes a `[region]` layer in grid units, 3 (and later) `[yolo]` layers in pixels;
-            2 for one level and 3 for several if None.
+        version: Of darknet's YOLO, 2 or 3 (and later); None for 2 with one level and 3 with several.
 
     Raises:
         UserError: The tool cannot express what is asked for.

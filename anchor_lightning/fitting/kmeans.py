@@ -14,17 +14,12 @@ RESTART_SAMPLE: Final = 8192
 
 
 def kmeans_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
-    """k-means centres of box shapes with 1 - IoU as the distance.
-
-    Several k-means++ starts run on a sample of the boxes; the best of them is refined on all.
+    """(A, 2) float32 k-means centres of box shapes with 1 - IoU as the distance, smallest area first.
 
     Args:
         box_wh: (N, 2) widths and heights > 0.
-        num: Number of centres.
-        seed: Of the starts and the sample; equal arguments give equal centres.
-
-    Returns:
-        (num, 2) float32 centres, smallest area first.
+        num: Number of centres A.
+        seed: Of the starts and of the sample that they run on; equal arguments give equal centres.
 
     Raises:
         UserError: As `check_distinct`.

@@ -11,8 +11,7 @@ from torch import Tensor
 from anchor_lightning.anchors.iou import CHUNK, best_iou
 from anchor_lightning.errors import UserError
 
-RATIO_THRESHOLD: Final = 4.0
-"""YOLOv5's `anchor_t`."""
+RATIO_THRESHOLD: Final = 4.0  # YOLOv5's `anchor_t`
 SIZE_NAMES: Final = ("small", "medium", "large")
 
 

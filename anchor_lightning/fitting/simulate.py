@@ -53,7 +53,7 @@ def learn_shapes(
     options: ShapesOnlyOptions | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Trains shapes on boxes drawn at random.
+    """(steps + 1, A, 2) the shapes, in pixels, before training on boxes drawn at random and after each step.
 
     Args:
         box_wh: (N, 2) boxes in pixels of the network input.
@@ -63,9 +63,6 @@ def learn_shapes(
         boxes_per_image: Mean number of boxes of an image.
         options: The schedule.
         seed: Of the draws.
-
-    Returns:
-        (steps + 1, A, 2) the shapes before training and after each step, in pixels.
     """
     options = options or ShapesOnlyOptions()
     generator = torch.Generator().manual_seed(seed)
