@@ -25,7 +25,7 @@ from anchor_lightning.callbacks import (
     PredictionWriter,
     SoftAssignment,
 )
-from anchor_lightning.commands import is_command, run_command, summary
+from anchor_lightning.commands import command_options, is_command, run_command, summary
 from anchor_lightning.commands.configs import named_configs
 from anchor_lightning.commands.reporting import PROGRAM, TrainerParser, message_of, option_names
 from anchor_lightning.data import DetectionDataModule
@@ -197,6 +197,7 @@ def main(args: ArgsType = None) -> Any:
     """
     for message in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
+    own_options: list[str] = []
     try:
         if args is None:
             sys.argv[1:] = named_configs(sys.argv[1:])  # in place: DDP starts its other processes with the same
@@ -204,6 +205,7 @@ def main(args: ArgsType = None) -> Any:
             args = named_configs(args)
         given = sys.argv[1:] if args is None else args
         if isinstance(given, list) and is_command(given):
+            own_options = command_options(given)
             return run_command(given)
         return AnchorLightningCLI(
             DetectionTask,
@@ -223,6 +225,7 @@ def main(args: ArgsType = None) -> Any:
         # it would kill the first one, which may still be saving.
         raise SystemExit(0 if started_by_lightning() else 128 + signal.SIGTERM) from None
     except Exception as error:
-        if (text := message_of(error, option_names({"model": DetectionTask, "trainer": Trainer} | CALLBACKS))) is None:
+        options = own_options or option_names({"model": DetectionTask, "trainer": Trainer} | CALLBACKS)
+        if (text := message_of(error, options)) is None:
             raise
         raise SystemExit(f"{PROGRAM}: error: {text}") from None

@@ -7,11 +7,10 @@ from inspect import signature
 from typing import Any, Final
 
 from anchor_lightning.commands import anchors
-from anchor_lightning.commands.data_options import add_data_options, data_args
 from anchor_lightning.commands.export import export
 from anchor_lightning.commands.predict import predict
-from anchor_lightning.commands.reporting import PROGRAM, CommandParser
-from anchor_lightning.commands.shape_files import KNOWN
+from anchor_lightning.commands.reporting import PROGRAM, CommandParser, option_names
+from anchor_lightning.commands.sources import KNOWN, add_data_options, data_args
 from anchor_lightning.commands.sweep import sweep
 from anchor_lightning.errors import UserError
 
@@ -23,13 +22,11 @@ COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "predict": predict,
     "sweep": sweep,
 }
+SHOW_ANCHORS: Final = "Show which anchor each box came from, by colour and number."
 OPTIONS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "anchors score": {"shapes": {"nargs": "+", "required": True, "help": f"One or several of: {KNOWN}."}},
     "predict": {
-        "show_anchors": {
-            **{"type": bool, "nargs": "?", "const": True, "default": False},
-            "help": "Show which anchor each box came from, by colour and number.",
-        }
+        "show_anchors": {"type": bool, "nargs": "?", "const": True, "default": False, "help": SHOW_ANCHORS},
     },
 }
 """Options that take several values, or need none, which jsonargparse does not make of a function's arguments."""
@@ -46,8 +43,13 @@ def is_command(args: list[str]) -> bool:
 
 def summary() -> str:
     """A line a command, for the help of the whole program."""
-    lines = [f"  {name:<16}{_first_line(command)}" for name, command in COMMANDS.items()]
-    return "\n".join(["further sub-commands (each with --help):", *lines])
+    return f"further sub-commands (each with --help):\n{_list_of(COMMANDS)}"
+
+
+def command_options(args: list[str]) -> list[str]:
+    """Names of a sub-command's options: its own, then those of the data modules; none if there is no such command."""
+    own = list(signature(COMMANDS[name]).parameters) if (name := _split(args)[0]) in COMMANDS else []
+    return [*own, *(option for option in option_names({}) if "data" in own and option.startswith("data."))]
 
 
 def run_command(args: list[str]) -> Any:
@@ -57,16 +59,15 @@ def run_command(args: list[str]) -> Any:
         args: The command line without the program's name.
 
     Raises:
-        SystemExit: There is no such sub-command of `anchors`; lists those that there are. Also after `--help`.
-        UserError: The command's, with the option's name before the message.
+        SystemExit: After `--help`, or an option that it does not take.
+        UserError: The command's; or there is no such sub-command of `anchors`.
     """
-    group = [name for name in COMMANDS if name.split()[0] == args[0] and name != args[0]]
-    name, options = (" ".join(args[:2]), args[2:]) if group else (args[0], args[1:])
+    name, options = _split(args)
     if name not in COMMANDS:
-        usage = f"usage: {PROGRAM} {args[0]} {{{','.join(sub.split()[1] for sub in group)}}} [options]\n\n"
-        usage += "\n".join(f"  {sub:<16}{_first_line(COMMANDS[sub])}" for sub in group)
+        group = {sub.split()[1]: command for sub, command in COMMANDS.items() if sub.startswith(f"{args[0]} ")}
+        usage = f"usage: {PROGRAM} {args[0]} {{{','.join(group)}}} [options]\n\n{_list_of(group)}"
         if args[1:2] not in (["--help"], ["-h"]):
-            raise SystemExit(f"{PROGRAM}: error: {name!r} is no sub-command\n\n{usage}")
+            raise UserError(f"{name!r} is no sub-command\n\n{usage}")
         print(f"{usage}\n\nEach has a --help of its own.")
         raise SystemExit(0)
     command = COMMANDS[name]
@@ -83,12 +84,17 @@ def run_command(args: list[str]) -> Any:
         parser.add_argument(f"--{option}", **details)
     arguments |= parser.instantiate_classes(parser.parse_args(options)).as_dict()
     arguments.pop("config", None)
-    try:
-        return command(**arguments)
-    except UserError as error:
-        if error.argument not in signature(command).parameters:
-            raise
-        raise UserError(f"--{error.argument}: {error.message}") from None
+    return command(**arguments)
+
+
+def _split(args: list[str]) -> tuple[str, list[str]]:
+    """The sub-command's name, of one word or two, and its arguments."""
+    words = 1 if args[0] in COMMANDS else 2
+    return " ".join(args[:words]), args[words:]
+
+
+def _list_of(commands: dict[str, Callable[..., Any]]) -> str:
+    return "\n".join(f"  {name:<16}{_first_line(command)}" for name, command in commands.items())
 
 
 def _first_line(command: Callable[..., Any]) -> str:

@@ -9,22 +9,20 @@ from typing import Final
 from torch import Tensor
 
 from anchor_lightning.fitting.formats import AnchorSet
-from anchor_lightning.fitting.score import SIZE_NAMES, AnchorScore, group_means
+from anchor_lightning.fitting.score import AnchorScore, group_means
 
-SIZE_RANGES: Final = ("area below 32²", "32² to 96²", "96² and more")
-SIZE_LABELS: Final = [f"{name}, {limits}" for name, limits in zip(SIZE_NAMES, SIZE_RANGES, strict=True)]
+SIZE_LABELS: Final = ("small, area below 32²", "medium, 32² to 96²", "large, 96² and more")
 MAX_LABEL: Final = 28
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as text: the first column flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(cells)
-        ).rstrip()
-        for cells in (list(zip(row, widths, strict=True)) for row in rows)
-    )
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def named_values(score: AnchorScore, ratio_threshold: float) -> dict[str, float]:
@@ -41,14 +39,12 @@ def anchor_table(anchors: AnchorSet, score: AnchorScore) -> str:
 
     The lines are in the order of the areas; `anchor` is the shape's index in the set, which is the model's own.
     """
-    order = _by_area(anchors).tolist()
-    per_level = len(order) // anchors.levels
-    rows = [["anchor", "width", "height", "usage", *(["level"] if anchors.levels > 1 else [])]]
-    for place, index in enumerate(order):
+    rows = [["anchor", "width", "height", "usage", "level"]]
+    for place, index in enumerate(_by_area(anchors)):
         w, h = anchors.wh[index].tolist()
-        level = [str(place // per_level)] if anchors.levels > 1 else []
-        rows.append([str(index), f"{w:.1f}", f"{h:.1f}", f"{float(score.usage[index]):.1%}", *level])
-    return aligned(rows)
+        level = place * anchors.levels // len(anchors.wh)
+        rows.append([str(index), f"{w:.1f}", f"{h:.1f}", f"{float(score.usage[index]):.1%}", str(level)])
+    return aligned(rows if anchors.levels > 1 else [row[:-1] for row in rows])
 
 
 def score_table(
@@ -72,19 +68,22 @@ def score_table(
         augmented: Mean best IoU of every set on the boxes as training augments them; empty leaves the line out.
     """
     rows = [["", "boxes", *labels], ["shapes", "", *(str(len(score.usage)) for score in scores)]]
-    total = str(len(sizes))
     values = [named_values(score, ratio_threshold) for score in scores]
-    rows += [[name, total, *(f"{value[name]:.4f}" for value in values)] for name in values[0]]
+    rows += [[name, str(len(sizes)), *(f"{value[name]:.4f}" for value in values)] for name in values[0]]
     if augmented:
         rows.append(["mean best IoU, boxes as training augments them", "", *(f"{value:.4f}" for value in augmented)])
     best = [score.best_iou for score in scores]
-    recalled = [(iou >= 0.5).double() for iou in best]
-    within = [score.within_ratio.double() for score in scores]
-    for kind, groups, names in (("size", sizes, SIZE_LABELS), ("class", classes, class_names)):
-        unit = " (pixels of the network input)" if kind == "size" else ""
-        rows += _group_rows(f"mean best IoU by {kind}{unit}", groups, names, best)
-        rows += _group_rows(f"BPR at IoU 0.5 by {kind}{unit}", groups, names, recalled)
-        rows += _group_rows(f"BPR at ratio {ratio_threshold:g} by {kind}{unit}", groups, names, within)
+    measured = [best, [iou >= 0.5 for iou in best], [score.within_ratio for score in scores]]
+    for kind, groups, names in (
+        ("size (pixels of the network input)", sizes, SIZE_LABELS),
+        ("class", classes, class_names),
+    ):
+        for measure, by_box in zip(values[0], measured, strict=True):
+            rows.append([f"{measure} by {kind}", "", *("" for _ in labels)])
+            means, counts = zip(*(group_means(value, groups, len(names)) for value in by_box), strict=True)
+            for index, count in enumerate(counts[0].tolist()):
+                if count:
+                    rows.append([f"  {names[index]}", str(count), *(f"{float(mean[index]):.4f}" for mean in means)])
     return aligned(rows)
 
 
@@ -93,52 +92,26 @@ def usage_table(
 ) -> str:
     """Of the boxes of every size and class, the share that each shape serves best.
 
-    A column a shape, in the order and with the indices of `anchor_table`.
-
-    Args:
-        anchors: The shapes.
-        score: Of the shapes.
-        sizes: (N,) size group of every box.
-        classes: (N,) class of every box.
-        class_names: Names of the classes; those without boxes are left out.
+    A column a shape, in the order and with the indices of `anchor_table`; for the arguments see `score_table`.
     """
-    num, order = len(score.usage), _by_area(anchors)
-    rows = [["usage by size and class", "boxes", *(f"anchor {index}" for index in order.tolist())]]
+    order = _by_area(anchors)
+    rows = [["usage by size and class", "boxes", *(f"anchor {index}" for index in order)]]
     for groups, names in ((sizes, SIZE_LABELS), (classes, class_names)):
         for index, name in enumerate(names):
-            best = score.best_anchor[groups == index]
-            if len(best):
-                shares = (best.bincount(minlength=num) / len(best))[order].tolist()
-                rows.append([f"  {name}", str(len(best)), *(f"{share:.1%}" for share in shares)])
+            if len(best := score.best_anchor[groups == index]):
+                shares = best.bincount(minlength=len(order))[order] / len(best)
+                rows.append([f"  {name}", str(len(best)), *(f"{share:.1%}" for share in shares.tolist())])
     return aligned(rows)
 
 
-def _by_area(anchors: AnchorSet) -> Tensor:
-    """(A,) indices of the shapes in the order in which the tables show them."""
-    return anchors.wh.prod(1).argsort(stable=True)
-
-
-def _group_rows(title: str, groups: Tensor, names: Sequence[str], values: Sequence[Tensor]) -> list[list[str]]:
-    """The mean of every set's values in each group that has boxes."""
-    rows = [[title, "", *("" for _ in values)]]
-    means = [group_means(value, groups, len(names)) for value in values]
-    counts = means[0][1].tolist()
-    for index, name in enumerate(names):
-        if counts[index]:
-            rows.append([f"  {name}", str(counts[index]), *(f"{float(mean[index]):.4f}" for mean, _ in means)])
-    return rows
-
-
 def short_labels(given: Sequence[str]) -> list[str]:
-    """A short name, of its own, for each `--shapes`: a run's or file's last parts, `pairs` for a list of pairs."""
-    labels: list[str] = []
-    for text in given:
-        parts = Path(text).parts
-        label = "pairs" if text.lstrip().startswith("[") else str(Path(*parts[-2:])) if parts else text
-        label = label if len(label) <= MAX_LABEL else f"…{label[1 - MAX_LABEL :]}"
-        number = 2
-        unique = label
-        while unique in labels:
-            unique, number = f"{label} ({number})", number + 1
-        labels.append(unique)
-    return labels
+    """A short name for each `--shapes`: its end, or `pairs` for a list of pairs; numbered where two are the same."""
+    labels = ["pairs" if text.lstrip().startswith("[") else str(Path(*Path(text).parts[-2:])) for text in given]
+    labels = [label if len(label) <= MAX_LABEL else f"…{label[1 - MAX_LABEL :]}" for label in labels]
+    unique = len(set(labels)) == len(labels)
+    return labels if unique else [f"{number}: {label}" for number, label in enumerate(labels, start=1)]
+
+
+def _by_area(anchors: AnchorSet) -> list[int]:
+    """The indices of the shapes in the order in which the tables show them."""
+    return anchors.wh.prod(1).argsort(stable=True).tolist()

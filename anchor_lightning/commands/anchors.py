@@ -13,8 +13,7 @@ from torch import Tensor
 
 from anchor_lightning.anchors import mean_best_iou
 from anchor_lightning.commands.anchor_tables import anchor_table, named_values, score_table, short_labels, usage_table
-from anchor_lightning.commands.data_options import box_shapes
-from anchor_lightning.commands.shape_files import check_output, read_shapes
+from anchor_lightning.commands.sources import box_shapes, read_shapes
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.checks import parse_image_size
 from anchor_lightning.errors import UserError
@@ -58,29 +57,27 @@ def fit(
         UserError: The data set cannot be read, has too few boxes, the numbers do not fit together, or the file cannot
             be written.
     """
-    for option, number in (("--num", num), ("--levels", levels)):
+    for name, number in (("num", num), ("levels", levels)):
         if number < 1:
-            raise UserError(f"{option}: {number}; give 1 or more")
+            raise UserError(f"{number}; give 1 or more", name)
     if num % levels:
-        raise UserError(f"--num: {num} shapes cannot be divided equally among {levels} levels; give 9 for 3, say")
-    written = check_output(Path(output))
+        raise UserError(f"{num} shapes cannot be divided equally among {levels} levels; give 9 for 3, say", "num")
     boxes, _ = _boxes(data, image_size, resize)
     check_distinct(boxes, num)
     begin = time.perf_counter()
     wh = fit_shapes(boxes, num, method, data.image_size, len(boxes) / len(data.records("train")), seed)
     seconds = time.perf_counter() - begin
     result = score_shapes(boxes, wh)
-    source = f"anchors fit --method {method} on {_describe(data, boxes, resize)}"
-    values = named_values(result, RATIO_THRESHOLD)
+    where, values = _describe(data, boxes, resize), named_values(result, RATIO_THRESHOLD)
+    source = f"anchors fit --method {method} on {where}"
     anchors = AnchorSet(wh, levels, source, data.image_size, values, _resized(data, resize))
-    print(_describe(data, boxes, resize))
-    print(f"{method}, {seconds:.1f} s:", ", ".join(f"{name} {value:.4f}" for name, value in anchors.score.items()))
-    print("In pixels of the network input:")
-    print(anchor_table(anchors, result))
+    print(where)
+    print(f"{method}, {seconds:.1f} s:", ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+    print(f"In pixels of the network input:\n{anchor_table(anchors, result)}")
     with atomic_files(Path(output)) as (path,):
         path.write_text(anchors_text(anchors, "json"), encoding="utf-8")
     to = "darknet" if levels == 1 else "ultralytics"
-    print(f"\n{written}. Next, for the detector that you run (darknet, ultralytics, mmdet, torchvision):")
+    print(f"\nWrote {output}. Next, for the detector that you run (darknet, ultralytics, mmdet, torchvision):")
     print(f"  python -m anchor_lightning anchors export --shapes {shlex.quote(output)} --to {to}")
     if levels > 1 and resize == "stretch":
         print("YOLOv5 and mmdet keep the aspect of images: fit for them with --resize letterbox.")
@@ -113,9 +110,6 @@ def score(
         UserError: The data set or a set of shapes cannot be read, there are no boxes, the threshold is not above 1,
             or the figure cannot be written.
     """
-    if not ratio_threshold > 1:
-        raise UserError(f"--ratio_threshold: {ratio_threshold:g}; give a factor above 1, YOLOv5's is 4")
-    written = None if output is None else check_output(Path(output))
     sets = [read_shapes(given) for given in shapes]
     labels = short_labels(shapes)
     boxes, classes = _boxes(data, image_size, resize)
@@ -125,13 +119,14 @@ def score(
     if resize == "stretch":  # as this project's training does
         shown = data.train_box_shapes(augmented=True)
         augmented = [mean_best_iou(shown, anchors.wh) for anchors in sets]
+    groups = size_groups(boxes), classes, data.class_names
     print(_describe(data, boxes, resize))
-    print(score_table(labels, scores, ratio_threshold, size_groups(boxes), classes, data.class_names, augmented))
+    print(score_table(labels, scores, ratio_threshold, *groups, augmented))
     for label, anchors, result in zip(labels, sets, scores, strict=True):
         print(f"\n{label}, in pixels of the network input (anchor: the shape's index in the set):")
         print(anchor_table(anchors, result))
-        print(usage_table(anchors, result, size_groups(boxes), classes, data.class_names))
-        if anchors.image_size not in (None, data.image_size):
+        print(usage_table(anchors, result, *groups))
+        if anchors.image_size and anchors.image_size != data.image_size:
             print(f"These shapes were made for another input, {_size(anchors.image_size)}.")
         if anchors.resize not in (None, _resized(data, resize)):
             print(f"These shapes were fitted with images {RESIZED[anchors.resize]}, not as here.")
@@ -139,16 +134,12 @@ def score(
         named = {label: anchors.wh.numpy() for label, anchors in zip(labels, sets, strict=True)}
         with atomic_files(Path(output)) as (path,):
             save_figure(anchor_figure(boxes.numpy(), named), path)
-        print(f"\n{written}")
+        print(f"\nWrote {output}")
     return scores
 
 
 def export(
-    shapes: str,
-    to: Target,
-    levels: int | None = None,
-    version: int | None = None,
-    output: str | None = None,
+    shapes: str, to: Target, levels: int | None = None, version: int | None = None, output: str | None = None
 ) -> str:
     """Writes anchor shapes as text that another tool takes as it stands, in its units and order.
 
@@ -169,16 +160,15 @@ def export(
     Raises:
         UserError: The shapes cannot be read, or the tool cannot express them.
     """
-    found = read_shapes(shapes)
-    anchors = found if levels is None else replace(found, levels=levels)
+    anchors = read_shapes(shapes)
+    anchors = anchors if levels is None else replace(anchors, levels=levels)
     text = anchors_text(anchors, to, version)
     if output is None:
         print(text, end="")
     else:
-        written = check_output(Path(output))
         with atomic_files(Path(output)) as (path,):
             path.write_text(text, encoding="utf-8")
-        print(written)
+        print(f"Wrote {output}")
     for note in export_notes(anchors, to):
         print(f"Note: {note}", file=sys.stderr)  # what is printed may go on to a file
     return text
@@ -194,8 +184,8 @@ def _resized(data: DetectionDataModule, resize: Resize) -> Resized:
     return "native" if data.native_crop else resize
 
 
-def _size(image_size: tuple[int, int] | None) -> str:
-    return "" if image_size is None else f"{image_size[1]} x {image_size[0]} pixels (w x h)"
+def _size(image_size: tuple[int, int]) -> str:
+    return f"{image_size[1]} x {image_size[0]} pixels (w x h)"
 
 
 def _describe(data: DetectionDataModule, boxes: Tensor, resize: Resize) -> str:

@@ -16,7 +16,6 @@ from anchor_lightning.training.checkpoint_files import find_checkpoint, read_che
 from anchor_lightning.training.files import atomic_files
 from anchor_lightning.training.run_folder import run_folder_of_checkpoint
 
-DEFAULT_IMAGE_SIZE: Final = 416
 SUFFIXES: Final = {"darknet": (".cfg", ".weights", ".names"), "onnx": (".onnx",)}
 
 
@@ -49,17 +48,17 @@ def export(
     if format == "onnx":
         require_onnx()
     elif nms is not None:
-        raise UserError("--nms: darknet's files never hold the suppression; leave it out, or take --format onnx")
+        raise UserError("darknet's files never hold the suppression; leave it out, or take --format onnx", "nms")
     checkpoint = find_checkpoint(ckpt_path)
     task, details = load_task(checkpoint)
     if not isinstance(task.detector, YOLOv2):
-        raise UserError(f"--ckpt_path: {checkpoint} holds another detector than YOLOv2, which alone can be exported")
+        raise UserError(f"{checkpoint} holds another detector than YOLOv2, which alone can be exported", "ckpt_path")
     size = network_size(image_size, details)
     stem = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "export" / "yolov2"
     # Names may hold dots: with_suffix would cut them.
     files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES[format]]
     if format == "onnx":
-        _write_onnx(task, task.detector, files, size, nms is not False, checkpoint.name)
+        _write_onnx(task, task.detector, files[0], size, nms is not False, checkpoint.name)
     else:
         _write_darknet(task, task.detector, files, size, details.get("images_seen", 0))
     print("\n".join(f"Wrote {path}" for path in files))
@@ -70,14 +69,9 @@ def _write_darknet(
     task: DetectionTask, detector: YOLOv2, files: list[Path], size: tuple[int, int], images_seen: int
 ) -> None:
     detector.network.fold()
-    text = cfg_text(
-        task.shapes.wh,
-        task.hparams["num_classes"],
-        size,
-        detector.width,
-        task.hparams["score_threshold"],
-        comment="YOLOv2 with learned anchors, written by anchor_lightning",
-    )
+    num_classes, threshold = task.hparams["num_classes"], task.hparams["score_threshold"]
+    comment = "YOLOv2 with learned anchors, written by anchor_lightning"
+    text = cfg_text(task.shapes.wh, num_classes, size, detector.width, threshold, comment)
     with atomic_files(*files) as (cfg, weights, names):
         write_weights(weights, detector.network, images_seen + int(detector.images_before))
         cfg.write_text(text)
@@ -87,12 +81,12 @@ def _write_darknet(
 
 
 def _write_onnx(
-    task: DetectionTask, detector: YOLOv2, files: list[Path], size: tuple[int, int], nms: bool, source: str
+    task: DetectionTask, detector: YOLOv2, file: Path, size: tuple[int, int], nms: bool, source: str
 ) -> None:
     metadata = {"class_names": task.class_names, "source": f"{source}, exported by anchor_lightning"}
     threshold = task.hparams["score_threshold"]
     model = onnx_model(detector.network, task.shapes.log_wh, size, nms, threshold, metadata)
-    with atomic_files(*files) as (path,):
+    with atomic_files(file) as (path,):
         path.write_bytes(model)
     outputs = f"boxes, scores and labels after NMS, scores above {threshold}" if nms else "all boxes and scores, no NMS"
     print(f"ONNX opset {OPSET}, any batch of {size[0]} x {size[1]} (height x width) images; {outputs}.")
@@ -108,10 +102,10 @@ def network_size(image_size: int | list[int] | None, details: dict[str, Any]) ->
     Raises:
         UserError: A side is no multiple of 32.
     """
-    if image_size is None and "image_size" not in details:
+    if image_size is None and (image_size := details.get("image_size")) is None:
         print("The checkpoint states no image size: taking 416 x 416. Give --image_size if it was trained at another.")
-        image_size = DEFAULT_IMAGE_SIZE
-    return parse_image_size(details["image_size"] if image_size is None else image_size, "image_size")
+        image_size = 416
+    return parse_image_size(image_size)
 
 
 def load_task(ckpt_path: str | Path) -> tuple[DetectionTask, dict[str, Any]]:
@@ -120,11 +114,10 @@ def load_task(ckpt_path: str | Path) -> tuple[DetectionTask, dict[str, Any]]:
     Raises:
         UserError: The file is missing, is no checkpoint, or is not one of this project.
     """
-    path = Path(ckpt_path)
-    checkpoint = read_checkpoint(path)
+    details = read_checkpoint(ckpt_path).get("anchor_lightning", {})
     try:
-        task = DetectionTask.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        task = DetectionTask.load_from_checkpoint(ckpt_path, map_location="cpu", weights_only=True)
     except (KeyError, TypeError, RuntimeError) as error:  # options or weights that this project's task does not have
         reason = str(error).splitlines()[0]
-        raise UserError(f"--ckpt_path: {path} does not fit this version of the project ({reason})") from None
-    return task.eval(), dict(checkpoint.get("anchor_lightning", {}))
+        raise UserError(f"{ckpt_path} does not fit this version of the project ({reason})", "ckpt_path") from None
+    return task.eval(), details

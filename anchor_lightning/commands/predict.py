@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,10 +13,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 from anchor_lightning.commands.export import load_task, network_size
-from anchor_lightning.commands.sources import find_files, name_of, picture_names, shared_folder
 from anchor_lightning.data.dataset import Sample, collate
 from anchor_lightning.data.images import IMAGE_SUFFIXES, read_image, reduced
 from anchor_lightning.data.transforms import NEUTRAL_COLOUR, WHOLE_IMAGE, warp_image
@@ -69,23 +69,23 @@ def predict(
             the sources or cannot be written, or the checkpoint cannot be read.
     """
     if not 0 <= score_threshold < 1:
-        raise UserError(f"--score_threshold: {score_threshold} must be from 0 to below 1")
+        raise UserError(f"{score_threshold} must be from 0 to below 1", "score_threshold")
     if batch_size < 1:
-        raise UserError(f"--batch_size: {batch_size} must be 1 or more")
+        raise UserError(f"{batch_size} must be 1 or more", "batch_size")
     files = find_files(source)
     checkpoint = find_checkpoint(ckpt_path)
     task, details = load_task(checkpoint)
     folder = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "predictions" / name_of(source, files)
     if folder.resolve() in {place for file in files for place in (file.parent.resolve(), file.resolve().parent)}:
-        raise UserError(f"--output: {folder} holds the source itself; choose a folder of its own")
+        raise UserError(f"{folder} holds the source itself; choose a folder of its own", "output")
     task.hparams["score_threshold"] = min(score_threshold, LOWEST_SCORE)
     size = network_size(image_size, details)
     category_ids = details.get("category_ids") or list(range(1, len(task.class_names) + 1))
-    finder = Finder(_on_device(task, device), size, category_ids, score_threshold, show_anchors)
+    finder = Finder(_on_device(task, device), category_ids, score_threshold, show_anchors)
     if files[0].suffix.lower() in VIDEO_SUFFIXES:
-        _predict_video(files[0], folder, finder, batch_size)
+        _predict_video(files[0], folder, finder, size, batch_size)
     else:
-        _predict_images(files, folder, finder, batch_size)
+        _predict_images(files, folder, finder, size, batch_size)
     what = f"{len(finder.rows)} boxes in {len(finder.images)} images"
     print(f"Wrote {what} to {folder} (scores above {score_threshold}, network input {size[0]} x {size[1]} pixels)")
     if not finder.rows:
@@ -101,50 +101,48 @@ class Prepared(NamedTuple):
     entry: dict[str, Any]
 
 
-@dataclass
 class Finder:
     """Detects in batches and keeps what the two JSON files will say.
 
     Args:
         task: In evaluation mode, on its device.
-        size: Height and width of the network input in pixels.
         category_ids: The category of each class.
         score_threshold: Detections that score up to this are dropped.
         show_anchors: Show which anchor each box came from.
     """
 
-    task: DetectionTask
-    size: tuple[int, int]
-    category_ids: Sequence[int]
-    score_threshold: float
-    show_anchors: bool
-    rows: list[dict[str, Any]] = field(default_factory=list, init=False)
-    images: list[dict[str, Any]] = field(default_factory=list, init=False)
-    best_score: float = field(default=0.0, init=False)
+    def __init__(
+        self, task: DetectionTask, category_ids: Sequence[int], score_threshold: float, show_anchors: bool
+    ) -> None:
+        self._task, self._category_ids, self._score_threshold = task, category_ids, score_threshold
+        self._shapes = task.shapes.wh.detach().cpu().numpy() if show_anchors else None
+        self.rows: list[dict[str, Any]] = []
+        self.images: list[dict[str, Any]] = []
+        self._best_score = 0.0
 
-    def annotate(self, batch: Sequence[Prepared]) -> list[np.ndarray]:
-        """Draws and keeps the detections of some images; returns the annotated images, (h, w, 3) uint8 RGB."""
-        pictures = []
-        shapes = self.task.shapes.wh.detach().cpu().numpy() if self.show_anchors else None
-        for (whole, _, entry), detections in zip(batch, self._detect(batch) if batch else [], strict=True):
-            image_id, (height, width) = len(self.images) + 1, whole.shape[:2]
-            self.images.append({"id": image_id, **entry, "width": width, "height": height})
-            self.rows.extend(coco_results(image_id, detections, self.category_ids))
-            pictures.append(draw_detections(whole, detections, self.task.class_names, shapes))
-        return pictures
+    def annotate(self, prepared: Iterator[Prepared], batch_size: int) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+        """Detects, keeps and draws; each annotated image, (h, w, 3) uint8 RGB, with its entry."""
+        while batch := list(islice(prepared, batch_size)):
+            for (whole, _, entry), found in zip(batch, self._detect(batch), strict=True):
+                self._best_score = max([self._best_score, *found.scores[:1].tolist()])
+                detections = best_detections(found, self._score_threshold, above=True)
+                image_id, (height, width) = len(self.images) + 1, whole.shape[:2]
+                self.images.append({"id": image_id, **entry, "width": width, "height": height})
+                self.rows.extend(coco_results(image_id, detections, self._category_ids))
+                yield draw_detections(whole, detections, self._task.class_names, self._shapes), entry
 
     def why_nothing(self) -> str:
         """What to do when no box was found, by the best score seen."""
-        asked = f"No box scores above --score_threshold {self.score_threshold}"
-        if self.best_score > 0:
-            lower = rounded_down(self.best_score)
-            return f"{asked}; the best scores {self.best_score:.4f}. Give --score_threshold {lower} or less to see it."
-        lowest = f", nor above {LOWEST_SCORE}" if self.score_threshold > LOWEST_SCORE else ""
+        asked = f"No box scores above --score_threshold {self._score_threshold}"
+        if self._best_score > 0:
+            lower = rounded_down(self._best_score)
+            return f"{asked}; the best scores {self._best_score:.4f}. Give --score_threshold {lower} or less to see it."
+        lowest = f", nor above {LOWEST_SCORE}" if self._score_threshold > LOWEST_SCORE else ""
         return f"{asked}{lowest}. Was the detector trained long enough, on images like these?"
 
     def write(self, results: Path, images: Path) -> None:
         """Writes the two files."""
-        classes = zip(self.category_ids, self.task.class_names, strict=True)
+        classes = zip(self._category_ids, self._task.class_names, strict=True)
         categories = [{"id": category_id, "name": name} for category_id, name in classes]
         results.write_text("[" + ",\n".join(map(json.dumps, self.rows)) + "]\n")
         images.write_text(json.dumps({"images": self.images, "annotations": [], "categories": categories}, indent=1))
@@ -156,11 +154,9 @@ class Finder:
             Sample(seen, no_boxes, no_labels, index, (whole.shape[0], whole.shape[1]), NEUTRAL_COLOUR)
             for index, (whole, seen, _) in enumerate(images, start=1)  # 0 stands for no image
         ]
-        batch = collate(samples).to(self.task.device)
+        batch = collate(samples).to(self._task.device)
         batch.images = batch.images.float().div_(255)
-        found = [Detections(**{name: t.cpu() for name, t in vars(d).items()}) for d in self.task.detect(batch)[0]]
-        self.best_score = max([self.best_score, *(score for d in found for score in d.scores[:1].tolist())])
-        return [best_detections(d, self.score_threshold, above=True) for d in found]
+        return [Detections(**{name: t.cpu() for name, t in vars(d).items()}) for d in self._task.detect(batch)[0]]
 
 
 def _on_device(task: DetectionTask, device: str) -> DetectionTask:
@@ -169,22 +165,21 @@ def _on_device(task: DetectionTask, device: str) -> DetectionTask:
         return task.to(accelerator or "cpu")
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         reason = str(error).splitlines()[0]
-        raise UserError(f"--device: {device} cannot be used ({reason}); take auto or cpu") from None
+        raise UserError(f"{device} cannot be used ({reason}); take auto or cpu", "device") from None
 
 
-def _predict_images(files: Sequence[Path], folder: Path, finder: Finder, batch_size: int) -> None:
+def _predict_images(
+    files: Sequence[Path], folder: Path, finder: Finder, size: tuple[int, int], batch_size: int
+) -> None:
     skipped: list[str] = []
-    prepared = _prepared(files, finder.size, skipped)
-    # Beside what the command prints, so that its output can be kept.
-    with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("images", total=len(files))
-        while batch := list(islice(prepared, batch_size)):
-            for picture, (_, _, entry) in zip(finder.annotate(batch), batch, strict=True):
-                with atomic_files(folder / entry["picture"]) as (partial,):
-                    save_picture(picture, partial)
-            progress.update(bar, completed=len(finder.images) + len(skipped))
+    for picture, entry in finder.annotate(_prepared(files, size, skipped), batch_size):
+        with atomic_files(folder / entry["picture"]) as (partial,):
+            save_picture(picture, partial)
     if not finder.images:
-        raise UserError(_nothing_read(files, skipped))
+        if len(files) > 1:
+            raise UserError(f"no image can be read (0 of {len(files)}), nothing was written. {skipped[0]}", "source")
+        known = f" Videos are known by their names ({', '.join(VIDEO_SUFFIXES)})."
+        raise UserError(skipped[0] + known * (files[0].suffix.lower() not in IMAGE_SUFFIXES), "source")
     with atomic_files(folder / RESULTS, folder / IMAGES) as (results, images):
         finder.write(results, images)
     if skipped:
@@ -193,8 +188,8 @@ def _predict_images(files: Sequence[Path], folder: Path, finder: Finder, batch_s
 
 def _prepared(files: Sequence[Path], size: tuple[int, int], skipped: list[str]) -> Iterator[Prepared]:
     """The images that can be read; says of the others in `skipped` why not."""
-    shared = shared_folder(files)
-    for file, name in zip(files, picture_names(files), strict=True):
+    shared, names = shared_folder(files), picture_names(files)
+    for file, name in track(list(zip(files, names, strict=True)), "images", console=Console(stderr=True)):
         inside = (file.parent.resolve() / file.name).relative_to(shared).as_posix()
         try:
             # Read twice: for the network a large JPEG is decoded at a fraction of its size, as in validation.
@@ -206,40 +201,66 @@ def _prepared(files: Sequence[Path], size: tuple[int, int], skipped: list[str]) 
         yield prepared
 
 
-def _nothing_read(files: Sequence[Path], skipped: Sequence[str]) -> str:
-    if len(files) > 1:
-        return f"--source: no image can be read (0 of {len(files)}), nothing was written. {skipped[0]}"
-    if files[0].suffix.lower() in IMAGE_SUFFIXES:
-        return f"--source: {skipped[0]}"
-    return f"--source: {skipped[0]} Videos are known by their names ({', '.join(VIDEO_SUFFIXES)})."
-
-
-def _predict_video(file: Path, folder: Path, finder: Finder, batch_size: int) -> None:
-    names = (f"{file.stem}.mp4", RESULTS, IMAGES)
+def _predict_video(file: Path, folder: Path, finder: Finder, size: tuple[int, int], batch_size: int) -> None:
+    paths = [folder / name for name in (f"{file.stem}.mp4", RESULTS, IMAGES)]
     # Opened before anything is made in the output folder.
-    with open_video(file) as video, atomic_files(*(folder / name for name in names)) as (partial, results, images):
+    with open_video(file) as video, atomic_files(*paths) as (partial, results, images):
         with VideoFile(partial, video.fps) as annotated:
-            _annotate_video(video, file.name, annotated, finder, batch_size)
+            for picture, _ in finder.annotate(_frames(file.name, video, size), batch_size):
+                annotated.write(picture)
         finder.write(results, images)
     if video.stated is not None and len(finder.images) < video.stated:
         print(f"{file} states {video.stated} frames; only {len(finder.images)} of them can be read.")
 
 
-def _annotate_video(video: Video, name: str, annotated: VideoFile, finder: Finder, batch_size: int) -> None:
-    size = finder.size
-    # Reduced before they are stretched, as `read_image` would do with a PNG.
-    frames = (
-        Prepared(
-            whole,
-            warp_image(reduced(whole, WHOLE_IMAGE.source_size(size)), WHOLE_IMAGE, size),
-            {"file_name": name, "frame": index},
-        )
-        for index, whole in enumerate(video.frames)
-    )
-    with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("frames", total=video.stated)
-        while batch := list(islice(frames, batch_size)):
-            for picture in finder.annotate(batch):
-                annotated.write(picture)
-            progress.advance(bar, len(batch))
-        progress.update(bar, total=len(finder.images))  # what a video states of its length may be wrong
+def _frames(name: str, video: Video, size: tuple[int, int]) -> Iterator[Prepared]:
+    frames = track(video.frames, "frames", total=video.stated, console=Console(stderr=True))
+    for index, whole in enumerate(frames):
+        # Reduced before it is stretched, as `read_image` would do with a PNG.
+        seen = warp_image(reduced(whole, WHOLE_IMAGE.source_size(size)), WHOLE_IMAGE, size)
+        yield Prepared(whole, seen, {"file_name": name, "frame": index})
+
+
+def find_files(source: str) -> list[Path]:
+    """The image files, sorted, or the one video that an image, a folder, a glob or a video stands for."""
+    path = Path(source)
+    if path.is_dir():
+        found = [file for file in path.iterdir() if not file.name.startswith(".")]
+        hint = f"; for the folders in it give a glob, as in '{path}/**/*.jpg'"
+    elif path.exists():
+        return [path]
+    elif glob.has_magic(source):
+        found = [Path(name) for name in glob.glob(source, recursive=True)]  # noqa: PTH207 - Path.glob is relative
+        hint = "; a video is given alone, by its name"
+    else:
+        raise UserError(f"there is no file or folder {source}", "source")
+    found = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+    if not found:
+        raise UserError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}){hint}", "source")
+    return sorted(found)
+
+
+def picture_names(files: Sequence[Path]) -> list[str]:
+    """A name for each annotated image: the source's, `.jpg` or `.png`, numbered where an earlier one has it already."""
+    names: dict[str, str] = {}  # by the name in small letters: some file systems take A.jpg and a.jpg for the same
+    for file in files:
+        suffix = ".jpg" if file.suffix.lower() in (".jpg", ".jpeg") else ".png"
+        name, number = f"{file.stem}{suffix}", 1
+        while name.lower() in names:
+            number += 1
+            name = f"{file.stem}-{number}{suffix}"
+        names[name.lower()] = name
+    return list(names.values())
+
+
+def name_of(source: str, files: Sequence[Path]) -> str:
+    """A name for the output folder: the source's own, or that of the folder that a glob's files share."""
+    path = Path(source)
+    if path.is_dir():
+        return path.resolve().name
+    return path.stem if path.exists() else shared_folder(files).name
+
+
+def shared_folder(files: Sequence[Path]) -> Path:
+    """The deepest folder that holds all files."""
+    return Path(os.path.commonpath([file.parent.resolve() for file in files]))

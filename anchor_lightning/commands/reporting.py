@@ -88,7 +88,7 @@ def explain(message: str, parser: ArgumentParser) -> list[str]:
         owner = f" of {kind[1].rpartition('.')[2]}" if kind is not None else ""
         lines = [f"--{name} is now --{former}" if former else f"--{name} is not an option{owner}"]
         known = [option for option in known_options(parser, kind and kind[1]) if not name.startswith(f"{option}.")]
-        nearest = get_close_matches(name, known, n=1, cutoff=0.75)
+        nearest = get_close_matches(name, known, n=1, cutoff=0.6)
         return [*lines, *(f"Did you mean --{match}?" for match in nearest if former is None), where]
     option = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     if missing := re.search(r"Expected a dot import path string: (\S+)", message):

@@ -1,66 +1,164 @@
-"""The images or the video that `predict --source` names, and the names of what comes of them."""
+"""Where boxes and anchor shapes come from on the command line: `--data` and `--config` as for `fit`, and `--shapes`."""
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Sequence
+import argparse
+import csv
+import json
 from pathlib import Path
+from typing import Any, Final
 
-from anchor_lightning.data.images import IMAGE_SUFFIXES
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser
+from torch import Tensor
+
+from anchor_lightning import data as data_modules
+from anchor_lightning.anchors.initialization import NAMED_GRID_UNITS, initial_shapes
+from anchor_lightning.commands.configs import CONFIG_FLAGS, read_yaml
+from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.data.formats.detect import detect_data
+from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
 from anchor_lightning.errors import UserError
+from anchor_lightning.fitting.formats import AnchorSet, read_json
+from anchor_lightning.training.checkpoint_files import anchor_wh_of, read_checkpoint
+
+DATA_HELP: Final = (
+    "Folder or file of a data set, its kind is found out: VOC style, COCO .json, YOLO data.yaml or images/ and "
+    "labels/; or a class (VOCDataModule, COCODataModule, YOLODataModule, ...) with its options as --data.root FOLDER, "
+    "--data.train_split NAME, ..."
+)
+KNOWN: Final = (
+    "a checkpoint (.ckpt), a run folder (the last step of its anchors.csv), a JSON file of `anchors fit`, a darknet "
+    f".cfg, pairs in pixels as in '[[10,13],[33,23]]', or one of {', '.join(NAMED_GRID_UNITS)}"
+)
 
 
-def find_files(source: str) -> list[Path]:
-    """The image files, sorted, or the one video that an image, a folder, a glob or a video stands for.
+def add_data_options(parser: ArgumentParser) -> None:
+    """Adds `--data`, and for its help `--config`, which `data_args` takes out."""
+    parser.add_argument("--data", type=DetectionDataModule, required=True, help=DATA_HELP)
+    parser.add_argument("--config", type=str, help="Configuration, shipped or own, whose data part is used.")
+
+
+def data_args(args: list[str]) -> list[str]:
+    """Arguments with `--config FILE` and `--data PATH` as `--data=JSON`, which jsonargparse lays over each other.
+
+    Of a configuration only the part `data` counts. A `--data` counts more than a configuration.
 
     Raises:
-        UserError: There are none.
+        UserError: A configuration has no `data`, or a path is missing or no data set.
     """
-    path = Path(source)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(*CONFIG_FLAGS, action="append", default=[], dest="configs")
+    parser.add_argument("--data")
+    given, rest = parser.parse_known_args(args)
+    parts = [json.dumps(part) for file in given.configs if (part := _data_part(Path(file)))]
+    if given.data is not None:
+        parts.append(_data(given.data))
+    elif given.configs and not any("class_path" in part for part in parts):
+        raise UserError("--config: no configuration among those given names a data set (data.class_path); add --data")
+    return [*(f"--data={part}" for part in parts), *rest]
+
+
+def _data(value: str) -> str:
+    path = Path(value)
+    if path.exists():
+        class_path, arguments = detect_data(path)
+        return json.dumps({"class_path": class_path, "init_args": arguments})
+    imported = "." in value and "/" not in value and path.suffix not in (".json", ".yaml", ".yml")
+    if not (imported or value in data_modules.__all__ or value.lstrip().startswith("{")):
+        known = ", ".join(name for name in data_modules.__all__ if name != DetectionDataModule.__name__)
+        raise UserError(f"{value} is neither a folder or file here nor a data module; known are {known}", "data")
+    return value
+
+
+def _data_part(file: Path) -> dict[str, Any]:
+    content = read_yaml(file)
+    data = content.get("data") if isinstance(content, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def box_shapes(data: DetectionDataModule, letterbox: bool = False) -> tuple[Tensor, Tensor]:
+    """Shapes and classes of the boxes that training uses.
+
+    Args:
+        data: The data set.
+        letterbox: Scale images to fit into `image_size` with their aspect kept, as YOLOv5 and mmdet do; else stretch
+            them to it, as this project and darknet do.
+
+    Returns:
+        (N, 2) float32 widths and heights in pixels of the network input, and (N,) int64 class indices.
+    """
+    data.skip_bad_images = True  # no pixel is read, so an image that cannot be is no hindrance
+    wh, records = data.train_box_shapes(), data.records("train")
+    labels = [record.ground_truth.labels[record.is_target(data.keep_difficult)] for record in records]
+    if letterbox and not data.native_crop:
+        stored = np.array([(record.width, record.height) for record in records])
+        scale = data.image_size[::-1] / stored  # stretched by these, but meant to be by the smaller one in both
+        wh = wh * torch.from_numpy((scale.min(1, keepdims=True) / scale).repeat([*map(len, labels)], axis=0)).float()
+    return wh, torch.from_numpy(np.concatenate(labels))
+
+
+def read_shapes(given: str) -> AnchorSet:
+    """The shapes that one value of `--shapes` stands for.
+
+    Args:
+        given: See `KNOWN`.
+
+    Raises:
+        UserError: It is none of these, or cannot be read; says why.
+    """
+    try:
+        return _read(given, Path(given))
+    except (OSError, ValueError) as error:
+        reason = error.message if isinstance(error, UserError) else str(error)
+        raise UserError(reason if given in reason else f"{given}: {reason}", "shapes") from None
+
+
+def _read(given: str, path: Path) -> AnchorSet:
+    if given in NAMED_GRID_UNITS and (named := initial_shapes(given)) is not None:
+        return AnchorSet(named, source=given)
+    if given.lstrip().startswith("["):
+        return AnchorSet(_pairs(given), source="the command line")
     if path.is_dir():
-        found = [file for file in path.iterdir() if _is_image(file) and not file.name.startswith(".")]
-        hint = f"; for the folders in it give a glob, as in '{path}/**/*.jpg'"
-    elif path.exists():
-        return [path]
-    elif glob.has_magic(source):
-        names = glob.glob(source, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-        found = [file for name in names if _is_image(file := Path(name))]
-        hint = "; a video is given alone, by its name"
-    else:
-        raise UserError(f"--source: there is no file or folder {source}")
-    if not found:
-        raise UserError(f"--source: {source} holds no images ({', '.join(IMAGE_SUFFIXES)}){hint}")
-    return sorted(found)
+        return _from_run(path)
+    if not path.is_file():
+        raise UserError(f"there is no {given}; give {KNOWN}")
+    if path.suffix == ".cfg":
+        return AnchorSet(read_anchors(path), source=given)
+    if path.suffix == ".json":
+        return read_json(path.read_text(encoding="utf-8"))
+    try:
+        content = read_checkpoint(path)
+    except UserError as error:
+        raise UserError(f"{error.message}; give {KNOWN}") from None
+    size = content.get("anchor_lightning", {}).get("image_size")
+    source = f"{path}, step {content.get('global_step', '?')}"
+    return AnchorSet(anchor_wh_of(content), source=source, image_size=size and (size[0], size[-1]))
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+def _pairs(given: str) -> Tensor:
+    try:
+        wh = torch.tensor(json.loads(given), dtype=torch.float32)
+    except (ValueError, TypeError):
+        wh = torch.empty(0)
+    if wh.ndim != 2 or wh.shape[1] != 2 or len(wh) == 0:
+        raise UserError(f"{given} is no list of pairs in pixels, as '[[10, 13], [33, 23]]' is")
+    return wh
 
 
-def picture_names(files: Sequence[Path]) -> list[str]:
-    """A name for each annotated image: the source's, `.jpg` or `.png`, numbered where an earlier one has it already."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for file in files:
-        suffix = ".jpg" if file.suffix.lower() in (".jpg", ".jpeg") else ".png"
-        name, number = f"{file.stem}{suffix}", 1
-        while name.lower() in taken:  # some file systems take A.jpg and a.jpg for the same
-            number += 1
-            name = f"{file.stem}-{number}{suffix}"
-        taken.add(name.lower())
-        names.append(name)
-    return names
-
-
-def name_of(source: str, files: Sequence[Path]) -> str:
-    """A name for the output folder: the source's own, or that of the folder that a glob's files share."""
-    path = Path(source)
-    if path.is_dir():
-        return path.resolve().name
-    return path.stem if path.exists() else shared_folder(files).name
-
-
-def shared_folder(files: Sequence[Path]) -> Path:
-    """The deepest folder that holds all files."""
-    return Path(os.path.commonpath([file.parent.resolve() for file in files]))
+def _from_run(folder: Path) -> AnchorSet:
+    file = folder / "anchors.csv"
+    try:
+        lines = csv.DictReader(file.read_text().splitlines())
+        rows = [(int(row["step"]), int(row["anchor"]), float(row["w"]), float(row["h"])) for row in lines]
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); give the folder of a run") from None
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file} is not the anchors.csv of a run (step, anchor, w, h)") from None
+    if not rows:
+        raise UserError(f"{file} has no shapes yet")
+    last = rows[-1][0]
+    # A step may be written twice, by a run and by the one that goes on from it: the later row counts.
+    shapes = {anchor: (w, h) for step, anchor, w, h in rows if step == last}
+    return AnchorSet(torch.tensor([shapes[a] for a in sorted(shapes)]), source=f"{folder}, step {last}")

@@ -7,28 +7,20 @@ import itertools
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from anchor_lightning.commands.configs import find_config, read_yaml
 from anchor_lightning.errors import UserError
 
-MACROS: Final = ("${env}", "${interpreter}", "${program}")
 ARGS_MACRO: Final = "${args}"
 DONE: Final = "done"
 """Marks the folder of a run that ended well; holds the arguments that it was given, a line each."""
 COLUMNS: Final = ("val/map", "val/map_50", "val/map_voc07", "val/map_voc", "anchors/mean_best_iou")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One point of the grid.
-
-    Args:
-        name: Of its folder: the values and the seed.
-        args: What `fit` is given.
-    """
+class Run(NamedTuple):
+    """One point of the grid: the name of its folder, made of the values and the seed, and the arguments of `fit`."""
 
     name: str
     args: list[str]
@@ -40,8 +32,7 @@ def sweep(
     """Runs every training of a W&B sweep file of method grid, without W&B's agent; `-- OPTIONS` go to each of them.
 
     Run it again after it was stopped: finished trainings are left alone, a training that was cut off goes on from its
-    last checkpoint. A training that fails does not keep the others from running, unless two in a row end before they
-    begin with the same message.
+    last checkpoint. A training that fails does not keep the others from running.
 
     Args:
         file: A sweep file, or the name of a shipped one (`sweep/table1.yaml`, `sweep/figure4.yaml`).
@@ -53,34 +44,24 @@ def sweep(
         The path of `results.csv`.
 
     Raises:
-        UserError: The file is no grid, a finished training in `output` was given other arguments, or trainings failed;
-            names them, or the reason that they have in common.
+        UserError: The file is no grid, a finished training in `output` was given other arguments, or trainings failed.
     """
     path = Path(find_config(file, "--file"))
     folder = Path(output or Path("runs") / path.stem)
-    runs = grid(path, seeds or [0])
-    passed_on = fit_options or []
+    runs = [Run(run.name, [*run.args, *(fit_options or [])]) for run in grid(path, seeds or [0])]
     for run in runs:
         done = folder / run.name / DONE
-        if done.exists() and done.read_text().splitlines() != [*run.args, *passed_on]:
+        if done.exists() and done.read_text().splitlines() != run.args:
             raise UserError(
                 f"{done.parent}: finished before, but with other options than these (see {done}); give another "
                 "--output, or remove the folder"
             )
     failed: list[str] = []
     for number, run in enumerate(runs, start=1):
-        if (folder / run.name / DONE).exists():
-            print(f"[{number}/{len(runs)}] {run.name}: done before", flush=True)
-        else:
-            print(f"[{number}/{len(runs)}] {run.name}", flush=True)
-            if not _run(folder / run.name, [*run.args, *passed_on]):
-                failed.append(run.name)
-                messages = [_last_message(folder / name) for name in failed[-2:]]
-                if len(messages) == 2 and messages[0] and messages[0] == messages[1]:
-                    raise UserError(
-                        f"two trainings ended before they began, for the same reason: {messages[0]}; the others were "
-                        "not tried"
-                    )
+        done = folder / run.name / DONE
+        print(f"[{number}/{len(runs)}] {run.name}{': done before' * done.exists()}", flush=True)
+        if not done.exists() and not _run(folder / run.name, run.args):
+            failed.append(run.name)
         _write_results(folder, runs)
     print((folder / "results.csv").read_text())
     if failed:
@@ -101,17 +82,16 @@ def grid(path: Path, seeds: list[int]) -> list[Run]:
     if not isinstance(content, dict) or content.get("method") != "grid":
         raise UserError(f"{path}: expected a W&B sweep file with 'method: grid'")
     command, parameters = content.get("command"), content.get("parameters")
-    if not isinstance(command, list) or "fit" not in command or ARGS_MACRO not in command:
-        raise UserError(f"{path}: its 'command' must be a list with fit and {ARGS_MACRO} in it")
-    if not isinstance(parameters, dict) or not all(_values(entry) for entry in parameters.values()):
+    if not isinstance(command, list) or "fit" not in command or ARGS_MACRO not in command[command.index("fit") :]:
+        raise UserError(f"{path}: its 'command' must be a list with fit and behind it {ARGS_MACRO}")
+    if not isinstance(parameters, dict) or not all(values := [_values(entry) for entry in parameters.values()]):
         raise UserError(f"{path}: every entry of 'parameters' must have 'values: [...]' or 'value: ...'")
-    before, after = command[command.index("fit") : command.index(ARGS_MACRO)], command[command.index(ARGS_MACRO) + 1 :]
-    runs = []
-    for point in itertools.product(*(_values(entry) for entry in parameters.values())):
+    command = [str(word) for word in command[command.index("fit") :]]
+    at, runs = command.index(ARGS_MACRO), []
+    for point, seed in itertools.product(itertools.product(*values), seeds):
         chosen = [f"--{name}={value}" for name, value in zip(parameters, point, strict=True)]
-        for seed in seeds:
-            name = "-".join([*(Path(str(value)).stem for value in point), f"seed{seed}"])
-            runs.append(Run(name, [*map(str, before), *chosen, *map(str, after), f"--seed_everything={seed}"]))
+        name = "-".join([*(Path(str(value)).stem for value in point), f"seed{seed}"])
+        runs.append(Run(name, [*command[:at], *chosen, *command[at + 1 :], f"--seed_everything={seed}"]))
     if len({run.name for run in runs}) < len(runs):
         raise UserError(f"{path}: two trainings would have the same folder; give values or seeds that differ")
     return runs
@@ -129,15 +109,15 @@ def _run(folder: Path, args: list[str]) -> bool:
     command = [sys.executable, "-m", "anchor_lightning", *args, f"--trainer.default_root_dir={folder}", "--resume"]
     with (folder / "log.txt").open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-        # A scheduler ends the sweep with SIGTERM; the training must save and end as well.
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:  # the training has had the same Ctrl-C, and saves
-            process.wait()
-            raise SystemExit("sweep: stopped; the same command goes on from here") from None
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    # A scheduler ends the sweep with SIGTERM; the training must save and end as well.
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:  # the training has had the same Ctrl-C, and saves
+        process.wait()
+        code = -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
         raise SystemExit("sweep: stopped; the same command goes on from here")
     if code == 0:
@@ -145,20 +125,12 @@ def _run(folder: Path, args: list[str]) -> bool:
     return code == 0
 
 
-def _last_message(folder: Path) -> str:
-    """The last line printed by a training that ended before it made a run folder; empty if it made one."""
-    lines = (folder / "log.txt").read_text(errors="replace").split("\n")
-    return "" if any(folder.glob("version_*")) else next((line for line in reversed(lines) if line.strip()), "")
-
-
 def _write_results(folder: Path, runs: list[Run]) -> None:
     """One row a run that was validated: its last values."""
     with (folder / "results.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["run", "step", *COLUMNS])
-        for run in runs:
-            if row := _last_values(folder / run.name):
-                writer.writerow([run.name, *(row.get(name, "") for name in ("step", *COLUMNS))])
+        writer = csv.DictWriter(file, ("run", "step", *COLUMNS), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(values | {"run": run.name} for run in runs if (values := _last_values(folder / run.name)))
 
 
 def _last_values(folder: Path) -> dict[str, str]:

@@ -45,7 +45,7 @@ def test_three_files_in_the_run_folder_with_the_learned_anchors(
     files = main(["export", "--ckpt_path", str(checkpoint), "--format", "darknet"])
     assert [str(path) for path in files] == [f"runs/version_0/export/yolov2.{s}" for s in ("cfg", "weights", "names")]
     task, details = load_task(checkpoint)
-    assert details | {"image_size": [64, 96], "images_seen": 8, "images_before": 0} == details
+    assert details | {"image_size": [64, 96], "images_seen": 8} == details and int(task.detector.images_before) == 0
     torch.testing.assert_close(read_anchors(files[0]), task.shapes.wh)
     text = files[0].read_text()
     assert "height=64\n" in text and "width=96\n" in text and "classes=20\n" in text and "num=3\n" in text
@@ -94,30 +94,6 @@ def test_there_and_back_again(checkpoint: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(raw, expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--ckpt_path", "none.ckpt"], "there is no file none.ckpt"),
-        (["--ckpt_path", "cut.ckpt"], "checkpoint that can be read"),
-        (["--ckpt_path", "foreign.ckpt"], "of this project"),
-    ],
-)
-def test_bad_checkpoints_raise(tmp_path: Path, args: list[str], message: str) -> None:
-    Path("cut.ckpt").write_bytes(b"PK\x03\x04 and no more")
-    torch.save({"state_dict": {"a": torch.zeros(1)}}, "foreign.ckpt")
-    with pytest.raises(SystemExit, match=message):
-        main(["export", *args])
-    assert not Path("export").exists()
-
-
-def test_a_size_that_is_no_multiple_of_the_stride_raises(checkpoint: Path) -> None:
-    with pytest.raises(SystemExit, match="multiple of 32"):
-        main(["export", "--ckpt_path", str(checkpoint), "--image_size", "100"])
-
-
-# What a training starts from
-
-
 def made_weights(task_checkpoint: Path, path: Path) -> Path:
     task, _ = load_task(task_checkpoint)
     task.detector.network.fold()
@@ -134,15 +110,8 @@ def test_a_run_starts_from_a_backbone_and_goes_on_without_the_file(
     floats = sum(value.numel() for name, value in convolutions.items() if "num_batches" not in name)
     backbone = tmp_path / "b.conv.23"
     backbone.write_bytes(whole[: 20 + 4 * floats])
-    args = [
-        *TRAIN,
-        *MODEL,
-        *SHAPES,
-        "--data.root",
-        str(tmp_path / "set"),
-        "--model.detector.backbone_weights",
-        str(backbone),
-    ]
+    args = [*TRAIN, *MODEL, *SHAPES, "--data.root", str(tmp_path / "set")]
+    args += ["--model.detector.backbone_weights", str(backbone)]
     args += ["--model.learning_rate", "{0: 0.0}", "--trainer.default_root_dir", "second"]
     started = main(args)
     assert f"The backbone starts from {backbone}, trained on 640 images" in caplog.text

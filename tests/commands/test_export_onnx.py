@@ -207,7 +207,9 @@ def test_the_file_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
         (["--format", "onnx", "--image_size", "100"], "multiple of 32"),
         (["--format", "onnx", "--output", "file/yolov2"], "file cannot be written to"),
         (["--format", "onnx", "--output", "folder"], r"folder\.onnx is a folder"),
-        (["--format", "onnx", "--ckpt_path", "foreign.ckpt"], "of this project"),
+        (["--format", "onnx", "--ckpt_path", "none.ckpt"], "--ckpt_path: there is no file none.ckpt"),
+        (["--format", "onnx", "--ckpt_path", "cut.ckpt"], "is not a checkpoint that can be read"),
+        (["--format", "onnx", "--ckpt_path", "foreign.ckpt"], "not a checkpoint of this project"),
         (["--format", "onnx", "--ckpt_path", "other.ckpt"], "does not fit this version"),
     ],
 )
@@ -216,6 +218,7 @@ def test_what_cannot_be_exported_is_one_message(monkeypatch: pytest.MonkeyPatch,
     make_checkpoint()
     Path("file").write_text("in the way")
     Path("folder.onnx").mkdir()
+    Path("cut.ckpt").write_bytes(b"PK\x03\x04 and no more")
     torch.save({"state_dict": {"a": torch.zeros(1)}}, "foreign.ckpt")
     torch.save({"state_dict": {"shapes.log_wh": torch.zeros(5, 2)}, "pytorch-lightning_version": "2.6.0"}, "other.ckpt")
     before = sorted(Path().rglob("*"))

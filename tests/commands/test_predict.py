@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
-from anchor_lightning.commands.sources import picture_names
+from anchor_lightning.commands.predict import picture_names
 from anchor_lightning.data.images import read_image, reduced
 from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.task import DetectionTask
@@ -101,9 +101,9 @@ def test_a_folder_gives_pictures_and_coco_files(checkpoint: Path, capsys: pytest
     sizes = {path.name: path.stat().st_size for path in source.iterdir()}
     rows, images = predict("--source", "photos", "--show_anchors", "--output", "out")
     assert everything("out") == ["a.png", "b.jpg", "c.png", "images.json", "notes.txt.png", "predictions.json"]
-    assert [(i["id"], i["file_name"], i["picture"]) for i in images["images"]] == [
-        *((1, "a.PNG", "a.png"), (2, "b.jpg", "b.jpg"), (3, "c.bmp", "c.png"), (4, "notes.txt.png", "notes.txt.png")),
-    ]
+    pictures = [("a.PNG", "a.png"), ("b.jpg", "b.jpg"), ("c.bmp", "c.png"), ("notes.txt.png", "notes.txt.png")]
+    assert [(i["file_name"], i["picture"]) for i in images["images"]] == pictures
+    assert [image["id"] for image in images["images"]] == [1, 2, 3, 4]
     assert images["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     assert {row["image_id"] for row in rows} == {1, 2, 3, 4} and all(row["score"] > 0.3 for row in rows)
     drawn, plain = read_image("out/a.png"), read_image("photos/a.PNG")
@@ -162,12 +162,10 @@ def test_equal_names_of_several_folders_stay_apart(checkpoint: Path) -> None:
     for folder in ("sets/one", "sets/two"):
         make_images(folder, "a.jpg", "b.jpg")
     _, images = predict("--source", "sets/*/*.jpg")
-    assert everything("runs/version_0/predictions/sets") == [
-        *("a-2.jpg", "a.jpg", "b-2.jpg", "b.jpg", "images.json", "predictions.json"),
-    ]
-    assert [(i["file_name"], i["picture"]) for i in images["images"]] == [
-        *(("one/a.jpg", "a.jpg"), ("one/b.jpg", "b.jpg"), ("two/a.jpg", "a-2.jpg"), ("two/b.jpg", "b-2.jpg")),
-    ]
+    pictures = {"one/a.jpg": "a.jpg", "one/b.jpg": "b.jpg", "two/a.jpg": "a-2.jpg", "two/b.jpg": "b-2.jpg"}
+    assert {image["file_name"]: image["picture"] for image in images["images"]} == pictures
+    written = sorted([*pictures.values(), "images.json", "predictions.json"])
+    assert everything("runs/version_0/predictions/sets") == written
 
 
 def test_no_two_pictures_have_one_name() -> None:
@@ -249,36 +247,26 @@ def test_a_video_shows_its_anchors(checkpoint: Path) -> None:
     _, images = predict("--source", "film.mp4", "--output", "out", "--show_anchors")
     assert {image["height"] for image in images["images"]} == {96}
     capture = cv2.VideoCapture("out/film.mp4")
-    for _ in range(5):
-        there, drawn = capture.read()
-        assert there and drawn.shape[0] > 130 and drawn.shape[1] == 128
-
-
-def test_what_is_no_image_is_named_with_what_is_read(checkpoint: Path) -> None:
-    Path("notes.txt").write_text("no image")
-    with pytest.raises(SystemExit, match=r"--source: notes\.txt is no image.* \.jpg, .*Videos .*\.mp4") as caught:
-        predict("--source", "notes.txt", "--output", "out")
-    assert "BytesIO" not in str(caught.value) and not Path("out").exists()
+    there, drawn = capture.read()
+    assert there and drawn.shape[0] > 130 and drawn.shape[1] == 128
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["--source", "file"], r"--source: file is no image.* \.jpg, .*Videos .*\.mp4"),
         (["--source", "none.jpg"], "there is no file or folder none.jpg"),
-        (["--source", "none*.jpg"], r"none\*\.jpg holds no images"),
         (["--source", "empty"], r"empty holds no images .*glob"),
-        (["--source", "photos", "--output", "photos"], "photos holds the source itself"),
         (["--source", "link", "--output", "photos"], "photos holds the source itself"),
         (["--source", "photos", "--output", "link/../photos/"], "holds the source itself"),
         (["--source", "photos/a.jpg", "--output", "."], None),
         (["--source", "photos", "--output", "file/out"], "file/out cannot be written to"),
         (["--source", "photos", "--score_threshold", "1.5"], "--score_threshold: 1.5 must be"),
         (["--source", "photos", "--batch_size", "0"], "--batch_size: 0 must be"),
-        (["--source", "photos", "--image_size", "100"], "multiple of 32"),
-        (["--source", "photos", "--image_size", "[64, 64, 64]"], "image_size"),
+        (["--source", "photos", "--image_size", "100"], "--image_size: must be a positive multiple of 32"),
         (["--source", "photos", "--device", "abacus"], "--device: abacus cannot be used"),
         (["--source", "photos", "--ckpt_path", "none.ckpt"], r"there is no file none\.ckpt"),
-        (["--source", "photos", "--ckpt_path", "foreign.ckpt"], "of this project"),
+        (["--source", "photos", "--ckpt_path", "foreign.ckpt"], "not a checkpoint of this project"),
         (["--source", "photos", "--ckpt_path", "other.ckpt"], "does not fit this version"),
     ],
 )
@@ -309,9 +297,3 @@ def test_without_a_size_in_the_checkpoint_it_says_which_it_takes(
     make_images("photos", "a.jpg")
     predict("--source", "photos")
     assert "states no image size: taking 416 x 416" in capsys.readouterr().out
-
-
-def test_the_help_of_the_program_names_it(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert "predict --ckpt_path FILE --source PATH" in capsys.readouterr().out
