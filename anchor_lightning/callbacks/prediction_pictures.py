@@ -16,6 +16,8 @@ from anchor_lightning.structures import Detections
 from anchor_lightning.training.files import atomic_files
 from anchor_lightning.training.run_folder import run_folder
 from anchor_lightning.visualization.detections import (
+    COLOURS,
+    PLAIN,
     best_detections,
     contact_sheet,
     draw_detections,
@@ -23,8 +25,8 @@ from anchor_lightning.visualization.detections import (
     rounded_down,
     save_picture,
     scale_detections,
+    strip,
 )
-from anchor_lightning.visualization.lettering import COLOURS, PLAIN, strip
 
 # Pixels of the longer side of an image: at most, as W&B gets every image at every validation; in the sheet, so that the
 # text can be read; and the one that the letters of the sheet's legend would suit.

@@ -1,9 +1,8 @@
 """The log w - log h figure of the paper (Figures 2 and 3) and the anchors' way there; loggers and notebooks share them.
 
-Every function is pure: it returns a `matplotlib.figure.Figure` made without pyplot, so nothing is registered globally,
-no display is needed, and a figure is freed with its last reference. All colours are set explicitly on an opaque white
-ground: the figures look the same under any matplotlib style, and stay readable on a dark page or in a dark notebook.
-Colours are Okabe and Ito's, which people with colour blindness can tell apart; sets also differ by marker.
+Figures are made without pyplot: nothing is registered globally, no display is needed. All colours are set explicitly on
+an opaque white ground, so that they look the same under any matplotlib style. They are Okabe and Ito's, which people
+with colour blindness can tell apart; sets also differ by marker.
 
 Shape letters: N boxes, A anchor shapes, S recorded steps, G cells of the density grid along one side.
 """
@@ -18,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
 INK, FAINT, PAPER = "#222222", "#8a8a8a", "#ffffff"
@@ -39,30 +38,28 @@ def anchor_figure(
 ) -> Figure:
     """The log w - log h plane: density of the boxes, its marginals, and any number of sets of anchor shapes over it.
 
-    The density is a Gaussian kernel estimate (Scott's rule) of the boxes' log shapes; its contours enclose 98, 95, 90,
-    80, ... 10 % of the boxes, darkest where they are densest. Both axes are logarithmic with the same scale, so a
-    distance in the figure is the log-L2 distance of Eq. 12. When the sets are exactly `initial` and `learned`, with
-    equally many shapes, an arrow leads from each initial shape to the learned one of the same index.
+    The density is a Gaussian kernel estimate (Scott's rule) of the boxes' log shapes; its contours enclose the shares
+    `ENCLOSED`. A distance in the figure is the log-L2 distance of Eq. 12. Of the sets `initial` and `learned` alone, an
+    arrow leads from each initial shape to the learned one of the same index.
 
     Args:
-        box_wh: (N, 2) widths and heights of the boxes in pixels of the network input. Boxes without a positive finite
-            shape are left out; N may be 0.
+        box_wh: (N, 2) widths and heights in pixels of the network input; those not positive and finite are left out.
         shapes: Sets of anchor shapes by their name in the legend, each (A, 2) widths and heights in pixels, > 0.
         title: A line above the figure.
-        within: (K, 2) further shapes in pixels, > 0, that the axes leave room for; they are not drawn.
+        within: (K, 2) further shapes in pixels, > 0, that the axes must reach; they are not drawn.
 
     Returns:
-        A figure of about 6.4 x 6.8 inches, the plane as its first axes.
+        A figure whose first axes are the plane.
 
     Raises:
-        ValueError: If an array is not (N, 2), or an anchor shape is not positive and finite.
+        ValueError: An array is not (N, 2), or an anchor shape is not positive and finite.
     """
-    log_boxes = _log_boxes(box_wh)
-    log_shapes = {name: _log_shapes(name, wh) for name, wh in shapes.items()}
-    further = _log_shapes("within", np.reshape(within, (-1, 2)))
+    log_boxes = _logs("boxes", box_wh, drop=True)
+    log_shapes = {name: _logs(f"shapes {name!r}", wh) for name, wh in shapes.items()}
+    further = _logs("within", within)
     limits = _square_limits(log_boxes, np.concatenate([further, *log_shapes.values()]))
 
-    figure = Figure(figsize=(6.4, 6.8), layout="constrained", facecolor=PAPER)
+    figure = _figure((6.4, 6.8), title)
     plane = figure.add_subplot(facecolor=PAPER)
     _pixel_axis(plane, "x", *limits[0], "box width (pixels)")
     _pixel_axis(plane, "y", *limits[1], "box height (pixels)")
@@ -75,9 +72,9 @@ def anchor_figure(
     for index, (name, log_wh) in enumerate(log_shapes.items()):
         _draw_set(plane, top, right, name, log_wh, index)
     if set(log_shapes) == {"initial", "learned"} and len(log_shapes["initial"]) == len(log_shapes["learned"]):
-        _draw_arrows(plane, log_shapes["initial"], log_shapes["learned"])
-    if title:
-        figure.suptitle(title, color=INK)
+        arrow = {"arrowstyle": "->", "color": INK, "linewidth": 0.8, "alpha": 0.7, "shrinkA": 4, "shrinkB": 5}
+        for start, end in zip(np.exp(log_shapes["initial"]), np.exp(log_shapes["learned"]), strict=True):
+            plane.annotate("", end, start, arrowprops=arrow, zorder=3)
     if shapes:  # below the plane, where it cannot hide a shape
         figure.legend(loc="outside lower center", ncols=4, frameon=False, labelcolor=INK)
     return figure
@@ -95,18 +92,18 @@ def trajectory_figure(
         title: A line above the figure.
 
     Returns:
-        A figure of about 9.6 x 4.4 inches: widths on the left, heights on the right, one logarithmic pixel axis.
+        A figure: widths on the left, heights on the right, one logarithmic pixel axis.
 
     Raises:
-        ValueError: If `wh` is not (S, A, 2) with the S of `steps`, S is 0, or a shape is not positive and finite.
+        ValueError: As `checked_trajectory`, or a shape is not positive and finite.
     """
     step, wh = checked_trajectory(steps, wh)
-    log_wh = _log_shapes("wh", wh.reshape(-1, 2)).reshape(wh.shape)
-    log_boxes = _log_boxes(np.zeros((0, 2)) if box_wh is None else box_wh)
+    log_wh = _logs("shapes", wh.reshape(-1, 2)).reshape(wh.shape)
+    log_boxes = _logs("boxes", () if box_wh is None else box_wh, drop=True)
     # One range for both sides: widths and heights are compared with each other, too.
     low, high = _square_limits(log_boxes.reshape(-1, 1), log_wh.reshape(-1, 1))[0]
 
-    figure = Figure(figsize=(9.6, 4.4), layout="constrained", facecolor=PAPER)
+    figure = _figure((9.6, 4.4), title)
     first: Axes | None = None
     for side, name in enumerate(("width", "height")):
         panel = figure.add_subplot(1, 2, side + 1, facecolor=PAPER, sharey=first)
@@ -125,17 +122,11 @@ def trajectory_figure(
         if box_wh is not None:
             margin = panel.inset_axes((1.07, 0, 0.13, 1), sharey=panel, facecolor=PAPER)
             _draw_marginal(margin, log_boxes[:, side], low, high, vertical=True)
-    if title:
-        figure.suptitle(title, color=INK)
     return figure
 
 
 def checked_trajectory(steps: ArrayLike, wh: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """(S,) int64 optimizer steps and (S, A, 2) float64 shapes at them.
-
-    Raises:
-        ValueError: The shapes are not so, or S is 0.
-    """
+    """(S,) int64 optimizer steps and (S, A, 2) float64 shapes at them; a ValueError if they are not so, or S is 0."""
     step, shapes = np.asarray(steps, dtype=np.int64), np.asarray(wh, dtype=np.float64)
     if step.ndim != 1 or not len(step) or shapes.ndim != 3 or shapes.shape[0] != len(step) or shapes.shape[2] != 2:
         raise ValueError(f"expected steps (S,) and wh (S, A, 2) with S > 0, got {step.shape} and {shapes.shape}")
@@ -143,32 +134,27 @@ def checked_trajectory(steps: ArrayLike, wh: ArrayLike) -> tuple[np.ndarray, np.
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG with 150 pixels an inch.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Writes a figure as PNG with 150 pixels an inch."""
     figure.savefig(path, format="png", dpi=150)
 
 
-def _log_boxes(box_wh: ArrayLike) -> np.ndarray:
-    """(N, 2) natural logarithms of the boxes that have a positive finite shape."""
-    wh = np.asarray(box_wh, dtype=np.float64)
-    wh = wh if wh.size else np.zeros((0, 2))
-    if wh.ndim != 2 or wh.shape[1] != 2:
-        raise ValueError(f"expected boxes as (N, 2) widths and heights, got an array of shape {wh.shape}")
-    good = (np.isfinite(wh) & (wh > 0)).all(axis=1)
-    return np.log(wh if good.all() else wh[good])
+def _figure(size: tuple[float, float], title: str | None) -> Figure:
+    figure = Figure(figsize=size, layout="constrained", facecolor=PAPER)
+    if title:
+        figure.suptitle(title, color=INK)
+    return figure
 
 
-def _log_shapes(name: str, wh: ArrayLike) -> np.ndarray:
-    """(A, 2) natural logarithms of a set of anchor shapes, checked."""
+def _logs(what: str, wh: ArrayLike, drop: bool = False) -> np.ndarray:
+    """(N, 2) natural logarithms of widths and heights; those not positive and finite raise an error, or are dropped."""
     array = np.asarray(wh, dtype=np.float64)
+    array = array if array.size else array.reshape(0, 2)
     if array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(f"expected shapes {name!r} as (A, 2) widths and heights, got an array of shape {array.shape}")
-    if not (np.isfinite(array).all() and (array > 0).all()):
-        raise ValueError(f"shapes {name!r} must be positive and finite, got {array.tolist()}")
-    return np.log(array)
+        raise ValueError(f"expected {what} as (N, 2) widths and heights, got an array of shape {array.shape}")
+    good = np.isfinite(array) & (array > 0)
+    if not (drop or good.all()):
+        raise ValueError(f"{what} must be positive and finite, got {array.tolist()}")
+    return np.asarray(np.log(array[good.all(axis=1)]))
 
 
 def _square_limits(log_boxes: np.ndarray, log_shapes: np.ndarray) -> Limits:
@@ -192,11 +178,6 @@ def _kernel(log_values: np.ndarray, cell: float, num_dims: int) -> np.ndarray:
     return np.asarray(weight / weight[GRID // 2].sum())
 
 
-def _cells(log_values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """(N,) index of each value's grid cell, in [0, G) where it lies between `low` and `high`."""
-    return np.floor((log_values - low) * (GRID / (high - low))).astype(np.int64)
-
-
 def _centres(low: float, high: float) -> np.ndarray:
     """(G,) centres of the grid cells in pixels."""
     return np.exp(low + (np.arange(GRID) + 0.5) * (high - low) / GRID)
@@ -210,11 +191,9 @@ def _draw_density(plane: Axes, top: Axes, right: Axes, log_boxes: np.ndarray, li
     plane.annotate(f"{len(log_boxes):,} boxes", (0.985, 0.015), xycoords="axes fraction", ha="right", color=FAINT)
     # Square shapes lie on this line, wide ones below, tall ones above.
     plane.axline((1, 1), (2, 2), color=FAINT, linewidth=0.7, linestyle=(0, (1, 3)), zorder=1.5)
-    column, row = _cells(log_boxes[:, 0], w_low, w_high), _cells(log_boxes[:, 1], h_low, h_high)
-    inside = (column >= 0) & (column < GRID) & (row >= 0) & (row < GRID)
-    if not inside.any():
+    counts = np.histogram2d(log_boxes[:, 1], log_boxes[:, 0], GRID, [limits[1], limits[0]])[0]
+    if not counts.any():
         return
-    counts = np.bincount(row[inside] * GRID + column[inside], minlength=GRID * GRID).reshape(GRID, GRID)
     cell = (w_high - w_low) / GRID
     density = _kernel(log_boxes[:, 1], cell, 2) @ counts @ _kernel(log_boxes[:, 0], cell, 2).T
     falling = np.sort(density, axis=None)[::-1]
@@ -229,10 +208,9 @@ def _draw_marginal(axes: Axes, log_values: np.ndarray, low: float, high: float, 
     """The density of one side of the boxes, along the neighbour's axis and without one of its own."""
     axes.set_axis_off()
     (axes.set_xlim if vertical else axes.set_ylim)(0, 1.05)
-    inside = (log_values >= low) & (log_values < high)
-    if not inside.any():
+    counts = np.histogram(log_values, GRID, (low, high))[0]
+    if not counts.any():
         return
-    counts = np.bincount(_cells(log_values[inside], low, high), minlength=GRID)[:GRID]
     density = _kernel(log_values, (high - low) / GRID, 1) @ counts
     fill = axes.fill_betweenx if vertical else axes.fill_between
     fill(_centres(low, high), density / density.max(), color="#c9ced6", edgecolor="#667080", linewidth=0.8)
@@ -253,22 +231,11 @@ def _draw_set(plane: Axes, top: Axes, right: Axes, name: str, log_wh: np.ndarray
             plane.annotate(f"×{count}", (x, y), (7, -11), textcoords="offset points", color=colour, fontsize=9)
 
 
-def _draw_arrows(plane: Axes, log_from: np.ndarray, log_to: np.ndarray) -> None:
-    """A thin arrow from each shape of one set to its namesake in the other."""
-    for start, end in zip(np.exp(log_from), np.exp(log_to), strict=True):
-        arrow = {"arrowstyle": "->", "color": INK, "linewidth": 0.8, "alpha": 0.7, "shrinkA": 4, "shrinkB": 5}
-        plane.annotate("", end, start, arrowprops=arrow, zorder=3)
-
-
 def _pixel_axis(axes: Axes, letter: str, low: float, high: float, label: str) -> None:
     """Make the x or y axis logarithmic in pixels from `low` to `high` (nats), with ticks at powers of two."""
     axes.set(**{f"{letter}scale": "log", f"{letter}lim": (np.exp(low), np.exp(high))})
     axis = axes.xaxis if letter == "x" else axes.yaxis
-    powers = 2.0 ** np.arange(np.ceil(low / np.log(2)), np.floor(high / np.log(2)) + 1)
-    ticks = powers[:: 1 + len(powers) // 12]
-    if len(ticks) < 4:
-        ticks = np.sort(np.concatenate([powers, 1.5 * powers, [0.75 * powers[0]]]))
-    axis.set_major_locator(FixedLocator(ticks.tolist()))
+    axis.set_major_locator(LogLocator(2, (1.0,) if high - low > 4 * np.log(2) else (1.0, 1.5), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_label_text(label, color=INK)

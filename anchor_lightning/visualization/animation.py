@@ -1,12 +1,9 @@
-"""The way of the anchor shapes over the density of the boxes, as an animated GIF.
-
-Shape letters: N boxes, A anchor shapes, S recorded steps.
-"""
+"""The way of the anchor shapes over the density of the boxes, as an animated GIF."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,40 +12,30 @@ from PIL import Image
 
 from anchor_lightning.visualization.anchor_plots import COLOURS, INK, PAPER, anchor_figure, checked_trajectory
 
-MAX_FRAMES: Final = 60
-FRAME_MS, LAST_FRAME_MS = 100, 2000
-NUM_COLOURS = 256
 
-
-def save_animation(
-    path: Path, steps: ArrayLike, wh: ArrayLike, box_wh: ArrayLike, *, max_frames: int = MAX_FRAMES
-) -> None:
+def save_animation(path: Path, steps: ArrayLike, wh: ArrayLike, box_wh: ArrayLike) -> None:
     """Writes the shapes' way as a GIF: the initial shapes stay, the learned ones move and leave a trail.
 
-    The density is drawn once and only the markers move over it, so that 60 frames take seconds.
+    At most 60 of the steps are shown, the first and the last among them. The density is drawn once and only the markers
+    move over it, so that this takes seconds.
 
     Args:
         path: Of the file.
         steps: (S,) optimizer steps, S >= 1, ascending.
         wh: (S, A, 2) widths and heights in pixels of the network input, > 0.
         box_wh: (N, 2) boxes in the same pixels.
-        max_frames: At most so many of the S steps are shown, the first and the last among them.
 
     Raises:
-        ValueError: `wh` is not (S, A, 2) with the S of `steps`, S is 0, a shape is not positive and finite, or
-            `max_frames` is less than 2.
-        OSError: The file cannot be written.
+        ValueError: `wh` is not (S, A, 2) with the S of `steps`, S is 0, or a shape is not positive and finite.
     """
     step, wh = checked_trajectory(steps, wh)
-    if max_frames < 2:
-        raise ValueError(f"max_frames must be 2 or more, got {max_frames}")
-    shown = np.unique(np.linspace(0, len(step) - 1, min(max_frames, len(step))).round().astype(np.int64))
+    shown = np.unique(np.linspace(0, len(step) - 1, min(60, len(step))).round().astype(np.int64))
     frames = _frames(step, wh, box_wh, shown)
     # One palette for all frames: colours must not flicker. The last frame has the longest trails.
-    palette = frames[-1].quantize(NUM_COLOURS)
-    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
-    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, disposal=1)
+    palette = frames[-1].quantize(256)
+    first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    milliseconds = [100] * len(others) + [2000]
+    first.save(path, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0, disposal=1)
 
 
 def _frames(step: np.ndarray, wh: np.ndarray, box_wh: ArrayLike, shown: np.ndarray) -> list[Image.Image]:

@@ -1,4 +1,4 @@
-"""Detections drawn on their images: for the loggers, the run folder and `predict`.
+"""Detections drawn on their images, and strips of text that explain them: for loggers, run folder and `predict`.
 
 A colour stands for a class, or for an anchor shape where these are shown; texts beside the boxes say the rest, as far
 as there is room. Shape letters: H, W height and width of an image in pixels, N boxes of the image, M boxes of its
@@ -10,27 +10,52 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
+import matplotlib
 import numpy as np
 import torch
-from PIL import ImageColor
-from torch import Tensor
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torchvision.utils import make_grid
 
 from anchor_lightning.structures import Detections
-from anchor_lightning.visualization.lettering import COLOURS, PLAIN, Colours, Text, strip, text_patch
 
+
+class Colours(NamedTuple):
+    """A ground, and the ink that reads best on it."""
+
+    ground: str
+    ink: str
+
+
+# Okabe and Ito's, which people with colour blindness can tell apart, without black, which is hard to see on
+# photographs. The last two are Tol's: nine anchors are as many as YOLOv3 has.
+COLOURS: Final = (
+    Colours("#E69F00", "black"),
+    Colours("#56B4E9", "black"),
+    Colours("#009E73", "white"),
+    Colours("#F0E442", "black"),
+    Colours("#0072B2", "white"),
+    Colours("#D55E00", "white"),
+    Colours("#CC79A7", "black"),
+    Colours("#882255", "white"),
+    Colours("#BBBBBB", "black"),
+)
+PLAIN: Final = Colours("white", "black")
+NO_ANCHOR: Final = Colours("#888888", "white")
 MAX_LABELS: Final = 20
 """Detections of an image that get a text, and boxes of its ground truth: with more nothing is left of the image."""
 PIXELS_PER_LINE, MIN_LINE = 250, 2
 """Pixels of an image's longer side for one of line thickness, and the least thickness."""
-NO_ANCHOR: Final = Colours("#888888", "white")
-GAP: Final = 4
-"""White pixels between the images of a sheet."""
+PIXELS_PER_FONT, MIN_FONT = 42, 11
+"""The same for letter height."""
+PAD: Final = 2
+"""Pixels between a text and the left and right edges of its ground."""
 
+Text = tuple[str, Colours]
 Frame = tuple[int, int, int, int]
 """Pixels of a box: left and top, and the first right of it and below it."""
 
@@ -45,17 +70,15 @@ def draw_detections(
 ) -> np.ndarray:
     """A copy of an image with its detections: a frame in the colour of the class, and `class 0.87` above it.
 
-    Lines and letters grow with the image. The best detections are drawn last and so lie on top. The best 20 get a text,
-    less those whose text would cover a better one's; every box has its frame. Parts of a box outside the image are cut
-    off; a box that lies wholly outside is left out.
+    Lines and letters grow with the image. The best detections lie on top, and the best 20 get a text where it covers no
+    better one's. What lies outside the image is cut off.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         detections: N boxes in pixels of `image` (continuous, 0-based), in any order.
         class_names: C names; position is the label.
-        anchors_wh: (A, 2) the anchor shapes, in pixels of the network input, to show where each box came from: frames
-            have the anchor's colour, texts end in `#k` with k from 0, and a strip below the image lists the shapes and
-            how many boxes have a text.
+        anchors_wh: (A, 2) pixels of the network input, to show which anchor each box came from: frames have the
+            anchor's colour, texts end in `#k` with k from 0, and a strip below the image lists the shapes.
         ground_truth_xyxy: (M, 4) boxes in pixels of `image`, drawn underneath, in black and white dashes.
         ground_truth_labels: M labels, whose names are written on white where detections leave room; none if not given.
 
@@ -77,7 +100,8 @@ def draw_detections(
     frames = [_frame(box, picture) for box in detections.boxes_xyxy.tolist()]
     best_first = detections.scores.argsort(stable=True, descending=True).tolist()
     shown = [(frame, index) for index in best_first if (frame := frames[index]) is not None]
-    texts = _texts(detections, class_names, anchors_wh is not None)
+    rows = zip(detections.labels.tolist(), detections.scores.tolist(), detections.anchors.tolist(), strict=True)
+    texts = [_text(class_names[row[0]], *row, anchors_wh is not None) for row in rows]
     for frame, index in reversed(shown):
         _draw_frame(picture, frame, line, ImageColor.getrgb(texts[index][1].ground))
     # After all frames: none may cross a text.
@@ -99,11 +123,7 @@ def draw_detections(
 
 
 def check_drawable(detections: Detections, num_classes: int) -> None:
-    """Raises an error for detections that cannot be drawn, which W&B would accept without a word.
-
-    Raises:
-        ValueError: A box or score is not finite, or a label lies outside [0, num_classes).
-    """
+    """Raises a ValueError where a box or score is not finite or a label has no name: W&B would accept it silently."""
     if not (detections.boxes_xyxy.isfinite().all() and detections.scores.isfinite().all()):
         raise ValueError("a detection has a box or score that is not finite, so it cannot be drawn")
     wrong = detections.labels[(detections.labels < 0) | (detections.labels >= num_classes)]
@@ -114,16 +134,12 @@ def check_drawable(detections: Detections, num_classes: int) -> None:
 def best_detections(detections: Detections, threshold: float, above: bool = False) -> Detections:
     """The detections that score at least `threshold`, in their order; with `above` only those that score more."""
     kept = detections.scores > threshold if above else detections.scores >= threshold
-    return Detections(
-        detections.boxes_xyxy[kept], detections.scores[kept], detections.labels[kept], detections.anchors[kept]
-    )
+    return Detections(*(values[kept] for values in vars(detections).values()))
 
 
 def resize(image: np.ndarray, longer_side: int) -> np.ndarray:
     """An (H, W, 3) image whose longer side is `longer_side` pixels, in the same proportions."""
     scale = longer_side / max(image.shape[:2])
-    if scale == 1:
-        return image
     width, height = (max(1, round(side * scale)) for side in (image.shape[1], image.shape[0]))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (width, height), interpolation=how), dtype=np.uint8)
@@ -131,8 +147,7 @@ def resize(image: np.ndarray, longer_side: int) -> np.ndarray:
 
 def scale_detections(detections: Detections, scale: tuple[float, float]) -> Detections:
     """Detections whose (N, 4) boxes are stretched by a factor for x and one for y."""
-    factors: Tensor = torch.tensor(scale * 2, dtype=detections.boxes_xyxy.dtype, device=detections.boxes_xyxy.device)
-    return replace(detections, boxes_xyxy=detections.boxes_xyxy * factors)
+    return replace(detections, boxes_xyxy=detections.boxes_xyxy * detections.boxes_xyxy.new_tensor(scale * 2))
 
 
 def contact_sheet(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -141,16 +156,12 @@ def contact_sheet(images: Sequence[np.ndarray]) -> np.ndarray:
     cells = torch.full((len(images), 3, *sides), 255, dtype=torch.uint8)
     for cell, image in zip(cells, images, strict=True):
         cell[:, : image.shape[0], : image.shape[1]] = torch.from_numpy(image).permute(2, 0, 1)
-    grid = make_grid(list(cells), nrow=math.ceil(math.sqrt(len(images))), padding=GAP, pad_value=255)
+    grid = make_grid(list(cells), nrow=math.ceil(math.sqrt(len(images))), padding=4, pad_value=255)
     return np.asarray(grid.permute(1, 2, 0))
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:
-    """Writes an (H, W, 3) uint8 RGB image in the format of the path's suffix.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Writes an (H, W, 3) uint8 RGB image in the format of the path's suffix."""
     _, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[:, :, ::-1]))
     path.write_bytes(data.tobytes())
 
@@ -163,16 +174,41 @@ def rounded_down(score: float) -> str:
     return f"{(math.ceil(score / step - 1e-6) - 1) * step:.2g}"
 
 
-def _texts(detections: Detections, class_names: Sequence[str], show_anchors: bool) -> list[Text]:
-    """What stands at each box, and its colours."""
-    texts = []
-    rows = zip(detections.labels.tolist(), detections.scores.tolist(), detections.anchors.tolist(), strict=True)
-    for label, score, anchor in rows:
-        text, colours = f"{class_names[label]} {score:.2f}", COLOURS[label % len(COLOURS)]
-        if show_anchors:  # -1: the detector does not say
-            text, colours = (f"{text} #{anchor}", COLOURS[anchor % len(COLOURS)]) if anchor >= 0 else (text, NO_ANCHOR)
-        texts.append((text, colours))
-    return texts
+def text_patch(text: Text, longer_side: int) -> np.ndarray:
+    """A line of text on its ground, (h, w, 3) uint8 RGB, in letters for a picture with this longer side."""
+    line, colours = text
+    font = _font(max(MIN_FONT, round(longer_side / PIXELS_PER_FONT)))
+    patch = Image.new("RGB", (math.ceil(font.getlength(line)) + 2 * PAD, sum(font.getmetrics())), colours.ground)
+    ImageDraw.Draw(patch).text((PAD, 0), line, fill=colours.ink, font=font)
+    return np.array(patch)
+
+
+def strip(width: int, paragraphs: Sequence[Sequence[Text]], longer_side: int) -> np.ndarray:
+    """Texts on white, to be put below a picture.
+
+    Args:
+        width: Of the strip in pixels. A text that is wider is cut.
+        paragraphs: Each starts a line; its texts go on in further lines where they do not fit.
+        longer_side: Of the picture, which the letters suit.
+    """
+    lines: list[np.ndarray] = []
+    for paragraph in paragraphs:
+        x = width
+        for patch in (text_patch(text, longer_side) for text in paragraph):
+            if x and x + patch.shape[1] > width:
+                lines.append(np.full((patch.shape[0] + PAD, width, 3), 255, dtype=np.uint8))
+                x = 0
+            lines[-1][: patch.shape[0], x : x + patch.shape[1]] = patch[:, : width - x]
+            x += patch.shape[1] + patch.shape[0] // 2
+    return np.vstack(lines)
+
+
+def _text(name: str, label: int, score: float, anchor: int, show_anchors: bool) -> Text:
+    """What stands at a box, and its colours; the anchor is -1 where the detector does not say."""
+    text = f"{name} {score:.2f}"
+    if not show_anchors:
+        return text, COLOURS[label % len(COLOURS)]
+    return (f"{text} #{anchor}", COLOURS[anchor % len(COLOURS)]) if anchor >= 0 else (text, NO_ANCHOR)
 
 
 def _frame(box_xyxy: list[float], picture: np.ndarray) -> Frame | None:
@@ -188,28 +224,16 @@ def _frame(box_xyxy: list[float], picture: np.ndarray) -> Frame | None:
 def _draw_frame(picture: np.ndarray, frame: Frame, line: int, colour: tuple[int, ...] | None) -> None:
     """Lines along a box's first and last pixels, in place; without a colour in dashes, which show on any ground."""
     left, top, right, bottom = frame
-    for x1, y1, x2, y2 in (
-        (left, top, right, min(bottom, top + line)),
-        (left, max(top, bottom - line), right, bottom),
-        (left, top, min(right, left + line), bottom),
-        (max(left, right - line), top, right, bottom),
-    ):
-        if colour:
-            cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), colour, cv2.FILLED)
-        else:
-            along = np.add.outer(np.arange(y1, y2), np.arange(x1, x2)) - left - top
-            picture[y1:y2, x1:x2] = np.where(along // (4 * line) % 2, 0, 255)[:, :, None]
+    edge = np.ones((bottom - top, right - left), dtype=bool)
+    edge[line:-line, line:-line] = False
+    dashes = 0 if colour else np.where(sum(edge.nonzero()) // (4 * line) % 2, 0, 255)[:, None]
+    picture[top:bottom, left:right][edge] = colour or dashes
 
 
 def _write(picture: np.ndarray, text: Text, frame: Frame, taken: list[Frame], below: bool = False) -> None:
-    """Writes a text above a box if there is room, else in or beside one of its other corners; in place.
+    """Writes a text at a corner of a box, best above it, where it covers none of the `taken` places; in place.
 
-    Args:
-        picture: (H, W, 3).
-        text: Left out if every place would cover another text.
-        frame: Of the box.
-        taken: Where texts are; this one's place is added.
-        below: Try the box's lower corners instead of the upper ones.
+    Left out if every place would cover another text. With `below` the lower corners are tried, not the upper ones.
     """
     patch = text_patch(text, max(picture.shape[:2]))[: picture.shape[0], : picture.shape[1]]
     tall, wide = patch.shape[:2]
@@ -221,3 +245,9 @@ def _write(picture: np.ndarray, text: Text, frame: Frame, taken: list[Frame], be
             taken.append((x, y, x + wide, y + tall))
             picture[y : y + tall, x : x + wide] = patch
             return
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # matplotlib brings DejaVu along, which has the letters of more languages than PIL's own.
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)

@@ -13,7 +13,6 @@ import numpy as np
 
 from anchor_lightning.errors import UserError
 
-SIDE: Final = re.compile(r"anchors/(\d+)/([wh])")
 STEP_KEYS: Final = ("step", "trainer/global_step")
 """In metrics.csv, and in W&B's history."""
 
@@ -43,23 +42,17 @@ def read_history(source: str | Path) -> RunHistory:
     Raises:
         UserError: There is no such folder, or nothing of the shapes was logged.
     """
-    folder = Path(source)
-    if (folder / "metrics.csv").is_file():
-        with (folder / "metrics.csv").open(newline="") as file:
-            return history_of(csv.DictReader(file), str(source))
-    if folder.exists() or str(source).count("/") != 2:
+    file = Path(source) / "metrics.csv"
+    if file.is_file():
+        return _history(csv.DictReader(file.read_text().splitlines()), source)
+    if Path(source).exists() or str(source).count("/") != 2:
         raise UserError(f"{source}: no run folder (metrics.csv is missing), and no W&B path entity/project/run_id")
     import wandb  # slow to import, and most runs are folders
 
-    return history_of(wandb.Api().run(str(source)).scan_history(), str(source))
+    return _history(wandb.Api().run(str(source)).scan_history(), source)
 
 
-def history_of(rows: Iterable[Mapping[str, Any]], source: str) -> RunHistory:
-    """The history in logged rows, each with a step and some of the keys.
-
-    Raises:
-        UserError: No row holds the shapes.
-    """
+def _history(rows: Iterable[Mapping[str, Any]], source: str | Path) -> RunHistory:
     scalars: dict[str, dict[int, float]] = {}
     for row in rows:
         step = next((int(row[key]) for key in STEP_KEYS if row.get(key) not in (None, "")), None)
@@ -69,12 +62,9 @@ def history_of(rows: Iterable[Mapping[str, Any]], source: str) -> RunHistory:
                     scalars.setdefault(key, {})[step] = float(value)
                 except (TypeError, ValueError):  # an empty cell, a table or an image
                     continue
-    sides = [match for key in scalars if (match := SIDE.fullmatch(key))]
-    if not sides:
+    num = sum(re.fullmatch(r"anchors/\d+/w", key) is not None for key in scalars)
+    if not num:
         raise UserError(f"{source}: nothing of the shapes was logged (anchors/K/w)")
-    steps = sorted(scalars[sides[0][0]])
-    num = 1 + max(int(match[1]) for match in sides)
+    steps = sorted(scalars["anchors/0/w"])
     wh = np.array([[[scalars[f"anchors/{k}/{side}"][step] for side in "wh"] for k in range(num)] for step in steps])
-    return RunHistory(
-        np.array(steps), wh, {key: np.array(sorted(points.items())) for key, points in scalars.items() if points}
-    )
+    return RunHistory(np.array(steps), wh, {key: np.array(sorted(points.items())) for key, points in scalars.items()})

@@ -7,6 +7,7 @@ import matplotlib.style
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -29,8 +30,6 @@ def plane(figure: Figure) -> Axes:
 
 def draw(figure: Figure) -> np.ndarray:
     """(H, W, 3) pixels, rendered as a notebook or logger would."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3]
@@ -118,12 +117,10 @@ def test_boxes_without_a_shape_are_left_out() -> None:
 
 
 def test_bad_arrays_raise() -> None:
-    with pytest.raises(ValueError, match=r"\(N, 2\).*\(4, 3\)"):
+    with pytest.raises(ValueError, match=r"boxes as \(N, 2\).*\(4, 3\)"):
         anchor_figure(np.ones((4, 3)), {})
     with pytest.raises(ValueError, match="'learned' must be positive"):
         anchor_figure(boxes(3), {"learned": [[1.0, 0.0]]})
-    with pytest.raises(ValueError, match=r"'learned' as \(A, 2\)"):
-        anchor_figure(boxes(3), {"learned": [1.0, 2.0]})
     with pytest.raises(ValueError, match=r"steps \(S,\)"):
         trajectory_figure([0, 1], IDENTICAL[None])
     with pytest.raises(ValueError, match="S > 0"):
@@ -151,15 +148,6 @@ def test_style_of_the_user_does_not_reach_the_figure() -> None:
                 texts = [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
                 assert all(max(to_rgb(text.get_color())) < 0.3 for text in texts)
             assert figure.get_suptitle() == "title"
-
-
-def test_figures_stay_out_of_pyplot() -> None:
-    import sys
-
-    anchor_figure(boxes(10), {"initial": IDENTICAL})
-    if "matplotlib.pyplot" in sys.modules:
-        assert sys.modules["matplotlib.pyplot"].get_fignums() == []
-    assert "pyplot" not in Path(plots.__file__).read_text().replace("without pyplot", "")
 
 
 def test_trajectory_draws_every_anchor() -> None:
@@ -223,8 +211,3 @@ def test_animation_of_one_step_and_of_bad_arrays(tmp_path: Path) -> None:
         assert animation.n_frames == 1
     with pytest.raises(ValueError, match=r"steps \(S,\)"):
         save_animation(tmp_path / "a.gif", [0, 1], IDENTICAL[None], [])
-    with pytest.raises(ValueError, match="must be positive"):
-        save_animation(tmp_path / "a.gif", [0], -IDENTICAL[None], [])
-    with pytest.raises(ValueError, match="max_frames must be 2"):
-        save_animation(tmp_path / "a.gif", [0], IDENTICAL[None], [], max_frames=1)
-    assert not (tmp_path / "a.gif").exists()
