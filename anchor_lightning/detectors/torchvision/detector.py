@@ -177,7 +177,14 @@ class FasterRCNN(TorchvisionDetector):
 
 
 class RetinaNet(TorchvisionDetector):
-    """torchvision's RetinaNet (Lin et al. 2017); its arguments are those of `FasterRCNN`.
+    """torchvision's RetinaNet (Lin et al. 2017).
+
+    Args:
+        num_classes: C >= 1.
+        anchors: Start of the shapes; `init: model` is torchvision's own.
+        image_size: Not read: the shapes are in pixels.
+        backbone: `resnet50`, or `small`: ten layers, for machines without GPU and inputs of about 256 pixels.
+        backbone_weights: As of `FasterRCNN`.
 
     Raises:
         UserError: The shapes do not fit, or there are no weights for the backbone.
