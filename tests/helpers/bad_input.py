@@ -13,9 +13,12 @@ import pytest
 
 from anchor_lightning.cli import main
 
+# Names of options, here alone.
 DETECTOR: Final = "--model.detector"
+"""Where the detector's own options are."""
 OTHER_DETECTOR: Final = ("--config", "detector/ssd_small.yaml")
 RESNET: Final = ("--config", "detector/retinanet_r50_fpn.yaml", f"{DETECTOR}.backbone_weights=data/x.pth")
+"""A backbone of torchvision's with weights from a file."""
 TINY: Final = (
     *("--config", "small.yaml", "--trainer.precision=32-true", f"{DETECTOR}.width=0.1", f"{DETECTOR}.prior_images=0"),
     *("--model.anchors.init=identical", "--trainer.max_steps=2", "--trainer.val_check_interval=2"),
@@ -35,6 +38,10 @@ ARGS: Final[Mapping[str, tuple[str, ...]]] = {
     "trained": SYNTHETIC,
 }
 """Kind of data -> options of two steps of four images, on a copy of it in `data`."""
+MOST_LINES: Final = 12
+SWAPPED, CLIPPED = "1.corners", "1.clipped"
+DROPPED_EMPTY, DROPPED_NAN = "1.dropped[^0-9]*area", "1.dropped[^0-9]*number"
+"""How many boxes were repaired, and how."""
 ALIAS_BOMB: Final = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -66,11 +73,6 @@ def state_of_files() -> dict[Path, tuple[int, int]]:
     return {path: (0, 0) if path.is_dir() else (stat.st_size, stat.st_mtime_ns) for path, stat in found}
 
 
-def cuts(data: bytes, *percent: int) -> dict[str, bytes]:
-    """The first parts of a file's bytes, by name."""
-    return {f"cut to {n} %": data[: len(data) * n // 100] for n in percent}
-
-
 def check_says(text: str, says: str) -> None:
     """Every pattern of `says` (they are separated by blanks) is found in the text."""
     missing = [pattern for pattern in says.split() if not re.search(pattern, text, re.IGNORECASE)]
@@ -85,7 +87,14 @@ class Command:
 
 
 class CommandLine:
-    """The real command line in an empty folder, on a copy of a made data set (kind -> folder) in `data`."""
+    """The real command line in an empty folder, on a copy of a made data set in `data`.
+
+    Args:
+        templates: Kind of data -> folder to copy.
+        capture: What is printed.
+        log: What is logged.
+        warned: What is warned of; pytest keeps warnings from being printed.
+    """
 
     def __init__(
         self,
@@ -106,8 +115,9 @@ class CommandLine:
     def output(self) -> str:
         """All that was printed, logged and warned of."""
         printed = self.capture.readouterr()
-        warned = [str(warning.message) for warning in self.warned.list]  # pytest keeps them from being printed
-        return "\n".join([printed.out, self.log.text, *warned, printed.err])
+        return "\n".join(
+            [printed.out, self.log.text, *(str(warning.message) for warning in self.warned.list), printed.err]
+        )
 
     def succeeds(self, says: str, *args: str, makes: str = "runs/version_*/checkpoints/last.ckpt") -> None:
         """The command ends well: the files are made, and what was repaired or left out is reported."""
@@ -119,7 +129,13 @@ class CommandLine:
         check_says(self.output(), says)
 
     def fails(self, says: str, *args: str, early: bool = True) -> None:
-        """The command ends with one short message, `early` before anything is written; others are pytest's."""
+        """The command ends with one short message that names what is at fault; any other exception is pytest's.
+
+        Args:
+            says: Patterns, separated by blanks.
+            args: The command line.
+            early: Before anything is written.
+        """
         before = state_of_files()
         with pytest.raises(SystemExit) as end:
             main(list(args))
@@ -131,4 +147,4 @@ class CommandLine:
         check_says(message, says)
         if early:
             assert after == before, "something was written"
-            assert len(re.findall("^(?!usage)\\S", message, re.MULTILINE)) <= 12
+            assert len(re.findall("^(?!usage)\\S", message, re.MULTILINE)) <= MOST_LINES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,6 +29,11 @@ def _no_command_is_run(command_line: CommandLine) -> Iterator[None]:
     assert not list(Path().rglob("evil"))
 
 
+def cut(share: float, less: int = 0) -> Callable[[bytes], bytes]:
+    """The first bytes."""
+    return lambda whole: whole[: int(len(whole) * share) - less]
+
+
 def overwritten(whole: bytes) -> bytes:
     """The archive's index is not what it was."""
     place = int(len(whole) * 0.9999)
@@ -49,24 +53,36 @@ def without(*keys: str) -> Callable[[Content], None]:
     return lambda content: [content.pop(key) for key in keys] and None
 
 
-def other(end: str, change: Callable[[torch.Tensor], object]) -> Callable[[Content], None]:
-    """Changes the first value of the state whose name ends so; None takes it away."""
+def first_weight(content: Content) -> str:
+    """Name of a convolution's weights."""
+    return next(key for key in content["state_dict"] if key.endswith("weight"))
 
-    def edit(content: Content) -> None:
-        state = content["state_dict"]
-        name = next(key for key in state if key.endswith(end))
-        state[name] = change(state[name])
-        if state[name] is None:
-            del state[name]
 
-    return edit
+def nan_weight(content: Content) -> None:
+    """One number is NaN."""
+    content["state_dict"][first_weight(content)][0, 0, 0, 0] = float("nan")
+
+
+def without_weight(content: Content) -> None:
+    """A convolution's weights are missing."""
+    del content["state_dict"][first_weight(content)]
+
+
+def shapes(content: Content, value: Callable[[torch.Tensor], object]) -> None:
+    """Other anchor shapes."""
+    for key, old in content["state_dict"].items():
+        if key.endswith("log_wh"):
+            content["state_dict"][key] = value(old)
 
 
 BYTES: dict[str, object] = {
     "empty": lambda whole: b"",
-    "cut to 1 byte": lambda whole: whole[:1],
-    "cut to 50 %": lambda whole: whole[: len(whole) // 2],
-    "cut by its last byte": lambda whole: whole[:-1],
+    "cut to 1 byte": lambda whole: b"P",
+    "cut to 1 %": cut(0.01),
+    "cut to 50 %": cut(0.5),
+    "cut to 99 %": cut(0.99),
+    "cut by its last byte": cut(1, less=1),
+    "text": lambda whole: b"hello",
     "an HTML page": lambda whole: b"<html>404</html>",
     "a Git LFS pointer": lambda whole: b"version https://git-lfs.github.com/spec/v1\n",
     "zeros": lambda whole: bytes(10_000),
@@ -80,13 +96,15 @@ CONTENTS: dict[str, object] = {
     "a tensor": lambda c: torch.zeros(3),
     "a state dict without more": lambda c: c["state_dict"],
     "a checkpoint of another project": lambda c: {"state_dict": {"fc": torch.zeros(1)}},
+    "a state_dict that is a list": lambda c: {**c, "state_dict": [1]},
     "weights only": without("optimizer_states", "lr_schedulers"),
     "without what this project adds": without("anchor_lightning"),
     "hyper_parameters that are a list": lambda c: c.update(hyper_parameters=[1]),
-    "shapes that are NaN": other("log_wh", lambda old: old * math.nan),
-    "a weight that is NaN": other("weight", lambda old: old.index_fill(0, torch.tensor([0]), math.nan)),
-    "a weight that is missing": other("weight", lambda old: None),
-    "a weight of another shape": other("weight", lambda old: torch.zeros(3)),
+    "shapes that are text": lambda c: shapes(c, lambda old: "x"),
+    "shapes that are NaN": lambda c: shapes(c, lambda old: old * float("nan")),
+    "a weight that is NaN": nan_weight,
+    "a weight that is missing": without_weight,
+    "a weight of another shape": lambda c: c["state_dict"].update({first_weight(c): torch.zeros(3)}),
     "optimizer_states that are empty": lambda c: c.update(optimizer_states=[]),
     "a global_step that is text": lambda c: c.update(global_step="x"),
     "no loops": without("loops"),

@@ -29,7 +29,6 @@ CANNOT_MOUNT: Final = 77
 FIT = ("fit", *ARGS["synthetic"])
 LONG = (*FIT, "--trainer.max_steps=400", "--trainer.val_check_interval=400", "--data.num_train=64")
 WORKERS: Final = "--data.num_workers=2"
-TO, BELOW_A_FILE = "--output=small/x", "--output=data/image.png/x"
 SMALL: Final = "--trainer.default_root_dir=small"
 STEPWISE: Final = ("--checkpoint.every_n_train_steps=1", "--trainer.max_steps=4")
 RESUMED: Final = ("--ckpt_path=data/last.ckpt", "--trainer.max_steps=4")
@@ -44,6 +43,10 @@ UNAUTHORISED: Final = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nConnec
 FAILING: Final = UNAUTHORISED.replace(b"401 Unauthorized", b"500 Internal Server Error")
 
 
+def nothing() -> None:
+    """No fault."""
+
+
 def environment(**values: str) -> None:
     """Sets variables; an empty one is taken away."""
     for name, value in values.items():
@@ -52,7 +55,6 @@ def environment(**values: str) -> None:
             del os.environ[name]
 
 
-nothing = partial(environment)
 online = partial(environment, WANDB_MODE="", WANDB_API_KEY=KEY)
 
 
@@ -67,11 +69,14 @@ def mount(place: str, options: str, read_only: bool = False) -> None:
         sys.exit(CANNOT_MOUNT)
 
 
-def limit(name: str, value: int) -> None:
-    """Sets a limit of the process and what it starts; of memory, beside what the imports have."""
-    if name == "AS":
-        value += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+def limit(kind: int, value: int) -> None:
+    """Sets a limit of the process and what it starts."""
+    resource.setrlimit(kind, (value, value))
+
+
+def limit_memory(more: int) -> None:
+    """Bytes beside what the imports have."""
+    limit(resource.RLIMIT_AS, int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + more)
 
 
 def send(number: signal.Signals, to_worker: bool = False) -> None:
@@ -81,8 +86,9 @@ def send(number: signal.Signals, to_worker: bool = False) -> None:
         workers: list[int] = []
         while not any(Path().glob("runs/version_*/metrics.csv")) or (to_worker and not workers):
             time.sleep(0.01)
-            children = " ".join(file.read_text() for file in Path("/proc/self/task").glob("*/children"))
-            workers = [int(pid) for pid in children.split()]
+            workers = [
+                int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()
+            ]
         os.kill(max(workers) if to_worker else os.getpid(), number)
 
     threading.Thread(target=wait_and_send, daemon=True).start()
@@ -113,6 +119,8 @@ def malformed_netrc() -> None:
     environment(WANDB_MODE="", NETRC="netrc")
 
 
+OPEN_FILES = partial(limit, resource.RLIMIT_NOFILE)
+FILE_SIZE = partial(limit, resource.RLIMIT_FSIZE)
 DISK_16K, DISK_1M, DISK_11M = (partial(mount, "small", f"size={size}") for size in ("16k", "1m", "11m"))
 READ_ONLY = partial(mount, "small", "size=1m", True)
 # What happens, the command line, the exit code (-1: any but 0), what is said.
@@ -122,16 +130,19 @@ CASES: dict[str, object] = {
     "a disk that the second checkpoint fills": (DISK_11M, (*FIT, SMALL, *STEPWISE), -1, f"{FULL} whole:.*last.ckpt"),
     "a disk that a resumed run fills": (DISK_1M, (*FIT, SMALL, *RESUMED), -1, FULL),
     "a read-only disk": (READ_ONLY, (*FIT, SMALL), -1, "small"),
-    "no file may be larger than 100 kB": (partial(limit, "FSIZE", 100_000), FIT, -1, FULL),
+    "no file may be larger than 100 kB": (partial(FILE_SIZE, 100_000), FIT, -1, FULL),
+    "no file may be larger than 1 kB": (partial(FILE_SIZE, 1000), FIT, -1, FULL),
     "W&B's folder below a file": (nothing, (*WANDB, WANDB_BELOW_A_FILE), -1, "image.png"),
-    "export: a read-only disk": (READ_ONLY, (*EXPORT, TO), -1, "small"),
-    "export: below a file": (nothing, (*EXPORT, BELOW_A_FILE), -1, "image.png"),
-    "predict: a disk of 16 kB": (DISK_16K, (*PREDICT, TO), -1, "small"),
-    "predict: a read-only disk": (READ_ONLY, (*PREDICT, TO), -1, "small"),
-    "predict: below a file": (nothing, (*PREDICT, BELOW_A_FILE), -1, "image.png"),
+    "export: a disk of 16 kB": (DISK_16K, (*EXPORT, "--output=small/x"), -1, "small"),
+    "export: a read-only disk": (READ_ONLY, (*EXPORT, "--output=small/x"), -1, "small"),
+    "export: below a file": (nothing, (*EXPORT, "--output=data/image.png/x"), -1, "image.png"),
+    "predict: a disk of 16 kB": (DISK_16K, (*PREDICT, "--output=small/x"), -1, "small"),
+    "predict: a read-only disk": (READ_ONLY, (*PREDICT, "--output=small/x"), -1, "small"),
+    "predict: below a file": (nothing, (*PREDICT, "--output=data/image.png/x"), -1, "image.png"),
     "no key": (partial(environment, WANDB_MODE=""), WANDB, 0, "offline"),
     "a closed port": (partial(online, WANDB_BASE_URL=CLOSED), WANDB, 0, "offline"),
     "a name that does not exist": (partial(online, WANDB_BASE_URL="http://nowhere.invalid"), WANDB, 0, "offline"),
+    "a closed proxy": (partial(online, WANDB_BASE_URL="http://x.invalid", http_proxy=CLOSED), WANDB, 0, "offline"),
     "a malformed netrc": (malformed_netrc, WANDB, 0, "offline"),
     "WANDB_MODE=disabled": (partial(environment, WANDB_MODE="disabled"), WANDB, 0, ""),
     "WANDB_MODE=offline, no key": (nothing, WANDB, 0, ""),
@@ -144,11 +155,11 @@ CASES: dict[str, object] = {
     "SIGTERM": (partial(send, signal.SIGTERM), LONG, 128 + signal.SIGTERM, ""),
     "SIGTERM, with workers": (partial(send, signal.SIGTERM), (*LONG, WORKERS), 128 + signal.SIGTERM, ""),
     "Ctrl-C": (partial(send, signal.SIGINT), LONG, -1, ""),
-    "24 open files": (partial(limit, "NOFILE", 24), FIT, 0, ""),
-    "24 open files, two workers": (partial(limit, "NOFILE", 24), (*FIT, WORKERS), -1, "open.files|ulimit"),
-    "10 open files": (partial(limit, "NOFILE", 10), FIT, -1, "open.files|ulimit"),
+    "24 open files": (partial(OPEN_FILES, 24), FIT, 0, ""),
+    "24 open files, two workers": (partial(OPEN_FILES, 24), (*FIT, WORKERS), -1, "open.files|ulimit"),
+    "10 open files": (partial(OPEN_FILES, 10), FIT, -1, "open.files|ulimit"),
     "no shared memory": (partial(mount, "/dev/shm", "size=4k"), (*FIT, WORKERS), -1, "shared.memory|shm"),
-    "1 GB of memory more": (partial(limit, "AS", 2**30), (*FIT, "--data.image_size=4096"), -1, "memory"),
+    "1 GB of memory more": (partial(limit_memory, 2**30), (*FIT, "--data.image_size=4096"), -1, "memory"),
     "no home folder": (partial(environment, HOME="/nowhere"), FIT, 0, ""),
     "a terminal that knows ASCII only": (partial(environment, LC_ALL="C", PYTHONIOENCODING="ascii"), FIT, 0, ""),
 }
@@ -173,12 +184,15 @@ def run(before: Callable[[], None], args: tuple[str, ...], variables: Mapping[st
                 print("whole:", path, flush=True)
 
 
-Case = tuple[Callable[[], None], tuple[str, ...], int, str]
-
-
-@pytest.mark.parametrize("case", rows({name: (case,) for name, case in CASES.items()}))
-def test_fault(templates: Mapping[str, Path], tmp_path: Path, case: Case) -> None:
-    before, args, code, says = case
+@pytest.mark.parametrize(("before", "args", "code", "says"), rows(CASES))
+def test_fault(
+    templates: Mapping[str, Path],
+    tmp_path: Path,
+    before: Callable[[], None],
+    args: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
     folder = tmp_path / "run"
     shutil.copytree(templates["trained"], folder / "data")
     Image.effect_noise((256, 256), 100).save(folder / "data" / "image.png")

@@ -6,7 +6,6 @@ import io
 import os
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -98,20 +97,33 @@ def weights() -> list[bytes]:
 
 
 YAML = b"path: .\ntrain: images/train\nval: [images/val]\nnames: {0: dog, 1: cat}\nnc: 2\n"
-voc = partial(VOCDataModule, class_names=["dog", "cat"])
-
-
-def below(level: int, module: Callable[..., DetectionDataModule]) -> Callable[[Path], None]:
-    """Reads the data set whose root lies so many folders above the file's own."""
-    return lambda file: check_records(module(root=str(file.parents[level])))
-
-
+CLASSES = ["dog", "cat"]
 # What makes a data set; the file that is changed, its good contents beside what was made, and its reader.
 READERS: dict[str, tuple[Callable[[Path], object] | None, str, list[bytes], Callable[[Path], object]]] = {
-    "VOC .xml": (partial(make_voc, num=1), "VOC2012/Annotations/2012_10000.xml", [], below(1, voc)),
-    "COCO .json": (make_coco, "annotations/instances_train2017.json", [], below(1, COCODataModule)),
-    "Brainwash .idl": (make_brainwash, "brainwash_train.idl", [], below(0, BrainwashDataModule)),
-    "YOLO .txt": (make_yolo, "labels/train/00000.txt", [b"1 .1 .1 .5 .1 .5 .6\n"], below(2, YOLODataModule)),
+    "VOC .xml": (
+        lambda folder: make_voc(folder, num=1),
+        "VOC2012/Annotations/2012_10000.xml",
+        [],
+        lambda file: check_records(VOCDataModule(root=str(file.parents[1]), class_names=CLASSES)),
+    ),
+    "COCO .json": (
+        make_coco,
+        "annotations/instances_train2017.json",
+        [],
+        lambda file: check_records(COCODataModule(root=str(file.parents[1]))),
+    ),
+    "Brainwash .idl": (
+        make_brainwash,
+        "brainwash_train.idl",
+        [],
+        lambda file: check_records(BrainwashDataModule(root=str(file.parent))),
+    ),
+    "YOLO .txt": (
+        make_yolo,
+        "labels/train/00000.txt",
+        [b"1 .1 .1 .5 .1 .5 .6\n"],
+        lambda file: check_records(YOLODataModule(root=str(file.parents[2]))),
+    ),
     "YOLO .yaml": (make_yolo, "my.yaml", [YAML], lambda file: check_records(YOLODataModule(data_yaml=str(file)))),
     "darknet .weights": (None, "x.weights", weights(), lambda file: read_backbone(file, NETWORK)),
     "darknet .cfg": (None, "x.cfg", [CFG], read_anchors),

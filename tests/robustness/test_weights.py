@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import struct
 from collections.abc import Callable
@@ -24,26 +23,60 @@ BACKBONE, WHOLE = f"{DETECTOR}.backbone_weights={FILE}", f"{DETECTOR}.weights={F
 ANCHORS: Final = "--model.anchors.init=[[10,10],[20,20],[30,30],[40,40],[50,50]]"
 COUNT: Final = sum(v.numel() for v in DarkNet19(0.1).state_dict().values() if v.is_floating_point())
 GOOD: Final = struct.pack("<iiiq", 0, 2, 0, 7) + np.full(COUNT, 0.01, dtype="<f4").tobytes()
-REVERSED: Final = GOOD[:20] + np.full(COUNT - 1, 0.01, dtype=">f4").tobytes() + b"\xff" * 4
-CFG: Final = "--model.anchors.init=data/x.cfg"
-# What the tests of the readers do not have, and one of theirs for each kind of file: content, options.
-INVALID: dict[str, object] = {
-    "text": (b"hello, these are no weights at all\n", (BACKBONE,)),
-    "cut by one byte": (GOOD[:-1], (BACKBONE,)),
-    "version 99.0": (struct.pack("<iii", 99, 0, 0) + GOOD[12:], (BACKBONE,)),
-    "infinity among the numbers": (GOOD[:40] + struct.pack("<f", math.inf) + GOOD[44:], (BACKBONE,)),
-    "byte order reversed": (REVERSED, (BACKBONE,)),
-    "a whole network of text": (b"hello, these are no weights at all\n", (WHOLE, ANCHORS)),
-    "a whole network of zeros": (bytes(len(GOOD)), (WHOLE, ANCHORS)),
-    "a backbone's file as whole network": (GOOD, (WHOLE, ANCHORS)),
-    "a .cfg that is an HTML page": ("<html></html>", (CFG,)),
-    "a .cfg of random bytes": (bytes(range(256)), (CFG,)),
-    "a .cfg with NaN": ("[net]\n[region]\nanchors=nan, 1\n", (CFG,)),
+HEADER: Final = 20
+"""Bytes."""
+
+
+def with_number(value: float) -> bytes:
+    """One of the first block's numbers is another."""
+    place = HEADER + 4 * 5
+    return GOOD[:place] + struct.pack("<f", value) + GOOD[place + 4 :]
+
+
+INVALID: dict[str, Any] = {
+    "empty": b"",
+    "15 bytes": GOOD[:15],
+    "the header alone": GOOD[:HEADER],
+    "cut to 50 %": GOOD[: len(GOOD) // 2],
+    "cut by one number": GOOD[:-4],
+    "cut by one byte": GOOD[:-1],
+    "one number too many": GOOD + bytes(4),
+    "an HTML page": b"<!DOCTYPE html><html>404</html>",
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    "text": b"hello, these are no weights at all\n",
+    "a ZIP archive": b"PK\x03\x04" + bytes(1000),
+    "version 99.0": struct.pack("<iii", 99, 0, 0) + GOOD[12:],
+    "version -1": struct.pack("<iii", -1, -1, 0) + GOOD[12:],
+    "-5 images seen": GOOD[:12] + struct.pack("<q", -5) + GOOD[HEADER:],
+    "NaN among the numbers": with_number(float("nan")),
+    "infinity among the numbers": with_number(float("inf")),
+    "every number negative": GOOD[:HEADER] + np.full(COUNT, -1, dtype="<f4").tobytes(),
+    "byte order reversed": GOOD[:HEADER] + np.full(COUNT - 1, 0.01, dtype=">f4").tobytes() + b"\xff" * 4,
+    "a torch file": b"PK\x03\x04torch" + bytes(500),
+}
+INVALID_NETWORK: dict[str, object] = {
+    **{name: INVALID[name] for name in ("empty", "cut to 50 %", "an HTML page", "text")},
+    "zeros of the right size": bytes(len(GOOD)),
+    "a backbone's file": GOOD,
 }
 SPECIAL: dict[str, object] = {
     "no file": lambda: None,
     "a folder": FILE.mkdir,
     "a named pipe": lambda: os.mkfifo(FILE),
+}
+REGION: Final = "[net]\n[region]\nanchors={}\n"
+CFGS: dict[str, object] = {
+    "empty": "",
+    "an HTML page": "<html></html>",
+    "random bytes": bytes(range(256)),
+    "no anchors": "[region]\nnum=5\n",
+    "words as anchors": REGION.format("a, b"),
+    "an odd count": REGION.format("1, 2, 3"),
+    "NaN": REGION.format("nan, 1"),
+    "infinity": REGION.format("1e999, 1"),
+    "a negative side": REGION.format("-1, 1"),
+    "zero": REGION.format("0, 1"),
+    "another num": REGION.format("1, 1\nnum=5"),
 }
 
 
@@ -62,26 +95,30 @@ STATES: dict[str, object] = {
     "text as weights": lambda: dict.fromkeys(resnet50().state_dict(), "x"),
     "an object that runs a command": Command,
     "a weight that is NaN": nan_state,
+    "text": lambda: b"hello",
     "empty": lambda: b"",
     "an HTML page": lambda: b"<html>",
     "missing": lambda: None,
 }
 
 
-@pytest.mark.parametrize(("content", "options"), rows(INVALID, ("cut by one byte",)))
-def test_invalid(command_line: CommandLine, content: bytes | str, options: tuple[str, ...]) -> None:
-    file = "data/x.cfg" if CFG in options else FILE
-    write(file, content)
-    command_line.fails(Path(file).name, *FIT, *options)
+@pytest.mark.parametrize("content", rows(INVALID, ("cut by one byte",)))
+def test_invalid_backbone(command_line: CommandLine, content: bytes) -> None:
+    write(FILE, content)
+    command_line.fails("x.weights", *FIT, BACKBONE)
+
+
+@pytest.mark.parametrize("content", rows(INVALID_NETWORK))
+def test_invalid_network(command_line: CommandLine, content: bytes) -> None:
+    write(FILE, content)
+    command_line.fails("x.weights", *FIT, WHOLE, ANCHORS)
 
 
 @pytest.mark.slow
-def test_good(command_line: CommandLine) -> None:
+def test_good_backbone(command_line: CommandLine) -> None:
     write(FILE, GOOD)
     command_line.fails("weights", *FIT, WHOLE, "--model.anchors.init=kmeans")
     command_line.succeeds("", *FIT, BACKBONE)
-    write("data/x.cfg", "[net]\n[region]\nanchors=1, 1, 2, 2\n")
-    command_line.succeeds("", *FIT, CFG, "--trainer.default_root_dir=other", makes="other/**/last.ckpt")
 
 
 @pytest.mark.parametrize("make", rows(SPECIAL))
@@ -89,6 +126,18 @@ def test_no_plain_file(command_line: CommandLine, make: Callable[[], None]) -> N
     command_line.copy("synthetic")
     make()
     command_line.fails("x.weights", *FIT, BACKBONE)
+
+
+@pytest.mark.parametrize("text", rows(CFGS))
+def test_invalid_cfg(command_line: CommandLine, text: str | bytes) -> None:
+    write("data/x.cfg", text)
+    command_line.fails("x.cfg", *FIT, "--model.anchors.init=data/x.cfg")
+
+
+@pytest.mark.slow
+def test_good_cfg(command_line: CommandLine) -> None:
+    write("data/x.cfg", REGION.format("1, 1, 2, 2"))
+    command_line.succeeds("", *FIT, "--model.anchors.init=data/x.cfg")
 
 
 @pytest.mark.parametrize("make", rows(STATES))
