@@ -1,7 +1,6 @@
 """Average precision and recall as Pascal VOC and COCO define them: torchmetrics' metrics, exact across ranks."""
 
-from anchor_lightning.metrics.coco import COCOMeanAveragePrecision
-from anchor_lightning.metrics.proposals import ProposalRecall
+from anchor_lightning.metrics.coco import COCOMeanAveragePrecision, ProposalRecall
 from anchor_lightning.metrics.voc import VOCMeanAveragePrecision
 
 __all__ = ["COCOMeanAveragePrecision", "ProposalRecall", "VOCMeanAveragePrecision"]

@@ -23,17 +23,14 @@ _NO_ID = float("inf")  # sorts behind all others, and equals itself where torchm
 
 
 class ImageMetric(Metric):
-    """Metric with states of float64 rows, the first column of the state `images` the image's id.
+    """Metric with states of float64 rows on the CPU, the first column of the state `images` the image's id.
 
-    torchmetrics' own exchange fails on ranks without images, whose states it guesses, and wants the states on the
-    device; rows of any number travel as objects, from the CPU where they are kept.
+    torchmetrics' own exchange fails on ranks without images; rows of any number travel as objects.
     """
 
     is_differentiable: bool = False
     higher_is_better: bool = True
     full_state_update: bool = False
-    plot_lower_bound: float = 0.0
-    plot_upper_bound: float = 1.0
 
     images: list[Tensor]
 
@@ -76,11 +73,10 @@ class MeanAveragePrecision(ImageMetric):
         """Takes in the images of a batch; nothing of a batch that is invalid.
 
         Args:
-            preds: Of each image a dict of `boxes` (N, 4) in pixels (continuous, 0-based), xyxy, `scores` (N,) and
-                `labels` (N,).
-            target: Of each image a dict of `boxes` (G, 4) and `labels` (G,); optionally `difficult` or `iscrowd` (G,),
-                two names for boxes that need not be found, `area` (G,) (else width x height), and `image_id`, an
-                integer: of images with the same id only the first counts, on whatever rank the others are.
+            preds: Of each image `boxes` (N, 4) in pixels (continuous, 0-based), xyxy, `scores` (N,) and `labels` (N,).
+            target: Of each image `boxes` (G, 4) and `labels` (G,); optionally `difficult` or `iscrowd` (G,), two names
+                for boxes that need not be found, `area` (G,) (else width x height), and `image_id`, an integer: of
+                images with the same id only the first counts, on whatever rank the others are.
 
         Raises:
             UserError: A predicted box or score is not finite.
@@ -112,17 +108,18 @@ class MeanAveragePrecision(ImageMetric):
         images = rows(self.images, 3)
         num_preds, num_targets = images[:, 1:].long().T.tolist()
         preds, target = rows(self.preds, 6).split(num_preds), rows(self.target, 7).split(num_targets)
-        counted = dict(enumerate(first_copies(images[:, 0]), start=1))
-        return self.average_precision(
-            [as_ground_truth(number, target[i]) for number, i in counted.items()],
-            {number: as_detections(preds[i]) for number, i in counted.items()},
-        )
+        ground_truths, detections = [], {}
+        for number, i in enumerate(first_copies(images[:, 0]), start=1):
+            boxes, (labels, ignore, area) = target[i][:, :4].numpy(), target[i][:, 4:].numpy().T
+            ground_truths.append(GroundTruth(number, boxes, labels.astype(np.int64), ignore.astype(bool), area))
+            detections[number] = as_detections(preds[i])
+        return self.average_precision(ground_truths, detections)
 
     @abstractmethod
     def average_precision(
         self, ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections]
     ) -> dict[str, float]:
-        """The numbers of images numbered in the order of their ids, those without an id last."""
+        """The numbers of images that are numbered in the order of their ids."""
 
     def named(self, prefix: str, values: np.ndarray) -> dict[str, float]:
         """`prefix/CLASS` -> the value of each class, if these are asked for."""
@@ -131,10 +128,7 @@ class MeanAveragePrecision(ImageMetric):
 
 
 def read_images(preds: Items, target: Items, num_classes: int | None) -> Iterator[tuple[float, Tensor, Tensor]]:
-    """Id, (N, 6) and (G, 7) rows of each image of an update, see the states above.
-
-    Where `num_classes` is None, labels do not matter, and `preds` need not have any.
-    """
+    """Id, (N, 6) and (G, 7) rows of each image of an update; `num_classes` None: labels do not matter."""
     if len(preds) != len(target):
         raise ValueError(f"preds of {len(preds)} images, but target of {len(target)}")
     for position, (pred, truth) in enumerate(zip(preds, target, strict=True)):
@@ -158,30 +152,20 @@ def read_images(preds: Items, target: Items, num_classes: int | None) -> Iterato
 
 def _rows_of(where: str, boxes: Any, **columns: Any) -> Tensor:
     """(N, 4 + columns) float64 rows; pycocotools would score a box of NaNs as a perfect match."""
-    tensors = {
-        name: torch.as_tensor(values).detach().to("cpu", torch.float64)
-        for name, values in {"boxes": boxes, **columns}.items()
-    }
+    given = {"boxes": boxes, **columns}
+    tensors = {name: torch.as_tensor(values).detach().to("cpu", torch.float64) for name, values in given.items()}
     count = len(tensors["labels"])
     if not count and not tensors["boxes"].numel():
         tensors["boxes"] = torch.zeros(0, 4, dtype=torch.float64)  # whatever shape an empty list has become
     for name, values in tensors.items():
         if values.shape != ((count, 4) if name == "boxes" else (count,)):
             raise ValueError(f"{where}: {count} labels, but {name} of shape {tuple(values.shape)}")
-        if not values.isfinite().all() and "scores" in columns:
-            raise UserError(
-                f"{where}: {name} hold NaN or infinity; the network's output is broken "
-                "(look at the loss and the learning rate before this step)"
-            )
         if not values.isfinite().all():
-            raise ValueError(f"{where}: {name} hold NaN or infinity")
+            if "scores" not in columns:
+                raise ValueError(f"{where}: {name} hold NaN or infinity")
+            cause = "the network's output is broken (look at the loss and the learning rate before this step)"
+            raise UserError(f"{where}: {name} hold NaN or infinity; {cause}")
     return torch.column_stack(list(tensors.values()))
-
-
-def as_ground_truth(number: int, target: Tensor) -> GroundTruth:
-    """The record of an image from (G, 7) rows."""
-    labels, ignore, area = target[:, 4:].numpy().T
-    return GroundTruth(number, target[:, :4].numpy(), labels.astype(np.int64), ignore.astype(bool), area)
 
 
 def as_detections(preds: Tensor) -> Detections:
@@ -198,10 +182,9 @@ def rows(state: Tensor | Sequence[Tensor], width: int) -> Tensor:
 
 def first_copies(image_ids: Tensor) -> list[int]:
     """Positions of the images that count, by rising id: the first of each id, and all without one."""
-    order = image_ids.argsort(stable=True)
+    sorted_ids, order = image_ids.sort(stable=True)
     # Infinity less infinity is NaN, which is not 0: images without an id are no copies of each other.
-    is_first = image_ids[order].diff(prepend=image_ids.new_tensor([-torch.inf])) != 0
-    positions: list[int] = order[is_first].tolist()
+    positions: list[int] = order[sorted_ids.diff(prepend=sorted_ids.new_tensor([-torch.inf])) != 0].tolist()
     return positions
 
 

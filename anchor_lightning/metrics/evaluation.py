@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from anchor_lightning.metrics.coco import COCOMeanAveragePrecision
-from anchor_lightning.metrics.proposals import ProposalRecall
-from anchor_lightning.metrics.voc import VOCMeanAveragePrecision
+from anchor_lightning.metrics import COCOMeanAveragePrecision, ProposalRecall, VOCMeanAveragePrecision
 from anchor_lightning.structures import DetectionBatch, Detections, GroundTruth
 
 
@@ -31,13 +28,8 @@ class Evaluation:
     def __init__(self, ground_truths: Sequence[GroundTruth], class_names: list[str], two_stage: bool) -> None:
         self.detections: dict[int, Detections] = {}
         self._ground_truths = {ground_truth.image_id: ground_truth for ground_truth in ground_truths}
-        # With the same input, it keeps the states of the two once.
-        self._average_precision = MetricCollection(
-            [
-                COCOMeanAveragePrecision(class_names, per_class=True),
-                VOCMeanAveragePrecision(class_names, per_class=True),
-            ]
-        )
+        metrics = [kind(class_names, per_class=True) for kind in (COCOMeanAveragePrecision, VOCMeanAveragePrecision)]
+        self._average_precision = MetricCollection(metrics)  # keeps the states of the two once
         self._proposal_recall = ProposalRecall() if two_stage else None
 
     def update(self, batch: DetectionBatch, detections: list[Detections], proposals: Sequence[Tensor]) -> None:
@@ -46,14 +38,16 @@ class Evaluation:
         Args:
             batch: The images; none on a rank without images of its own.
             detections: Of each image, in pixels of the stored image.
-            proposals: Of each image, (P, 4) boxes in pixels of the network input, in the order of their scores; read
-                only of a detector with a first stage.
+            proposals: Of each image of a two-stage detector, (P, 4) boxes in pixels of the network input, best first.
 
         Raises:
             UserError: A box or score is not finite.
         """
         image_ids: list[int] = batch.image_ids.tolist()
-        target = [_target(self._ground_truths[image_id]) for image_id in image_ids]
+        target = [
+            {"image_id": t.image_id, "boxes": t.boxes_xyxy, "labels": t.labels, "difficult": t.ignore, "area": t.area}
+            for t in (self._ground_truths[image_id] for image_id in image_ids)
+        ]
         found = [Detections(*(getattr(d, field.name).cpu() for field in fields(d))) for d in detections]
         preds = [{"boxes": d.boxes_xyxy, "scores": d.scores, "labels": d.labels} for d in found]
         self._average_precision.update(preds, target)
@@ -61,7 +55,7 @@ class Evaluation:
             self.detections.setdefault(image_id, d)
         if self._proposal_recall is not None and len(batch):
             boxes = zip(proposals, scales_to_stored(batch), strict=True)
-            # In the order of their scores, which torchvision does not hand on.
+            # Scores that say the order; torchvision does not hand on their own.
             ranked = [{"boxes": box * scale, "scores": torch.arange(len(box), 0, -1)} for box, scale in boxes]
             self._proposal_recall.update(ranked, target)
 
@@ -77,13 +71,3 @@ def scales_to_stored(batch: DetectionBatch) -> Tensor:
     """(B, 4) factors from pixels of the network input to pixels of the stored images, for x, y, x, y."""
     height, width = batch.images.shape[-2:]
     return (batch.original_sizes.flip(1) / batch.original_sizes.new_tensor([width, height])).repeat(1, 2)
-
-
-def _target(ground_truth: GroundTruth) -> dict[str, Any]:
-    return {
-        "image_id": ground_truth.image_id,
-        "boxes": ground_truth.boxes_xyxy,
-        "labels": ground_truth.labels,
-        "difficult": ground_truth.ignore,
-        "area": ground_truth.area,
-    }

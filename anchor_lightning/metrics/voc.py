@@ -1,16 +1,17 @@
 """Average precision as the Pascal VOC development kit computes it (VOCevaldet.m, VOCap.m).
 
-Shape letters: G ground truth boxes of an image, N detections of an image, D detections of a class, P of them that
-count, C classes.
+Shape letters: G ground truth boxes and N detections of an image, D detections of the set, P of a class that count, C
+classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from anchor_lightning.errors import UserError
 from anchor_lightning.metrics.base import MeanAveragePrecision, mean_of_defined
@@ -20,7 +21,6 @@ from anchor_lightning.structures import Detections, GroundTruth
 # a recall of exactly 3/10 misses it, in the development kit as here.
 _STEPS = np.arange(6) * 0.1
 _RECALL_LEVELS = np.concatenate([_STEPS[:5], [0.5], 1 - _STEPS[4::-1]])
-_TO_INCLUSIVE = np.array([1.0, 1.0, 0.0, 0.0])  # from continuous 0-based corners to the first and last pixel, 1-based
 
 
 class VOCResult(NamedTuple):
@@ -40,11 +40,12 @@ class VOCMeanAveragePrecision(MeanAveragePrecision):
     """VOC's mean average precision as a `torchmetrics.Metric`, the same on any number of ranks.
 
     `map_voc07` with `ap_voc07/CLASS` (2007: mean of the precision at 11 levels of recall) and `map_voc` with
-    `ap_voc/CLASS` (2010 and later: area under the monotone precision-recall curve). Overlaps count the pixels of
-    1-based corners inclusively (width x2 - x1 + 1). A detection goes to the ground truth that it overlaps most, taken
-    or not: a second one on the same ground truth is wrong. All detections count. Difficult ground truth boxes
-    (`difficult` or `iscrowd`) need not be found, and a detection that goes to one counts as nothing. A class without a
-    ground truth that counts is NaN and left out of the mean; one with ground truth and without detections is 0.
+    `ap_voc/CLASS` (2010 and later: area under the monotone precision-recall curve). The detections of a class are taken
+    over all images by falling score. Each goes to the ground truth of its class and image that it overlaps most, taken
+    or not: a second one on the same ground truth is wrong, as is one that overlaps by less than `iou_threshold`.
+    Difficult ground truth boxes (`difficult` or `iscrowd`) need not be found, and a detection that goes to one counts
+    as nothing. A class without a ground truth that counts is NaN and left out of the mean; one with ground truth and
+    without detections is 0.
 
     Example:
         >>> metric = VOCMeanAveragePrecision(["cat", "dog"])
@@ -81,86 +82,45 @@ class VOCMeanAveragePrecision(MeanAveragePrecision):
         return means | self.named("ap_voc07", result.ap_11_point) | self.named("ap_voc", result.ap_area)
 
 
-@dataclass(frozen=True)
-class _Matches:
-    """Every detection beside the ground truth of its class that it overlaps most, in the order of the images.
-
-    Args:
-        scores: (D,) float64.
-        labels: (D,) int64.
-        overlap: (D,) float64, 0 where no ground truth of the class is touched.
-        ground_truth: (D,) int64, position of that ground truth among all ground truth boxes of the set; meaningless
-            where overlap is 0.
-    """
-
-    scores: np.ndarray
-    labels: np.ndarray
-    overlap: np.ndarray
-    ground_truth: np.ndarray
-
-
 def voc_average_precision(
     ground_truths: Sequence[GroundTruth],
     detections: Mapping[int, Detections],
     num_classes: int,
     iou_threshold: float = 0.5,
 ) -> VOCResult:
-    """Average precision per class, by the development kit's algorithm.
-
-    The detections of a class are taken over all images in falling order of score. Each takes the ground truth of its
-    class and image that it overlaps most. An overlap of at least `iou_threshold` with a difficult ground truth counts
-    as nothing, with a ground truth not yet taken as true positive, with a taken one as false positive; less overlap is
-    a false positive.
+    """Average precision per class, by the development kit's algorithm, see `VOCMeanAveragePrecision`.
 
     Args:
         ground_truths: The images to evaluate, valid; `ignore` is VOC's `difficult`.
         detections: By image id, boxes in pixels of the stored image (continuous, 0-based, as the ground truth boxes);
-            at most one entry an image, an image without an entry has none.
+            an image without an entry has none. Equal scores, whose order the kit leaves to its results file, keep the
+            order of `ground_truths`, then the order within an image.
         num_classes: C > 0.
         iou_threshold: In (0, 1].
 
     Returns:
-        The average precisions.
-
-    Note:
-        The development kit leaves the order of equal scores to the order of its results file. Here it is the order of
-        `ground_truths`, then the order within an image. Where everything found of a class is difficult, the development
-        kit divides 0 by 0 in the 11-point protocol; here the average precision is 0.
+        The average precisions. Where everything found of a class is difficult, the kit divides 0 by 0 in the 11-point
+        protocol; here it is 0.
     """
-    ap_11_point, ap_area = np.full(num_classes, np.nan), np.full(num_classes, np.nan)
-    if not ground_truths:
-        return VOCResult(ap_11_point, ap_area)
-    matches = _match(ground_truths, detections)
-    difficult = np.concatenate([ground_truth.ignore for ground_truth in ground_truths]).astype(bool)
-    ground_truth_labels = np.concatenate([ground_truth.labels for ground_truth in ground_truths]).astype(np.int64)
-    num_positives = np.bincount(ground_truth_labels[~difficult], minlength=num_classes)
-
-    order = np.lexsort((-matches.scores, matches.labels))  # stable: by class, then score, then position
-    starts = np.searchsorted(matches.labels[order], np.arange(num_classes + 1))
+    ap_11_point, ap_area = np.full((2, num_classes), np.nan)
+    scores, labels, overlaps, takes = _match(ground_truths, detections)
+    difficult = np.concatenate([np.zeros(0, bool), *(ground_truth.ignore for ground_truth in ground_truths)])
+    target_labels = np.concatenate([np.zeros(0, np.int64), *(ground_truth.labels for ground_truth in ground_truths)])
+    num_positives = np.bincount(target_labels[~difficult], minlength=num_classes)
+    order = np.argsort(-scores, kind="stable")
     for label in np.flatnonzero(num_positives):
-        of_class = order[starts[label] : starts[label + 1]]
-        hit = matches.overlap[of_class] >= iou_threshold
-        true_positive = _true_positives(matches.ground_truth[of_class], hit, difficult)
-        ap_11_point[label], ap_area[label] = _average_precisions(true_positive, int(num_positives[label]))
+        of_class = order[labels[order] == label]
+        hit = np.flatnonzero(overlaps[of_class] >= iou_threshold)
+        taken = takes[of_class[hit]]
+        right, counts = np.zeros(len(of_class), bool), np.ones(len(of_class), bool)
+        right[hit[np.unique(taken, return_index=True)[1]]] = True  # only the first to reach a ground truth takes it
+        counts[hit] = ~difficult[taken]
+        ap_11_point[label], ap_area[label] = _average_precisions(right[counts], int(num_positives[label]))
     return VOCResult(ap_11_point, ap_area)
-
-
-def _true_positives(ground_truth: np.ndarray, hit: np.ndarray, difficult: np.ndarray) -> np.ndarray:
-    """(P,) bool, whether each detection that counts is right, by falling score; `ground_truth` and `hit` are (D,)."""
-    right = np.zeros(len(hit), dtype=bool)
-    hits = np.flatnonzero(hit)
-    _, first = np.unique(ground_truth[hits], return_index=True)  # only the first to reach a ground truth takes it
-    right[hits[first]] = True
-    counts = ~hit
-    counts[hits] = ~difficult[ground_truth[hits]]
-    counting: np.ndarray = right[counts]
-    return counting
 
 
 def _average_precisions(true_positive: np.ndarray, num_positives: int) -> tuple[float, float]:
     """11-point and area average precision from (P,) bool in falling order of score."""
-    if not len(true_positive):
-        return 0.0, 0.0
     found = np.cumsum(true_positive)
     recall = found / num_positives
     precision = found / np.arange(1, len(found) + 1)
@@ -171,42 +131,20 @@ def _average_precisions(true_positive: np.ndarray, num_positives: int) -> tuple[
     return float(eleven), float(area)
 
 
-def _match(ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections]) -> _Matches:
-    scores, labels, overlaps, positions = [], [], [], []
-    num_boxes_before = 0
+def _match(ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections]) -> tuple[np.ndarray, ...]:
+    """(D,) scores, labels, best overlaps with a ground truth of the class, and whose, counted over the set."""
+    none = np.zeros(0, np.int64)
+    columns, num_boxes_before = [(np.zeros(0), none, np.zeros(0), none)], 0
     for ground_truth in ground_truths:
         found = detections.get(ground_truth.image_id)
-        if found is not None and len(found.labels):
-            boxes_xyxy = found.boxes_xyxy.detach().double().cpu().numpy()
-            found_labels = found.labels.cpu().numpy()
-            overlap, best = np.zeros(len(found_labels)), np.zeros(len(found_labels), dtype=np.int64)
-            if len(ground_truth.labels):
-                same_class = found_labels[:, None] == ground_truth.labels[None, :]
-                of_pairs = np.where(same_class, _overlap(boxes_xyxy, ground_truth.boxes_xyxy), 0.0)  # (N, G)
-                best = of_pairs.argmax(axis=1)  # the first on a tie
-                overlap = of_pairs[np.arange(len(best)), best]
-            scores.append(found.scores.detach().double().cpu().numpy())
-            labels.append(found_labels)
-            overlaps.append(overlap)
-            positions.append(best + num_boxes_before)
+        if found is not None:
+            scores, labels = found.scores.detach().double().cpu().numpy(), found.labels.cpu().numpy()
+            # The kit's inclusive pixels, 1-based, are x1 + 1 to x2: as wide as x2 - x1 here.
+            boxes_xyxy = found.boxes_xyxy.detach().double().cpu()
+            iou = box_iou(boxes_xyxy, torch.as_tensor(ground_truth.boxes_xyxy).double()).nan_to_num().numpy()
+            of_class = np.where(labels[:, None] == ground_truth.labels, iou, 0.0)  # (N, G)
+            of_class = np.pad(of_class, ((0, 0), (0, 1)))  # one that nothing overlaps, where there is no other
+            best = of_class.argmax(axis=1)  # the first on a tie
+            columns.append((scores, labels, of_class.max(axis=1), best + num_boxes_before))
         num_boxes_before += len(ground_truth.labels)
-    if not scores:
-        return _Matches(np.zeros(0), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
-    return _Matches(*(np.concatenate(parts) for parts in (scores, labels, overlaps, positions)))
-
-
-def _overlap(boxes_xyxy: np.ndarray, target_xyxy: np.ndarray) -> np.ndarray:
-    """The development kit's IoU, which counts pixels from corner to corner inclusive: (N, 4), (G, 4) -> (N, G)."""
-    left, top, right, bottom = (boxes_xyxy + _TO_INCLUSIVE).T[:, :, None]  # (N, 1)
-    target_left, target_top, target_right, target_bottom = (target_xyxy + _TO_INCLUSIVE).T[:, None, :]  # (1, G)
-    width = np.minimum(right, target_right) - np.maximum(left, target_left) + 1
-    height = np.minimum(bottom, target_bottom) - np.maximum(top, target_top) + 1
-    intersection = width * height
-    union = (
-        (right - left + 1) * (bottom - top + 1)
-        + (target_right - target_left + 1) * (target_bottom - target_top + 1)
-        - intersection
-    )
-    iou: np.ndarray = np.zeros_like(intersection)
-    np.divide(intersection, union, out=iou, where=(width > 0) & (height > 0))
-    return iou
+    return tuple(np.concatenate(parts) for parts in zip(*columns, strict=True))

@@ -1,10 +1,10 @@
-"""Two processes that evaluate together, and how the images may fall to them."""
+"""Two processes that evaluate together."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 HARD_TIMEOUT = 120.0  # seconds for two processes to start and finish
-# What each of two ranks updates, by image id. Of nine images the last is never updated.
-SHARDS: dict[str, tuple[Sequence[int], Sequence[int]]] = {
-    "uneven": ([1, 3, 5, 7, 8], [2, 4, 6]),
-    "unsorted": ([6, 4, 2], [8, 7, 1, 5, 3]),
-    "one on rank 0": ([5], [1, 2, 3, 4, 6, 7, 8]),
-    "one on rank 1": ([1, 2, 3, 4, 5, 6, 7], [8]),
-    "one on each": ([2], [7]),
-    "nothing on rank 1": ([1, 2, 3, 4, 5, 6, 7, 8], []),
-    "nothing on rank 0": ([], [1, 2, 3, 4, 5, 6, 7, 8]),
-    "padded": ([1, 3, 5, 7], [2, 4, 6, 8, 1]),
-    "everything twice": ([1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1]),
-    "nothing anywhere": ([], []),
-}
 
 
 def on_two_ranks(work: Callable[[int], dict[str, Any]], folder: Path) -> list[dict[str, Any]]:

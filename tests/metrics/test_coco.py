@@ -45,7 +45,7 @@ def assert_is_pycocotools(
     np.testing.assert_allclose(result.ap, per_class, rtol=0, atol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     num_images=st.integers(1, 6),

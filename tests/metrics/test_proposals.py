@@ -107,7 +107,7 @@ def assert_is_pycocotools(
     return result
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     num_images=st.integers(1, 6),

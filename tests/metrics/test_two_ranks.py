@@ -11,11 +11,24 @@ import pytest
 from torchmetrics import MetricCollection
 
 from anchor_lightning.metrics import COCOMeanAveragePrecision, ProposalRecall, VOCMeanAveragePrecision
-from tests.helpers.metric_processes import SHARDS, on_two_ranks
+from tests.helpers.metric_processes import on_two_ranks
 from tests.helpers.metric_scenes import found, ground_truth, nothing, random_scene, torchmetrics_input
 
 BOX = [10.0, 10.0, 50.0, 50.0]
 FOUND, MISSED = found([BOX], [0.9], [0]), nothing()
+# What each of two ranks updates, by image id. Of nine images the last is never updated.
+SHARDS: dict[str, tuple[Sequence[int], Sequence[int]]] = {
+    "uneven": ([1, 3, 5, 7, 8], [2, 4, 6]),
+    "unsorted": ([6, 4, 2], [8, 7, 1, 5, 3]),
+    "one on rank 0": ([5], [1, 2, 3, 4, 6, 7, 8]),
+    "one on rank 1": ([1, 2, 3, 4, 5, 6, 7], [8]),
+    "one on each": ([2], [7]),
+    "nothing on rank 1": ([1, 2, 3, 4, 5, 6, 7, 8], []),
+    "nothing on rank 0": ([], [1, 2, 3, 4, 5, 6, 7, 8]),
+    "padded": ([1, 3, 5, 7], [2, 4, 6, 8, 1]),
+    "everything twice": ([1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1]),
+    "nothing anywhere": ([], []),
+}
 
 
 def numbers(metric: Any) -> dict[str, float]:

@@ -90,7 +90,7 @@ def assert_is_devkit(
     np.testing.assert_allclose(result.ap_area, expected[:, 1], rtol=0, atol=1e-12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     num_images=st.integers(0, 6),

@@ -102,7 +102,7 @@ def comparable_scene(seed: int, num_images: int, num_classes: int, **options: in
     return ground_truths, detections
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     num_images=st.integers(1, 6),
