@@ -18,15 +18,7 @@ def evaluate_directly(
     num_classes: int,
     proposal_limits: Sequence[int] | None = None,
 ) -> COCOeval:
-    """COCO's evaluation of all images at once, accumulated.
-
-    Args:
-        ground_truths: The ground truth boxes.
-        detections: The detections by image id.
-        num_classes: Number of classes.
-        proposal_limits: Evaluate as proposals, classes off, at most so many an image; else with COCO's own limits, and
-            summarised.
-    """
+    """COCO's evaluation of all images at once; as proposals, classes off, with `proposal_limits` an image."""
     annotations, results = [], []
     for record in ground_truths:
         for k, (x1, y1, x2, y2) in enumerate(record.boxes_xyxy.tolist()):

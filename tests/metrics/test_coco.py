@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchor_lightning.metrics.coco import coco_average_precision
+from anchor_lightning.metrics.coco import COCOMeanAveragePrecision, coco_average_precision
 from anchor_lightning.structures import Detections, GroundTruth
-from tests.helpers.metric_scenes import found, ground_truth, nothing, random_scene
+from tests.helpers.metric_scenes import found, ground_truth, nothing, random_scene, torchmetrics_input
 from tests.helpers.pycocotools_reference import evaluate_directly
 
 TWELVE = [
@@ -79,9 +79,10 @@ def test_an_overlap_on_a_threshold_reaches_it() -> None:
 def test_widths_are_taken_in_double_precision() -> None:
     # The upper half of the ground truth: IoU 1/2. In float32 the width 4096 - 2^-14 would round up to 4096: below 1/2.
     left = 2.0**-14
-    ground_truths = [ground_truth(1, [[left, 0, 4096, 20]], [0])]
-    result = coco_average_precision(ground_truths, {1: found([[left, 0, 4096, 10]], [0.5], [0])}, 1)
-    assert result.summary["map_50"] == pytest.approx(1, abs=1e-12)
+    scene = [ground_truth(1, [[left, 0, 4096, 20]], [0])], {1: found([[left, 0, 4096, 10]], [0.5], [0])}
+    metric = COCOMeanAveragePrecision(1)
+    metric.update(*torchmetrics_input(*scene))
+    assert metric.compute()["map_50"] == 1
 
 
 def test_average_precision_by_size_by_hand() -> None:

