@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,9 @@ from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.postprocess import postprocess
 from anchor_lightning.structures import Predictions
 from tests.helpers.made_data import make_brainwash, make_coco, make_voc
+from tests.helpers.tiny_training import QUIET
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 BASELINE = "ablation/baseline.yaml"
 ABLATION = [BASELINE, *(f"ablation/opt{name}.yaml" for name in ("", "-soft", "-soft-clust", "-soft-clust-bn"))]
@@ -46,19 +48,10 @@ ROWS: list[Row] = [
     *(("figure 4", "voc", ["init/kmeans.yaml", BASELINE], ["--model.anchors.num", num]) for num in ("7", "9")),
 ]
 SMALL = [
-    *(
-        "--config",
-        "logger/csv.yaml",
-        "--config",
-        "trainer/cpu.yaml",
-        "--model.detector.width",
-        "0.1",
-        "--data.image_size",
-        "64",
-    ),
-    *("--data.batch_size", "2", "--data.num_workers", "0", "--trainer.max_steps", "2", "--trainer.val_check_interval"),
-    *("2", "--trainer.enable_progress_bar", "false", "--trainer.num_sanity_val_steps", "0"),
-    *("--trainer.enable_model_summary", "false", "--model.score_threshold", "0.01"),
+    *("--config", "logger/csv.yaml", "--config", "trainer/cpu.yaml", *QUIET, "--anchor_logger.animation", "false"),
+    *("--model.detector.width", "0.05", "--data.batch_size", "2", "--data.image_size", "64"),
+    *("--data.val_image_size", "64", "--trainer.max_steps", "2", "--trainer.val_check_interval", "2"),
+    *("--model.score_threshold", "0.01"),
 ]
 
 
@@ -70,19 +63,11 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(
-    ("table", "data", "overlays", "more"), ROWS, ids=[f"{t}: {d} " + " + ".join(o + m[1:]) for t, d, o, m in ROWS]
+    ("data", "overlays", "more"),
+    [row[1:] for row in ROWS],
+    ids=[f"{t}: {d} " + " + ".join(o + m[1:]) for t, d, o, m in ROWS],
 )
-def test_row(
-    table: str,
-    data: str,
-    overlays: list[str],
-    more: list[str],
-    roots: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
+def test_row(data: str, overlays: list[str], more: list[str], roots: dict[str, Path]) -> None:
     words = [word for overlay in overlays for word in ("--config", overlay)]
     cli = main(["fit", "--config", f"{data}.yaml", *words, *SMALL, *more, "--data.root", str(roots[data])])
     assert cli.trainer.global_step == 2
@@ -102,11 +87,10 @@ Composed = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def composed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Composed:
+def composed(capsys: pytest.CaptureFixture[str]) -> Composed:
     """What `fit` makes of configurations, by dotted names of the options; the data module's arguments under `data`."""
 
     def compose(*configs: str) -> dict[str, Any]:
-        monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
         with pytest.raises(SystemExit, match="0"):
             main(["fit", *(word for config in configs for word in ("--config", config)), "--print_config"])
         flat: dict[str, Any] = {}
@@ -189,50 +173,38 @@ def test_numbers_of_a_configuration(config: str, composed: Composed) -> None:
     assert num_shapes(found["model.anchors.init"], found["model.anchors.num"]) == 5
 
 
-@pytest.mark.parametrize(
-    ("overlay", "learn", "soft", "clustering", "bn"),
-    [
-        ("baseline", False, 0, 0, False),
-        ("opt", True, 0, 0, False),
-        ("opt-soft", True, 1500, 0, False),
-        ("opt-soft-clust", True, 1500, 1500, False),
-        ("opt-soft-clust-bn", True, 1500, 1500, True),
-    ],
+ABLATION_OPTIONS = (
+    "model.anchors.learn",
+    "soft_assignment.steps",
+    "clustering.steps",
+    "model.detector.bn_without_shift",
 )
-def test_numbers_of_an_ablation(
-    overlay: str, learn: bool, soft: int, clustering: int, bn: bool, composed: Composed
-) -> None:
-    plain, row = composed("voc.yaml"), composed("voc.yaml", f"ablation/{overlay}.yaml")
-    expected = {
-        "model.anchors.learn": learn,
-        "soft_assignment.steps": soft,
-        "clustering.steps": clustering,
-        "model.detector.bn_without_shift": bn,
-    }
-    assert row == plain | expected, "the row differs from the full method in these options only"
+ON_4_GPUS = {"accelerator": "gpu", "devices": 4, "strategy": "ddp", "sync_batchnorm": False}
 
 
 @pytest.mark.parametrize(
     ("overlay", "expected"),
     [
-        ("size/544.yaml", {"data.image_size": 544}),
-        ("init/uniform.yaml", {"model.anchors.init": "uniform"}),
-        ("init/identical.yaml", {"model.anchors.init": "identical"}),
-        ("init/kmeans.yaml", {"model.anchors.init": "kmeans"}),
-        ("init/kmeans-voc.yaml", {"model.anchors.init": "yolov2-voc"}),
-        ("init/kmeans-coco.yaml", {"model.anchors.init": "yolov2-coco"}),
-        (
-            "trainer/ddp.yaml",
-            {
-                "trainer.accelerator": "gpu",
-                "trainer.devices": 4,
-                "trainer.strategy": "ddp",
-                "trainer.sync_batchnorm": False,
-            },
+        *(
+            (f"ablation/{name}.yaml", dict(zip(ABLATION_OPTIONS, values, strict=True)))
+            for name, *values in (
+                ("baseline", False, 0, 0, False),
+                ("opt", True, 0, 0, False),
+                ("opt-soft", True, 1500, 0, False),
+                ("opt-soft-clust", True, 1500, 1500, False),
+                ("opt-soft-clust-bn", True, 1500, 1500, True),
+            )
         ),
+        *(
+            (f"init/{name}.yaml", {"model.anchors.init": init})
+            for name, init in {"kmeans-voc": "yolov2-voc", "kmeans-coco": "yolov2-coco"}.items()
+        ),
+        *((f"init/{name}.yaml", {"model.anchors.init": name}) for name in ("uniform", "identical", "kmeans")),
+        ("size/544.yaml", {"data.image_size": 544}),
+        ("trainer/ddp.yaml", {f"trainer.{name}": value for name, value in ON_4_GPUS.items()}),
     ],
 )
-def test_numbers_of_an_overlay(overlay: str, expected: dict[str, Any], composed: Composed) -> None:
+def test_an_overlay_changes_these_numbers_only(overlay: str, expected: dict[str, Any], composed: Composed) -> None:
     assert composed("voc.yaml", overlay) == composed("voc.yaml") | expected
 
 
@@ -246,9 +218,7 @@ def test_values_of_the_network_that_the_paper_leaves_open() -> None:
     assert network.head.rest.bias is not None and not network.head.rest.bias.any()
 
 
-def test_the_pull_to_the_prior_ends_after_its_images(
-    roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_pull_to_the_prior_ends_after_its_images(roots: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of 2 images and 5 of them: the first three steps begin with 0, 2 and 4 images seen."""
     seen = []
 
@@ -256,8 +226,6 @@ def test_the_pull_to_the_prior_ends_after_its_images(
         seen.append(float(args[4]))
         return region_loss(*args)
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
     monkeypatch.setattr("anchor_lightning.detectors.yolov2.detector.region_loss", record)
     longer = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "4", "--model.detector.prior_images", "5"]
     main(["fit", "--config", "voc.yaml", *SMALL, *longer, "--data.root", str(roots["voc"])])
@@ -278,9 +246,9 @@ def test_the_published_centres() -> None:
     assert identical is not None and identical.tolist() == [[160, 160]] * 5
 
 
-def one_class(grid: tuple[int, int], num_anchors: int) -> torch.Tensor:
+def one_class(*grid: int) -> torch.Tensor:
     """Predictions of nothing: objectness far below any threshold; centres in the middle of the cells."""
-    raw = torch.zeros(1, num_anchors, 6, *grid)
+    raw = torch.zeros(1, 1, 6, *grid)
     raw[:, :, 4] = -20
     return raw
 
@@ -289,7 +257,7 @@ def one_class(grid: tuple[int, int], num_anchors: int) -> torch.Tensor:
 def test_nms_at_an_iou_of_045(iou: float, left: int) -> None:
     """Two boxes of 100 x 100 whose centres lie d pixels apart in x: IoU (100 - d) / (100 + d)."""
     apart = 100 * (1 - iou) / (1 + iou)
-    raw = one_class((4, 8), 1)
+    raw = one_class(4, 8)
     raw[0, 0, 4, 2, 3] = 2.0
     raw[0, 0, 4, 2, 4] = 1.0
     # The second centre lies in the next cell, at this share of it; the first in the middle of its own.
@@ -300,7 +268,7 @@ def test_nms_at_an_iou_of_045(iou: float, left: int) -> None:
 
 def test_the_300_best_boxes_are_the_result() -> None:
     """400 boxes that do not touch each other: the result is those of the highest scores, in their order."""
-    raw = one_class((20, 20), 1)
+    raw = one_class(20, 20)
     scores = torch.linspace(0.1, 0.9, 400)
     raw[0, 0, 4] = scores[torch.randperm(400, generator=torch.Generator().manual_seed(0))].logit().reshape(20, 20)
     (found,) = postprocess(Predictions(raw, 32), torch.tensor([[20.0, 20.0]]).log(), 0.005)
