@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from anchor_lightning.cli import main
 from anchor_lightning.commands.configs import CONFIG_FOLDER, find_config, named_configs
-from tests.helpers.made_data import make_brainwash, make_coco, make_voc
+from tests.helpers.made_data import make_brainwash, make_coco, make_voc, make_yolo
 from tests.helpers.tiny_training import SMALL, SYNTHETIC
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -47,6 +47,7 @@ def values(folder: Path, key: str) -> list[float]:
         ("coco.yaml", make_coco, ["--data.image_size", "[64, 96]"]),
         ("brainwash.yaml", make_brainwash, ["--data.image_size", "64", "--data.val_image_size", "[96, 128]"]),
         ("small.yaml", make_voc, ["--data.image_size", "64", "--data.years", "[2012]"]),
+        ("small.yaml", make_yolo, ["--data", "YOLODataModule", "--data.image_size", "64"]),
         ("synthetic.yaml", None, ["--data.image_size", "64", "--data.num_train", "6", "--data.num_val", "2"]),
     ],
 )
