@@ -206,6 +206,12 @@ def test_an_image_counts_once_with_its_first_proposals_and_reset_forgets() -> No
     assert numbers(metric)["ar_50"] == 0
 
 
+def test_proposals_in_half_precision_and_with_gradients_are_read() -> None:
+    boxes, scores = proposed([BOX, FAR], [0.25, 0.5])
+    half = (boxes.bfloat16().requires_grad_(), scores.half())
+    assert recall([ground_truth(1, [BOX], [0])], {1: half}, top=[1, 2])["ar_2"] == 1
+
+
 @pytest.mark.parametrize("field", ["boxes", "scores"])
 def test_a_batch_with_proposals_that_are_not_finite_is_rejected(field: str) -> None:
     metric = ProposalRecall([50])

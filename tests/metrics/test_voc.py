@@ -122,6 +122,16 @@ def test_average_precision_by_hand() -> None:
     assert result.ap_11_point[0] == pytest.approx((3 * 1 + 3 * 2 / 3 + 2 * 3 / 5) / 11, abs=1e-12)
 
 
+def test_a_second_detection_of_a_ground_truth_is_wrong() -> None:
+    # Two ground truth boxes. Right, duplicate, right: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1.
+    # area: 1/2 * 1 + 1/2 * 2/3 = 5/6. 11 points: levels 0 to .5 -> 1, .6 to 1 -> 2/3: (6 + 5 * 2/3) / 11.
+    ground_truths = [ground_truth(1, [BOX, ELSEWHERE], [0, 0])]
+    detections = {1: found([BOX, BOX, ELSEWHERE], [0.9, 0.8, 0.7], [0, 0, 0])}
+    result = voc_average_precision(ground_truths, detections, 1)
+    assert result.ap_area[0] == pytest.approx(5 / 6, abs=1e-12)
+    assert result.ap_11_point[0] == pytest.approx((6 + 10 / 3) / 11, abs=1e-12)
+
+
 def test_a_duplicate_is_not_handed_on_to_the_second_best_ground_truth() -> None:
     # Both detections overlap the first ground truth most; the second ground truth (IoU 0.6 with them) stays unfound:
     # recall 1/2.
