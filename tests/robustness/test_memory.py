@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from anchor_lightning.cli import main
 from tests.helpers.bad_input import SYNTHETIC
 
-MIB, STEPS = 2**20, int(os.environ.get("SOAK_STEPS", "3000"))
+MIB, STEPS = 2**20, int(os.environ.get("SOAK_STEPS", "1500"))
 
 
 class Memory(Callback):
@@ -27,6 +27,7 @@ class Memory(Callback):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_memory_stays_flat(elsewhere: None) -> None:
     """The last tenth against the one after the first fifth, in which caches fill and λ and T fall to 0."""
     args = [f"--trainer.max_steps={STEPS}", "--trainer.val_check_interval=500", "--anchor_logger.every_n_steps=10"]

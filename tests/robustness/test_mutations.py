@@ -132,6 +132,7 @@ READERS: dict[str, tuple[Callable[[Path], object] | None, str, list[bytes], Call
 
 
 @pytest.mark.filterwarnings("ignore")  # what the cleaning reports
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("examples", [25, pytest.param(EXAMPLES, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reader", READERS)
 def test_mutations(reader: str, examples: int, tmp_path: Path) -> None:
