@@ -90,7 +90,11 @@ def draw_detections(
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected an image as (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
-    check_drawable(detections, len(class_names))
+    if not (detections.boxes_xyxy.isfinite().all() and detections.scores.isfinite().all()):
+        raise ValueError("a detection has a box or score that is not finite, so it cannot be drawn")
+    wrong = [label for label in detections.labels.tolist() if not 0 <= label < len(class_names)]
+    if wrong:
+        raise ValueError(f"a detection has the label {wrong[0]}, but there are {len(class_names)} class names")
     picture = image.copy()
     height, width = image.shape[:2]
     line = max(MIN_LINE, round(max(height, width) / PIXELS_PER_LINE))
@@ -120,15 +124,6 @@ def draw_detections(
     # In a line of its own: its digits must not change the height, the same for all frames of a video.
     paragraphs = [[("anchor, width x height at the network input:", PLAIN), *shapes], [(count, PLAIN)]]
     return np.vstack([picture, strip(width, paragraphs, max(height, width))])
-
-
-def check_drawable(detections: Detections, num_classes: int) -> None:
-    """Raises a ValueError where a box or score is not finite or a label has no name: W&B would accept it silently."""
-    if not (detections.boxes_xyxy.isfinite().all() and detections.scores.isfinite().all()):
-        raise ValueError("a detection has a box or score that is not finite, so it cannot be drawn")
-    wrong = detections.labels[(detections.labels < 0) | (detections.labels >= num_classes)]
-    if len(wrong):
-        raise ValueError(f"a detection has the label {int(wrong[0])}, but there are {num_classes} class names")
 
 
 def best_detections(detections: Detections, threshold: float, above: bool = False) -> Detections:
