@@ -189,15 +189,16 @@ def test_backbone_from_a_file(tmp_path: Path, name: str) -> None:
     assert all(torch.equal(ours.weight, theirs.weight) for ours, theirs in parts)
 
 
-def test_a_checkpoint_of_another_input_size(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_input_size() -> None:
     """SSD's shapes are shares of the input, which the weights do not show."""
 
     def task(size: list[int]) -> DetectionTask:
         kind = partial(SSD, backbone="small")
         return DetectionTask(num_classes=3, detector=kind, anchors={"init": "model"}, image_size=size)
 
-    checkpoint: dict[str, Any] = {"state_dict": {}}
-    task([128, 128]).on_save_checkpoint(checkpoint)
+    small = task([128, 128])
+    checkpoint: dict[str, Any] = {"state_dict": small.state_dict()}
+    small.on_save_checkpoint(checkpoint)
     with pytest.raises(UserError, match=r"128.*512") as caught:
         task([512, 512]).on_load_checkpoint(checkpoint)
     assert caught.value.argument == "detector.image_size"
