@@ -50,8 +50,7 @@ KNOWN_WARNINGS: Final = (
     r".*The dirpath has changed",  # a resumed run has a folder of its own
 )
 
-
-CALLBACKS: Final[dict[str, type]] = {
+CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback with these options
     "soft_assignment": SoftAssignment,
     "clustering": ClusteringDecay,
     "anchor_logger": AnchorLogger,
@@ -59,7 +58,6 @@ CALLBACKS: Final[dict[str, type]] = {
     "prediction_writer": PredictionWriter,
     "checkpoint": Checkpoint,
 }
-"""Section of a configuration -> callback with these options."""
 
 
 class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -88,8 +86,7 @@ class AnchorLightningCLI(LightningCLI):
         return parser
 
     def _parse_ckpt_path(self) -> None:
-        # Lightning lets the checkpoint's hyper-parameters silently win over the command line; here the configuration
-        # counts, and the task raises an error for a checkpoint that does not fit it.
+        # Lightning lets the checkpoint's hyper-parameters silently win; here the configuration counts.
         if not (subcommand := self.config.get("subcommand")):
             return
         config = self.config[subcommand]
@@ -137,7 +134,7 @@ class AnchorLightningCLI(LightningCLI):
             raise UserError(str(error)) from error
 
     def _is_done(self) -> bool:
-        """Whether the checkpoint to go on from has all steps already, which is said: a requeued job may have ended."""
+        """Whether the checkpoint to go on from has all steps already: a requeued job may have ended."""
         if not (checkpoint := self._get(self.config, "ckpt_path")):
             return False
         content = read_checkpoint(checkpoint)
@@ -152,10 +149,7 @@ class AnchorLightningCLI(LightningCLI):
 
     @rank_zero_only
     def _check_early(self, subcommand: str) -> None:
-        """Checks what the run needs before a logger makes a run and a folder for it; the trainer would only after.
-
-        On rank 0 alone, which starts the other processes or fails their launcher.
-        """
+        """Checks what the run needs before a logger makes a folder for it; rank 0 starts or ends the others."""
         if checkpoint := self._get(self.config, "ckpt_path"):
             content = read_checkpoint(checkpoint)
             check_checkpoint(content, self.model.must_match)
@@ -187,14 +181,7 @@ class AnchorLightningCLI(LightningCLI):
 
 
 def main(args: ArgsType = None) -> Any:
-    """Runs a sub-command.
-
-    Args:
-        args: The command line's arguments; those of `sys.argv` if not given.
-
-    Returns:
-        The Lightning CLI for one of Lightning's sub-commands, else what the sub-command returns.
-    """
+    """Runs a sub-command with these arguments, else those of `sys.argv`, and returns its result, or the CLI."""
     for message in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
     own_options: list[str] = []

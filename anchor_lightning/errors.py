@@ -4,15 +4,11 @@ from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Invalid input: an argument, a file or a data set that the user can correct.
-
-    The command line reports it as one message and names the option that `argument` belongs to. Every other exception
-    keeps its traceback.
+    """Invalid input that the user can correct; the command line reports it as one message, others with their traceback.
 
     Args:
         message: What is wrong, where (file, line, field), and what to do.
-        argument: Name of the argument to correct, as the class or function that raises calls it; dotted within another
-            argument (`anchors.num`). None where no single argument is at fault.
+        argument: Name of the argument to correct where one is at fault; dotted within another (`anchors.num`).
     """
 
     def __init__(self, message: str, argument: str | None = None) -> None:

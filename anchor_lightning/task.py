@@ -120,11 +120,7 @@ class DetectionTask(LightningModule):
 
     @property
     def data(self) -> Any:
-        """The data module of the run.
-
-        Raises:
-            UserError: The trainer was given loaders instead: shapes and metrics need the boxes of whole splits.
-        """
+        """The data module of the run; a `UserError` where the trainer was given loaders instead."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]  # Trainer attaches it at run time
         if data is None:
             raise UserError("Give the trainer a data module (datamodule=...) with train_box_shapes and ground_truth.")
@@ -134,21 +130,12 @@ class DetectionTask(LightningModule):
         """Detections in (B, 3, H, W) RGB images in [0, 1], in pixels of these."""
         return self.detector.detect(images, self.hparams["score_threshold"])
 
-    # Start: pretrained weights and k-means, unless a checkpoint brings both
-
     def setup(self, stage: str) -> None:
         """Prepares the network."""
         self.detector.setup()
 
     def check_start(self, data: Any) -> None:
-        """Raises an error for what a run without a checkpoint cannot start from, before anything is written.
-
-        Args:
-            data: The data module that the run will have.
-
-        Raises:
-            UserError: A file of weights is missing or does not fit, or k-means has too few distinct boxes.
-        """
+        """Raises a `UserError` for weights or boxes of `data` that a run without a checkpoint cannot start from."""
         self._load_pretrained()
         if self.shapes.pending:
             check_distinct(data.train_box_shapes(), len(self.shapes.log_wh))
@@ -159,11 +146,7 @@ class DetectionTask(LightningModule):
             rank_zero_info(self.detector.load_pretrained())
 
     def _start(self) -> None:
-        """Gives network and shapes their first values, unless a checkpoint has given them already.
-
-        The hooks that call this, unlike `setup`, run after a checkpoint has been restored; parameters are filled in
-        place, so an optimizer and DDP may already hold them.
-        """
+        """Gives network and shapes their first values in place, unless a checkpoint has given them already."""
         self._load_pretrained()
         if not self.shapes.pending:
             return
@@ -177,8 +160,6 @@ class DetectionTask(LightningModule):
         if isinstance(result, str):
             raise UserError(result)
         self.shapes.set_initial(result.to(self.shapes.log_wh.device))
-
-    # Training
 
     def configure_callbacks(self) -> list[Callback]:
         """What every training needs: seeds by step, and an end to a loss that is not finite."""
@@ -216,7 +197,6 @@ class DetectionTask(LightningModule):
         return {"loss": loss, "terms": terms}
 
     def _images_seen(self, global_batch: int) -> int:
-        """Training images of the run before this step."""
         return int(self.trainer.global_step * self.trainer.accumulate_grad_batches * global_batch)
 
     def _global_num_boxes(self, mask: Tensor) -> Tensor:
@@ -250,9 +230,8 @@ class DetectionTask(LightningModule):
         }
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        options = self.hparams
-        log_wh = self.shapes.log_wh
-        return parameter_groups(self.detector, log_wh, options["weight_decay"], options["anchors"]["lr_mult"])
+        decay, lr_mult = self.hparams["weight_decay"], self.hparams["anchors"]["lr_mult"]
+        return parameter_groups(self.detector, self.shapes.log_wh, decay, lr_mult)
 
     def configure_gradient_clipping(
         self,
@@ -264,14 +243,8 @@ class DetectionTask(LightningModule):
         if gradient_clip_val:
             clip_gradients(self.detector, self.shapes.log_wh, gradient_clip_val, gradient_clip_algorithm)
 
-    # Evaluation and prediction
-
     def detect(self, batch: DetectionBatch) -> tuple[list[Detections], list[Tensor]]:
-        """What is found in the images of a batch.
-
-        Returns:
-            The detections of each image, in pixels of the stored images; and the proposals of a first stage, in pixels
-            of the network input (empty without one).
+        """Detections by image, in px of the stored images, and any proposals, in px of the network input.
 
         Raises:
             NonFiniteOutputError: The network's weights are broken.
@@ -334,25 +307,15 @@ class DetectionTask(LightningModule):
         """Image ids and detections, in pixels of the stored images."""
         return batch.image_ids, self.detect(batch)[0]
 
-    # Checkpoints
-
     @property
     def must_match(self) -> dict[str, Any]:
         """What a checkpoint must have been made with to fit, by the names of the arguments."""
+        kind, num_classes = type(self.detector).__name__, self.hparams["num_classes"]
         own = {f"detector.{name}": value for name, value in self.detector.architecture.items()}
-        return {
-            "detector": type(self.detector).__name__,
-            "num_classes": self.hparams["num_classes"],
-            "anchors.num": len(self.shapes.log_wh),
-            **own,
-        }
+        return {"detector": kind, "num_classes": num_classes, "anchors.num": len(self.shapes.log_wh), **own}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the weights do not say.
-
-        Raises:
-            NonFiniteLossError: Weights are broken; nothing is written.
-        """
+        """Adds what the weights do not say; a `NonFiniteLossError` where they are broken."""
         check_weights_finite(checkpoint["state_dict"], self._trainer)
         extra = checkpoint.setdefault(PROJECT_KEY, {})
         extra |= {"format": FORMAT, "must_match": self.must_match}
@@ -363,10 +326,6 @@ class DetectionTask(LightningModule):
                 extra["category_ids"] = list(category_ids)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks that the checkpoint fits.
-
-        Raises:
-            UserError: See `check_checkpoint`.
-        """
+        """Raises a `UserError` for a checkpoint that does not fit."""
         check_checkpoint(checkpoint, self.must_match)
         self._is_started = True

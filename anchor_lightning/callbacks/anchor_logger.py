@@ -18,15 +18,10 @@ from anchor_lightning.visualization.animation import save_animation
 
 
 class AnchorLogger(ShapeRecorder):
-    """Log of the shapes: scalars, and in the run folder where they went.
+    """Log of the shapes: scalars, and `anchors.csv`, `anchors.png`, `trajectory.png` and `anchors.gif`.
 
-    `anchors.csv` holds the shapes step by step, `anchors.png` the log w - log h figure over the box density,
-    `trajectory.png` width and height over the steps, and `anchors.gif` (written when training ends) the shapes moving
-    over the density. The figures also go to Weights & Biases and TensorBoard, the animation to the former.
-
-    Usage is the share of the training boxes whose best shape by IoU an anchor is. Mean best IoU is logged for these
-    boxes and, as `anchors/mean_best_iou_augmented`, for the boxes as training shows them, cropped and expanded: the
-    shapes adapt to the latter, so where all boxes are alike the former may fall while the latter holds.
+    Usage is the share of the training boxes whose best shape by IoU an anchor is. Mean best IoU is that of these boxes
+    and, as `anchors/mean_best_iou_augmented`, of the boxes as training crops and expands them.
 
     Args:
         every_n_steps: Optimizer steps between rows of `anchors.csv` and of the loggers.

@@ -34,19 +34,16 @@ from anchor_lightning.errors import UserError
 
 
 class LearnAnchors(ShapeRecorder):
-    """Put into a `Trainer`, learns the anchors of the torchvision detector in the module that is fitted.
+    """Callback that learns the anchors of the torchvision detector in the module that is fitted.
 
-    The anchors become parameters in a group `anchors` without weight decay; when `fit` ends the module has
-    torchvision's classes back, with what was learned. Checkpoints of the training hold the learnable shapes, so that it
-    resumes exactly; `test`, `validate` and `predict` take them with this callback in the trainer, and strict loading
-    rejects them without it. The run folder gets `anchors.csv`, `anchors.png`, `trajectory.png` and, to be loaded
-    without this package, `frozen.ckpt` (torchvision's keys) and `cell_anchors.pt` (the anchors, which such a state dict
-    lacks); if a metric is monitored, `frozen-best.ckpt` and `cell_anchors-best.pt` likewise.
+    They become parameters in a group `anchors` without weight decay; when `fit` ends the module has torchvision's
+    classes back. Checkpoints of the training hold the learnable shapes: `test`, `validate` and `predict` of one need
+    this callback too. The run folder gets `anchors.csv`, `anchors.png`, `trajectory.png` and, to be loaded without this
+    package, `frozen.ckpt` and `cell_anchors.pt`; with a monitored metric also those ending in `-best`.
 
     Args:
         init: Where the shapes start, as in `make_anchors_learnable`. A fit after a fit goes on where that one ended.
-        boxes_wh: (N, 2) boxes in pixels of the network input for `kmeans`; by default the data module's
-            `train_box_shapes()`.
+        boxes_wh: (N, 2) px of the network input, for `kmeans`; by default the data module's `train_box_shapes()`.
         detector: Name of the detector within the module, such as `student.model`, where there are several.
         lr_mult: Times the learning rate that optimizer and scheduler give the other parameters.
         clustering_start: λ of Eq. 11 at step 0.
@@ -80,11 +77,7 @@ class LearnAnchors(ShapeRecorder):
         self._watching: Any = None  # handle of the hook that sees the boxes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Makes the anchors learnable, or arranges for it where the detector is not built yet.
-
-        Raises:
-            UserError: There is no detector, or several; or the trainer does what cannot work with it.
-        """
+        """Makes the anchors learnable, once the detector is built; a `UserError` where there is none, or several."""
         self._undo(pl_module)  # of a run that was cut off before
         is_fit = stage == "fit"
         self._let_follow(pl_module, "on_load_checkpoint", lambda content: self._adapt(pl_module, content, is_fit))
@@ -218,7 +211,6 @@ class LearnAnchors(ShapeRecorder):
                 raise UserError(f"put LearnAnchors before {name}, which copies the module's parameters")
 
     def _found(self, pl_module: LightningModule) -> list[tuple[str, nn.Module]]:
-        """Names and detectors, of which there should be one."""
         return [pair for pair in pl_module.named_modules() if is_detector(pair[1]) and self.detector in (None, pair[0])]
 
     def _find(self, pl_module: LightningModule) -> tuple[str, nn.Module]:

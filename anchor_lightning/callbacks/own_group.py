@@ -11,24 +11,20 @@ from torch.optim import LBFGS, Optimizer
 
 from anchor_lightning.errors import UserError
 
-GROUP: Final = "anchors"
-"""Name of the shapes' parameter group."""
-PER_GROUP: Final = ("_lr", "lrs", "lr_lambdas", "momentums")
-"""Endings of the names under which schedulers keep a list with one value a group."""
+GROUP: Final = "anchors"  # name of the shapes' parameter group
+PER_GROUP: Final = ("_lr", "lrs", "lr_lambdas", "momentums")  # endings of the lists that schedulers keep by group
 
 
 def add_own_group(optimizers: Iterable[Optimizer], schedulers: Iterable[Any], log_wh: Tensor, lr_mult: float) -> None:
-    """Moves the shapes into a parameter group of their own, `anchors`, without weight decay.
+    """Moves the shapes into a last parameter group of their own, `anchors`, without weight decay.
 
-    It is the last group of the optimizer that has the shapes, else of the first optimizer. In all else it is a copy of
-    the group that they were in, else of the first group; so is what the schedulers keep of it. `lr_mult` acts within
-    `step()` alone, since schedulers such as OneCycleLR set the rate of every group anew.
+    In all else, schedulers included, it is a copy of the group that they were in, else of the first optimizer's first.
 
     Args:
         optimizers: Before their first step.
         schedulers: Theirs.
         log_wh: The parameter.
-        lr_mult: Times the learning rate that optimizer and scheduler give the group.
+        lr_mult: Factor on the group's learning rate within `step()` alone, as schedulers set every group's anew.
 
     Raises:
         UserError: There is no optimizer that can have the group.

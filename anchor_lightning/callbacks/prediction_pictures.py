@@ -47,12 +47,10 @@ class Picture(NamedTuple):
 
 
 class PredictionPictures(Callback):
-    """Draws the detections on the first validation images whenever a validation ends.
+    """Pictures of the detections on the first validation images (of rank 0), whenever a validation ends.
 
-    Weights & Biases gets the images with boxes that can be switched on and off (predictions and ground truth),
-    TensorBoard and the run folder (`predictions.png`) a sheet with the boxes drawn, the ground truth in dashes; texts
-    say how many were found, or the best score where none was, and what the frames mean. With several processes the
-    images are the first that rank 0 evaluates.
+    Weights & Biases gets boxes that can be switched on and off, TensorBoard and the run folder (`predictions.png`) a
+    sheet with the boxes drawn, the ground truth in dashes.
 
     Args:
         num_images: How many images; 0 is off.
@@ -130,7 +128,6 @@ class PredictionPictures(Callback):
         return np.vstack([sheet, strip(sheet.shape[1], [legend], LEGEND_SIDE)])
 
     def _summary(self, everything: Detections, num_found: int) -> str:
-        """How many boxes were found in an image, or the best score where none was."""
         if num_found:
             return f"{num_found} detection{'s' * (num_found > 1)}"
         best = f" (best {rounded_down(float(everything.scores.max()))})" if len(everything.scores) else ""
@@ -138,10 +135,7 @@ class PredictionPictures(Callback):
 
 
 def wandb_boxes(picture: Picture, detections: Detections, class_names: list[str]) -> dict[str, Any]:
-    """The boxes of a picture as `wandb.Image` takes them: groups `predictions` and `ground_truth`, plain numbers.
-
-    Boxes of the ground truth that evaluation ignores (difficult, crowd) are named so.
-    """
+    """The boxes of a picture as `wandb.Image` takes them, in groups `predictions` and `ground_truth`."""
 
     def box(box_xyxy: list[float], label: int, addition: str) -> dict[str, Any]:
         corners = [side * factor for side, factor in zip(box_xyxy, picture.scale * 2, strict=True)]

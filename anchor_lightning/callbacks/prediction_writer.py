@@ -16,11 +16,7 @@ from anchor_lightning.training.run_folder import run_folder
 
 
 class PredictionWriter(Callback):
-    """Collects the detections of all ranks and writes `predictions.json` into the run folder, once, on rank 0.
-
-    The file is what COCO's evaluation server and `COCO.loadRes` take: `coco_results` of the images in the order of
-    their ids. (Where nothing at all was found it is an empty list, which pycocotools' loadRes does not take.)
-    """
+    """Writer of the detections of all ranks as COCO results, `predictions.json` in the run folder, by image id."""
 
     def __init__(self) -> None:
         self._found: dict[int, Detections] = {}  # as tensors: as rows, COCO's test images would take gigabytes
@@ -42,9 +38,8 @@ class PredictionWriter(Callback):
         if trainer.is_global_zero and (folder := run_folder(trainer)) is not None:
             merged = {image_id: found for shard in shards for image_id, found in shard.items()}
             category_ids = getattr(task.data, "category_ids", None) or list(range(1, task.data.num_classes + 1))
-            rows = (
-                row for image_id in sorted(merged) for row in coco_results(image_id, merged[image_id], category_ids)
-            )
+            by_image = (coco_results(image_id, merged[image_id], category_ids) for image_id in sorted(merged))
+            rows = (row for of_image in by_image for row in of_image)
             with atomic_files(path := folder / "predictions.json") as (partial,), partial.open("w") as file:
                 file.write("[")
                 file.writelines(",\n" * (index > 0) + json.dumps(row) for index, row in enumerate(rows))

@@ -38,8 +38,7 @@ class SoftAssignment(StepSchedule):
     """Schedule of the task's `temperature` T, and of the `distance` of its assignment.
 
     Args:
-        start: T at step 0; `auto` for the critical temperature of the unaugmented training boxes, below which shapes
-            part. (That of the augmented boxes is higher where boxes are alike, and gave worse detectors.)
+        start: T at step 0; `auto` for the critical temperature of the unaugmented training boxes.
         steps: Optimizer steps until T is 0, the hard assignment; 0 turns the warm-up off.
         schedule: `linear` (the paper), or `geometric`: a constant factor a step down to 0.005 of the start, then 0.
         distance: Distance of the assignment while T > 0: `l2` in log space, or `iou`; `model.distance` follows.
@@ -60,11 +59,7 @@ class SoftAssignment(StepSchedule):
         self._start_temperature = 0.0
 
     def check(self, task: Any) -> None:
-        """Checks that the detector reads what is annealed.
-
-        Raises:
-            UserError: It has no soft assignment, and the warm-up is not off.
-        """
+        """Raises a `UserError` for a detector without soft assignment, unless the warm-up is off."""
         if self.steps and not task.detector.supports_soft_assignment:
             reason = f"{self.steps}, but {type(task.detector).__name__} has no soft assignment; set it to 0"
             raise UserError(reason, "soft_assignment.steps")

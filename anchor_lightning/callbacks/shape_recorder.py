@@ -1,7 +1,4 @@
-"""The record of the shapes over a training: scalars to every logger; a CSV and figures in the run folder.
-
-Shape letters: A shapes, S recorded steps, N boxes.
-"""
+"""The record of the shapes over a training; A shapes, S recorded steps, N boxes."""
 
 from __future__ import annotations
 
@@ -22,13 +19,10 @@ from anchor_lightning.training.files import atomic_files
 from anchor_lightning.training.run_folder import run_folder
 from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure, trajectory_figure
 
-MAX_BOXES: Final = 50_000
-"""Boxes that shapes are drawn over and compared with; a larger set is reduced."""
-MAX_HISTORY: Final = 2000
-"""Steps that the history keeps; a longer one is thinned."""
+MAX_BOXES: Final = 50_000  # boxes that shapes are drawn over and compared with; a larger set is reduced
+MAX_HISTORY: Final = 2000  # steps that the history keeps; a longer one is thinned
 HEADER: Final = ["step", "anchor", "w", "h"]
-History = dict[int, list[list[float]]]
-"""Step -> (A, 2) shapes in pixels, as lists."""
+History = dict[int, list[list[float]]]  # step -> (A, 2) shapes in pixels, as lists
 
 
 class ShapeRecorder(Callback):

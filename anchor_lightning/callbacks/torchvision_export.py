@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from anchor_lightning.training.run_folder import run_folder
 
-CELLS: Final = "cell_anchors"
-"""Entry of a checkpoint that holds the anchors of a frozen detector, level by level; its state dict has none."""
+CELLS: Final = (
+    "cell_anchors"  # entry of a checkpoint: the anchors of a frozen detector by level, which its state dict lacks
+)
 
 
 def generator_of(detector: nn.Module) -> Any:
@@ -42,9 +43,9 @@ def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, l
     """Writes `frozen.ckpt` and `cell_anchors.pt`, and those of the best checkpoint; to be called on every rank.
 
     Args:
-        trainer: Whose module holds the detector under `name`.
+        trainer: Whose module holds the frozen `detector` under `name`.
         name: Of the detector.
-        detector: The frozen detector.
+        detector: Frozen.
         learned: Its learnable generator of before.
     """
     folder = trainer.strategy.broadcast(run_folder(trainer) if trainer.is_global_zero else None)

@@ -10,9 +10,8 @@ import yaml
 
 from anchor_lightning.errors import UserError
 
-PACKAGE: Final = Path(__file__).resolve().parents[1]
+PACKAGE: Final = Path(__file__).resolve().parents[1]  # `configs` lie inside in a wheel, beside it in a checkout
 CONFIG_FOLDER: Final = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
-"""Where the shipped configurations lie: inside the package in a wheel, beside it in a checkout."""
 CONFIG_FLAGS: Final = ("--config", "-c")
 MAX_ALIASES: Final = 20
 LINKED: Final = frozenset({"num_classes", "class_names", "image_size"})
@@ -42,11 +41,7 @@ def named_configs(args: list[str]) -> list[str]:
 
 
 def find_config(name: str, option: str = "--config") -> str:
-    """The path of a configuration: a file as given, or a shipped one by its name (`voc.yaml`, `init/uniform.yaml`).
-
-    Args:
-        name: The file, or the name.
-        option: The option that it was given as, for the messages.
+    """The path of a configuration, a file or a shipped one by name (`voc.yaml`); `option` names it in messages.
 
     Raises:
         UserError: Neither exists, or the file is invalid.
@@ -63,13 +58,7 @@ def find_config(name: str, option: str = "--config") -> str:
 
 
 def check_config(path: Path) -> None:
-    """Checks that a configuration holds options, and none that comes from the data module.
-
-    jsonargparse ignores a linked option without a word.
-
-    Raises:
-        UserError: It does not.
-    """
+    """Raises a `UserError` for a file without options, or with some of the data module, which jsonargparse ignores."""
     content = read_yaml(path)
     if not isinstance(content, dict):
         what = "is empty" if content is None else f"holds a {type(content).__name__}, not options"
@@ -84,11 +73,7 @@ def check_config(path: Path) -> None:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file.
-
-    Raises:
-        UserError: It is not text, or not YAML; says where.
-    """
+    """The content of a YAML file; a `UserError` that says where it is none."""
     try:
         text = path.read_text(encoding="utf-8")
         if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)) > MAX_ALIASES:

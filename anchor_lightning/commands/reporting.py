@@ -20,20 +20,15 @@ from anchor_lightning.errors import UserError
 PROGRAM: Final = "anchor_lightning"
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TOO_MANY_FILES: Final = (errno.EMFILE, errno.ENFILE)
-UNWRITABLE: Final = (
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR),
-    errno.ENOENT,
-)
+_FORBIDDEN: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
+UNWRITABLE: Final = (*_FORBIDDEN, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOENT)
 NO_MEMORY: Final = ("can't allocate memory", "Insufficient memory", "out of memory", "Cannot allocate memory")
 LOST_WORKER: Final = "DataLoader worker"
 
-_OF_YOLOV2: Final = (
-    *("width", "bn_without_shift", "bn_scale_init", "prior_images", "backbone_weights", "weights", "compile"),
-)
-FORMER_OPTIONS: Final = {f"model.{name}": f"model.detector.{name}" for name in _OF_YOLOV2} | {
-    "model.weights_backbone": "model.detector.backbone_weights"
-}
-FORMER_DETECTORS: Final = {
+_YOLO: Final = ("width", "bn_without_shift", "bn_scale_init", "prior_images", "backbone_weights", "weights", "compile")
+FORMER_OPTIONS: Final = {f"model.{name}": f"model.detector.{name}" for name in _YOLO}
+FORMER_OPTIONS["model.weights_backbone"] = "model.detector.backbone_weights"
+FORMER_DETECTORS: Final = {  # values of `model.detector` before it became a class
     "yolov2": "YOLOv2",
     "faster_rcnn_r50_c4": "FasterRCNN --model.detector.fpn false",
     "faster_rcnn_r50_fpn": "FasterRCNN",
@@ -44,7 +39,6 @@ FORMER_DETECTORS: Final = {
     "ssd300": "SSD",
     "ssd_small": "SSD --model.detector.backbone small",
 }
-"""Values of `model.detector` before it became a class."""
 
 
 class ShortErrors:
@@ -72,12 +66,7 @@ class TrainerParser(ShortErrors, LightningArgumentParser):
 
 
 def explain(message: str, parser: ArgumentParser) -> list[str]:
-    """An error of the parser in two or three lines.
-
-    Args:
-        message: What jsonargparse says.
-        parser: Whose options are known.
-    """
+    """What jsonargparse says of an error, in two or three lines, by the options that `parser` knows."""
     where = f"Options: {parser.prog.replace(' [options]', '')} --help"
     kind = re.search(r"class_path[=']+ ?'?([\w.]+)'", message)
     if kind is not None:
@@ -132,27 +121,15 @@ def _unknown_class(option: str, name: str, where: str) -> list[str]:
 
 
 def known_options(parser: ArgumentParser, class_path: str | None = None) -> list[str]:
-    """Names of the options of a parser, with those of its nested classes.
-
-    Args:
-        parser: The parser.
-        class_path: The class that an unknown option was given to; None for those of all detectors and data modules.
-    """
-    names = [
-        string.lstrip("-") for action in parser._actions for string in action.option_strings if string.startswith("--")
-    ]
-    kind = None if class_path is None else class_path.rpartition(".")[2]
-    nested = option_names({}, kind)
+    """Options of a parser and its nested classes: those of `class_path`, or of all detectors and data modules."""
+    strings = [string for action in parser._actions for string in action.option_strings]
+    names = [string.lstrip("-") for string in strings if string.startswith("--")]
+    nested = option_names({}, None if class_path is None else class_path.rpartition(".")[2])
     return [*names, *(option for option in nested if any(option.startswith(f"{name}.") for name in names))]
 
 
 def option_names(sections: Mapping[str, type], nested: str | None = None) -> list[str]:
-    """Names of options by the constructors that they belong to.
-
-    Args:
-        sections: Name of a section -> its class; detectors, data modules and the options of the shapes are known.
-        nested: Name of the one detector or data module that counts; all of them if None.
-    """
+    """Options of each section's class, the shapes, and all detectors and data modules (or the one `nested`)."""
     owners = [(f"{name}.", kind) for name, kind in sections.items()]
     owners += [("data.", vars(data)[name]) for name in data.__all__ if nested in (None, name)]
     owners += [("model.detector.", vars(detectors)[name]) for name in detectors.__all__ if nested in (None, name)]
@@ -171,12 +148,7 @@ def parameters_of(kind: type) -> Iterator[str]:
 
 
 def message_of(error: BaseException, options: Iterable[str] = ()) -> str | None:
-    """What to tell the user of an error; None where only its traceback tells enough.
-
-    Args:
-        error: Any exception; one that a user error caused counts as that.
-        options: Names of the options of the command, one of which the error's argument may be.
-    """
+    """What the user reads of an error, with the one of `options` at fault; None where the traceback is needed."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):

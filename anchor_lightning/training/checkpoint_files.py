@@ -13,21 +13,14 @@ from torch import Tensor
 
 from anchor_lightning.errors import UserError
 
-DEFAULT_ROOT: Final = "runs"
-"""Where the run folders lie, unless `trainer.default_root_dir` says otherwise."""
+DEFAULT_ROOT: Final = "runs"  # where the run folders lie, unless `trainer.default_root_dir` says otherwise
 NEWEST: Final = "last"
-PROJECT_KEY: Final = "anchor_lightning"
-"""Key of a checkpoint that holds what Lightning does not know of."""
-FORMAT: Final = 2
-"""Version of what lies under `PROJECT_KEY`."""
+PROJECT_KEY: Final = "anchor_lightning"  # key of a checkpoint that holds what Lightning does not know of
+FORMAT: Final = 2  # version of what lies under `PROJECT_KEY`
 
 
 def find_checkpoint(given: str | Path, root: str | Path = DEFAULT_ROOT) -> Path:
-    """The file that `ckpt_path` names: a path, or `last` for the newest run's under `root`.
-
-    Raises:
-        UserError: There is none.
-    """
+    """The file that `ckpt_path` names: a path, or `last` for the newest run's under `root`; else a `UserError`."""
     if given != NEWEST:
         if not Path(given).is_file():
             raise UserError(f"there is no file {given}", "ckpt_path")
@@ -38,13 +31,11 @@ def find_checkpoint(given: str | Path, root: str | Path = DEFAULT_ROOT) -> Path:
 
 
 def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator[Path]:
-    """The newest checkpoint of each run, and what SLURM's requeueing wrote, the newest first.
-
-    A damaged one is passed over, with a warning, for the newest other checkpoint of its run.
+    """The newest undamaged checkpoint of each run, and what SLURM's requeueing wrote, the newest first.
 
     Args:
         folders: Where run folders lie, at any depth.
-        strict: Whether a run that has no other is an error; else it is passed over, too.
+        strict: Whether a run that has damaged ones only is an error, rather than passed over with a warning.
 
     Raises:
         UserError: All checkpoints of a run are damaged.
@@ -76,7 +67,6 @@ def requeue_checkpoints(folder: Path) -> list[Path]:
 
 
 def _by_age(paths: Iterable[Path]) -> list[Path]:
-    """The files, the one written last first; links to nothing are left out."""
     return sorted((path for path in paths if path.is_file()), key=_age, reverse=True)
 
 
@@ -89,10 +79,7 @@ def _load(path: str | Path) -> Any:
 
 
 def damage(path: Path) -> str:
-    """What is wrong with the bytes of a checkpoint; empty if nothing is.
-
-    Every byte is read and compared with its checksum, which loading does not do.
-    """
+    """What is wrong with a checkpoint, every byte read and compared with its checksum; empty if nothing is."""
     try:
         with zipfile.ZipFile(path) as archive:
             if name := archive.testzip():
@@ -104,14 +91,10 @@ def damage(path: Path) -> str:
 
 
 def read_checkpoint(path: str | Path, argument: str = "ckpt_path") -> dict[str, Any]:
-    """The content of a checkpoint of this project; tensors are mapped from the file rather than read.
-
-    Args:
-        path: The file.
-        argument: What it was given as, for the messages.
+    """The content of a checkpoint of this project, tensors mapped from the file; `argument` names it in messages.
 
     Raises:
-        UserError: The file is missing, is not a checkpoint, is not one of this project, or is of another version of it.
+        UserError: The file is missing, is not a checkpoint, or is not one of this project and version.
     """
     try:
         Path(path).open("rb").close()
@@ -130,7 +113,6 @@ def read_checkpoint(path: str | Path, argument: str = "ckpt_path") -> dict[str, 
 
 
 def _check_origin(content: Any, name: str, argument: str) -> None:
-    """Raises an error for what is not the content of a checkpoint of this project, in its present format."""
     parts = content if isinstance(content, dict) else {}
     types = {"state_dict": dict, "hyper_parameters": dict, "global_step": int, PROJECT_KEY: dict}
     wrong = [key for key, kind in types.items() if key in parts and not isinstance(parts[key], kind)]
@@ -157,15 +139,7 @@ def _log_wh(checkpoint: Mapping[str, Any]) -> Any:
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raises an error for a checkpoint that a task cannot continue, naming both values.
-
-    Args:
-        checkpoint: As Lightning loads it.
-        expected: Option -> value, of all that a checkpoint must have been made with.
-
-    Raises:
-        UserError: It is not of this project, or was made with another value.
-    """
+    """Raises a `UserError` for a checkpoint of another project, or made with other options than `expected`."""
     _check_origin(checkpoint, "the file", "ckpt_path")
     saved = checkpoint.get(PROJECT_KEY, {}).get("must_match", {})
     for name in sorted(expected.keys() | saved.keys(), key=lambda name: name != "detector"):
@@ -178,16 +152,13 @@ def check_checkpoint(checkpoint: Mapping[str, Any], expected: Mapping[str, Any])
 
 
 def check_weights(path: str | Path, checkpoint: Mapping[str, Any], own: Mapping[str, Any], resume: bool) -> None:
-    """Raises an error for a checkpoint whose weights a network cannot take, or that a training cannot go on from.
+    """Raises a `UserError` for a checkpoint, from `path`, whose weights do not fit a network or are not finite.
 
     Args:
         path: The file, for the messages.
         checkpoint: As `read_checkpoint` returns it.
         own: The network's state dict.
-        resume: Whether a training is to go on from it: with the optimizer's state and the place in the loops.
-
-    Raises:
-        UserError: A weight is missing, of another shape or not finite; or what a resumed training needs is missing.
+        resume: Whether it must hold the optimizer's state and the place in the loops, too.
     """
     theirs = checkpoint["state_dict"]
     own = {name: value for name, value in own.items() if isinstance(value, Tensor)}  # a module may keep a dict there

@@ -22,11 +22,7 @@ from anchor_lightning.training.lightning_private import cluster_environment, mar
 
 
 class StopSignals:
-    """Notes SIGTERM, SIGINT and SLURM's request to requeue while a training runs.
-
-    Lightning's own handlers act within whatever the signal interrupts: a collective call of two processes, an optimizer
-    step, half a window of accumulated batches. Here a handler notes the number, and whoever knows that a step is
-    complete asks for it. A second SIGINT is an ordinary KeyboardInterrupt.
+    """SIGTERM, SIGINT and SLURM's request to requeue, noted while a training runs; a second SIGINT interrupts at once.
 
     Attributes:
         stop: The signal that asks for the end of the run, or None.
@@ -77,17 +73,13 @@ class StopSignals:
 class Checkpoint(ModelCheckpoint):
     """`ModelCheckpoint` at the end of optimizer steps, from which a resumed run equals one that was never stopped.
 
-    A checkpoint is written when its step is done, and the validation that follows the step if there is one. The last
-    step is always saved. SIGTERM and SIGINT save after the step that they interrupt and end the run (status 143 and 1);
-    in a validation they end it at once, and the resumed run repeats it (with several processes: after the validation).
-    After an exception or SIGKILL a run is resumed from the last regular checkpoint. Writes are atomic
-    (`AtomicCheckpointIO`).
+    The last step, and the one that SIGTERM or SIGINT interrupts (status 143 and 1), are saved as well; a validation
+    cut short is repeated by the resumed run. Writes are atomic.
 
     Args:
         every_n_train_steps: Optimizer steps between checkpoints.
         save_top_k: Numbered checkpoints to keep: the newest, or the best by `monitor` if that is given.
-        monitor: Metric of the validation to keep the best of, such as `val/map_50`: a numbered checkpoint is then
-            written after a validation, `last.ckpt` every `every_n_train_steps` as without.
+        monitor: Metric such as `val/map_50`: numbered checkpoints follow validations, `last.ckpt` is as without.
         mode: Whether the best is the `max` or the `min`.
         filename: Name of the numbered checkpoints.
         auto_insert_metric_name: Whether names in braces are repeated in the file's name.
@@ -131,11 +123,7 @@ class Checkpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Cleans up after the killed run that this one continues.
-
-        Raises:
-            UserError: The processes of the run would continue different checkpoints.
-        """
+        """Cleans up after a killed run; a `UserError` where the processes would continue different checkpoints."""
         path = trainer.ckpt_path
         if (first := trainer.strategy.broadcast(path)) != path:
             raise UserError(
@@ -214,7 +202,6 @@ class Checkpoint(ModelCheckpoint):
             checkpoint.setdefault(PROJECT_KEY, {})["validation_due"] = True
 
     def _finish_step(self, trainer: Trainer, validated: bool = False) -> None:
-        """What is to be done when an optimizer step, and the validation that follows it, are complete."""
         if trainer.global_step == self._step:
             return  # in the middle of accumulated batches, or done before
         self._step = trainer.global_step
@@ -246,7 +233,6 @@ class Checkpoint(ModelCheckpoint):
         return anywhere(trainer, self._signals.stop is not None)
 
     def _end_validation(self, trainer: Trainer) -> None:
-        """Ends the run before a validation is complete, having saved the optimizer step that it follows."""
         if trainer.global_step != self._step:  # else in the middle of accumulated batches
             self._validation_due = True
             try:

@@ -18,19 +18,15 @@ try:
 except ImportError:  # Windows: an unfinished file of a run that still goes on could be removed there
     fcntl = None  # type: ignore[assignment]
 
-UNFINISHED: Final = ".part"
-"""Ending of a checkpoint that is being written."""
+UNFINISHED: Final = ".part"  # ending of a checkpoint that is being written
 
 
 @contextmanager
 def atomic_files(*paths: Path) -> Iterator[list[Path]]:
     """Files that appear under their names all together when the block ends well; else all stays as it was.
 
-    Args:
-        paths: The files; missing folders are made, files that are there are replaced.
-
     Yields:
-        A path to write to for each, in the same folder and with the same suffix.
+        A path to write to for each, in the same folder (made if missing) and with the same suffix.
 
     Raises:
         UserError: The files or their folders cannot be written; names the folder and the reason.
@@ -53,23 +49,10 @@ def atomic_files(*paths: Path) -> Iterator[list[Path]]:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's reading and writing of checkpoints, where a local file is replaced in one go.
-
-    Lightning moves the file from the system's temporary folder, which is a copy where that is another file system: a
-    run killed then leaves half a checkpoint under the name of the whole one, and the copy's source besides.
-    """
+    """Lightning's reading and writing of checkpoints, where a file is replaced in one go, never half copied."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Writes a checkpoint; until it lies on the disk whole, a file of that name stays what it was.
-
-        Args:
-            checkpoint: What Lightning has collected.
-            path: The target; anything with a protocol (`s3://...`) is left to Lightning.
-            storage_options: For other file systems than the local one.
-
-        Raises:
-            UserError: The file cannot be written; names the path and the reason.
-        """
+        """Writes a checkpoint, or raises a `UserError` and leaves the file as it was; Lightning itself writes `s3://...`."""
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return

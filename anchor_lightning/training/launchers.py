@@ -1,8 +1,4 @@
-"""How many processes a launcher has started, against how many the trainer's options make train together.
-
-A launcher starts the same command many times and says so in the environment only. With options that do not follow,
-each process trains alone, on every image, and writes over what the others write.
-"""
+"""How many processes a launcher has started, against how many the trainer's options make train together."""
 
 from __future__ import annotations
 
@@ -28,11 +24,7 @@ class Launch(NamedTuple):
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
-    """What started this process, as the environment tells; None if nothing did but a shell.
-
-    torchrun comes first, because it may itself be started by one of the others, then Open MPI, SLURM's srun, and MPI
-    that says PMI_SIZE. A SLURM batch script or shell alone starts nothing: SLURM_NTASKS is then a wish, and often a way
-    to ask for cores.
+    """What started this process, as the environment says; None for a shell or a SLURM batch script.
 
     Raises:
         UserError: A variable that should be a number is none.
@@ -45,10 +37,9 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
         return None if value is None else int(value)
 
     def launch(name: str, processes: int, here: int | None) -> Launch:
-        """With the processes of this node, where they are said and the same everywhere."""
         return Launch(name, processes, processes // here if here and processes % here == 0 else None)
 
-    # LOCAL_RANK: some other launcher that says what torchrun says; WORLD_SIZE alone may count machines.
+    # First: the others may have started it. LOCAL_RANK: a launcher like torchrun; WORLD_SIZE may count machines.
     if (size := number("WORLD_SIZE")) and ("TORCHELASTIC_RUN_ID" in environment or "LOCAL_RANK" in environment):
         name = "torchrun" if "TORCHELASTIC_RUN_ID" in environment else "The launcher (WORLD_SIZE)"
         return launch(name, size, number("LOCAL_WORLD_SIZE"))
@@ -56,8 +47,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
         return launch("MPI (OMPI_COMM_WORLD_SIZE)", size, number("OMPI_COMM_WORLD_LOCAL_SIZE"))
     if "SLURM_JOB_ID" in environment:
         size = number("SLURM_STEP_NUM_TASKS") or ("SLURM_STEP_ID" in environment and number("SLURM_NTASKS")) or None
-        # In a person's shell Lightning leaves SLURM alone, whatever tasks it was given.
-        if size is None or environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        if size is None or environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):  # Lightning's own exception
             return None  # PMI_SIZE is then srun's own as well
         return Launch("srun", size, number("SLURM_STEP_NUM_NODES"))
     if size := number("PMI_SIZE"):
@@ -72,13 +62,7 @@ def started_by_lightning(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def check_launcher(trainer: Trainer) -> None:
-    """Raises an error for options that do not make the processes that a launcher has started train together.
-
-    To be called on every process before anything is written: each of them must end, or the others wait.
-
-    Raises:
-        UserError: The launcher started another number of processes than the options make.
-    """
+    """Raises a `UserError`, on every process, where the options do not make those of a launcher train together."""
     launch = launched()
     environment = getattr(trainer.strategy, "cluster_environment", None)
     in_batch_script = launch is None and isinstance(environment, SLURMEnvironment)

@@ -1,7 +1,4 @@
-"""The private names of Lightning that training depends on, used here alone.
-
-`tests/training/test_lightning_private.py` tests their meaning in the versions that `requirements.txt` allows.
-"""
+"""The private names of Lightning that training depends on; `tests/training/test_lightning_private.py` tests them."""
 
 from __future__ import annotations
 
@@ -18,10 +15,7 @@ def validation_follows(trainer: Trainer) -> bool:
 
 
 def mark_validation_due(checkpoint: dict[str, Any]) -> None:
-    """Makes a run resumed from a checkpoint, as `on_save_checkpoint` gets it, repeat the validation it is written in.
-
-    Lightning repeats only what is left of a validation. The counters are those of one cut short in its first batch.
-    """
+    """Makes a resumed run repeat the validation in which `checkpoint` is written; Lightning would do its rest only."""
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
     progress["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     progress["current"] |= {"ready": 0, "started": 0, "processed": 0, "completed": 0}

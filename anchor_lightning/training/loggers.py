@@ -27,16 +27,14 @@ PAPER: Final = {
     "paper/venue": "WACV 2020",
     "paper/arxiv": "https://arxiv.org/abs/1812.00469",
 }
-RUN_ID: Final = "wandb_run_id"
-"""Key of a checkpoint that holds the id of its W&B run."""
+RUN_ID: Final = "wandb_run_id"  # key of a checkpoint that holds the id of its W&B run
 
 
 class WandbLogger(LightningWandbLogger):
-    """Lightning's W&B logger, which runs offline and says so in one line when there is no key or no way to the server.
+    """Lightning's W&B logger, offline (which it says in a line) without a key or a way to the server.
 
-    A WANDB_MODE in the environment wins over both. `fit --ckpt_path` continues the run that wrote the checkpoint: it
-    carries the run's id (`resume: never` or an `id` of your own starts another one). Offline, nothing can be continued:
-    the resumed training writes a second folder with the same id, and `wandb sync` uploads both into one run.
+    WANDB_MODE wins over both. `fit --ckpt_path` continues the run whose id the checkpoint carries, unless given
+    `resume: never` or an `id`; offline it writes a second folder with that id, which `wandb sync` joins.
 
     Args:
         project: W&B project.
@@ -70,11 +68,7 @@ class WandbLogger(LightningWandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run, started on first use.
-
-        Raises:
-            UserError: W&B does not start it.
-        """
+        """The W&B run, started on first use; a `UserError` where W&B does not start it."""
         if self._experiment is None and self.save_dir is not None:
             # W&B falls back to a temporary folder where this one does not exist.
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
@@ -113,9 +107,7 @@ class RunRecord(SaveConfigCallback):
 
 
 def continue_run(loggers: Sequence[Logger], checkpoint: str | Path) -> None:
-    """Makes W&B loggers that have not logged yet continue the run that wrote a checkpoint.
-
-    Nothing is done where an id or `resume: never` was given, or the checkpoint was written without W&B.
+    """Makes W&B loggers without an id, or `resume: never`, of their own continue the run that wrote a checkpoint.
 
     Raises:
         UserError: The checkpoint cannot be read.

@@ -19,8 +19,7 @@ class NonFiniteLossError(UserError, FloatingPointError):
 class NonFiniteLoss(Callback):
     """Raises an error at the first loss that is not finite, and before a checkpoint of broken weights is written.
 
-    On an accelerator reading a loss makes the host wait, so losses are read when the trainer logs anyway, and before
-    anything is saved; in between they stay on the device. `training_step` is to return a dict of `loss` and `terms`.
+    Losses (`terms` of `training_step`) are read when the trainer logs or saves, as reading makes the host wait.
     """
 
     def __init__(self) -> None:
@@ -76,11 +75,7 @@ class NonFiniteLoss(Callback):
 
 
 def check_weights_finite(state_dict: Mapping[str, Any], trainer: Trainer | None) -> None:
-    """Raises an error for weights that are not to be saved.
-
-    Raises:
-        NonFiniteLossError: A weight is not finite.
-    """
+    """Raises a `NonFiniteLossError` for weights that are not finite."""
     tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
     if broken := [name for name, value in tensors.items() if not value.isfinite().all()]:
         raise NonFiniteLossError(

@@ -18,13 +18,11 @@ from anchor_lightning.data.sampler import step_seed
 def parameter_groups(network: nn.Module, log_wh: Tensor, decay: float, lr_mult: float) -> list[dict[str, Any]]:
     """The groups `network` (kernels, decayed), `network_no_decay` (biases, batch norms) and `anchors` (never decayed).
 
-    The `lr` of a group is the factor that `StepwiseLR` puts on the rate of the step.
-
     Args:
-        network: The detector; its shapes may be a part of it.
-        log_wh: The parameter of the shapes.
+        network: The detector; `log_wh` may be among its parameters.
+        log_wh: (A, 2) parameter of the shapes.
         decay: Weight decay of `network`.
-        lr_mult: Factor on the learning rate of `anchors`.
+        lr_mult: Factor on the learning rate of `anchors`; a group's `lr` is its factor, for `StepwiseLR`.
     """
     decayed = {module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     kernels = [parameter for parameter in network.parameters() if parameter in decayed]
@@ -74,14 +72,7 @@ class StepSeed(Callback):
 
 
 def clip_gradients(network: nn.Module, log_wh: Tensor, limit: float, algorithm: str | None) -> None:
-    """Clips the network's gradients; those of the shapes are never touched.
-
-    Args:
-        network: The detector.
-        log_wh: The parameter of the shapes.
-        limit: Of each gradient (`value`), else of their common norm.
-        algorithm: `value` or `norm`; the trainer's `gradient_clip_algorithm`.
-    """
+    """Clips the network's gradients, never those of the shapes: each by `limit` (`value`), else their common norm."""
     parameters = [parameter for parameter in network.parameters() if parameter is not log_wh]
     if algorithm == "value":
         nn.utils.clip_grad_value_(parameters, limit)

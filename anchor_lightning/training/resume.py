@@ -22,12 +22,10 @@ from anchor_lightning.training.checkpoint_files import (
 )
 
 DECISIVE: Final = ("seed_everything", "model", "data", "soft_assignment", "clustering", "trainer")
-"""Parts of a configuration that make a training what it is; the rest says where."""
-INDIFFERENT: Final = (
+INDIFFERENT: Final = (  # options in the decisive parts that training does not depend on
     r"data\.(num_workers|val_image_size|val_split|test_split)"
     r"|trainer\.(?!(accumulate_grad_batches|precision|gradient_clip_val|gradient_clip_algorithm|limit_train_batches)$).*"
 )
-"""Options in these parts that training does not depend on; most of the trainer's say where and how long."""
 
 
 def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path], config: str) -> Path | None:
@@ -40,8 +38,7 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
         config: This run's whole configuration, as YAML.
 
     Raises:
-        UserError: A file that was named does not exist, all checkpoints of a run are damaged, or Lightning would go on
-            from another run's checkpoint by itself.
+        UserError: The file does not exist, a run's checkpoints are damaged, or SLURM's requeueing left another run's.
     """
     differing = ""
     for path in newest_checkpoints(folders, strict=not resume) if resume or given == NEWEST else ():
@@ -64,23 +61,21 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
         return requeued[0]
     if resume or given:
         asked = "resume" if resume else "ckpt_path last"
-        rank_zero_info(
-            f"{asked}: no checkpoint to go on from under {folders[0]}; the training starts afresh.{differing}"
-        )
+        nothing = f"no checkpoint to go on from under {folders[0]}; the training starts afresh"
+        rank_zero_info(f"{asked}: {nothing}.{differing}")
     return None
 
 
 def _difference(path: Path, config: str) -> str:
-    """The first decisive option in which a checkpoint's run differs, with both values; empty if there is none."""
+    """The first decisive option in which a checkpoint's run differs, with both values; else empty."""
     try:
         theirs = read_checkpoint(path).get(PROJECT_KEY, {}).get("config")
     except UserError as error:
         return error.message
     if not theirs:
         return "it does not say with which configuration"
-    there, here = (
-        _flatten({part: whole.get(part) for part in DECISIVE}) for whole in map(yaml.safe_load, (theirs, config))
-    )
+    configs = map(yaml.safe_load, (theirs, config))
+    there, here = (_flatten({part: whole.get(part) for part in DECISIVE}) for whole in configs)
     for name in sorted(there.keys() | here.keys()):
         if not re.fullmatch(INDIFFERENT, name) and there.get(name, "unset") != here.get(name, "unset"):
             return f"{name} is {there.get(name, 'unset')} there and {here.get(name, 'unset')} here"

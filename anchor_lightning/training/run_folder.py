@@ -8,10 +8,7 @@ from lightning.pytorch import Trainer
 
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """Folder of a run as rank 0 sees it, made if need be; None if the trainer keeps none (`fast_dev_run`, `barebones`).
-
-    It is that of the first logger. `Trainer.log_dir` would be a collective call, and knows few loggers.
-    """
+    """Folder of the first logger as rank 0 sees it, made if need be; None with `fast_dev_run` and `barebones`."""
     if trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]  # set at run time
         return None
     folder = Path(trainer.default_root_dir)
