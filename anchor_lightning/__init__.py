@@ -6,29 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anchor_lightning.anchors import AnchorOptions, AnchorShapes
-    from anchor_lightning.callbacks.learn_anchors import LearnAnchors
-    from anchor_lightning.detectors.torchvision.convert import anchor_shapes, freeze_anchors, make_anchors_learnable
-    from anchor_lightning.task import DetectionTask
-
-__all__ = [
-    "AnchorOptions",
-    "AnchorShapes",
-    "DetectionTask",
-    "LearnAnchors",
-    "anchor_shapes",
-    "freeze_anchors",
-    "make_anchors_learnable",
-]
+    from anchor_lightning.anchors import AnchorOptions as AnchorOptions
+    from anchor_lightning.anchors import AnchorShapes as AnchorShapes
+    from anchor_lightning.callbacks.learn_anchors import LearnAnchors as LearnAnchors
+    from anchor_lightning.detectors.torchvision.convert import anchor_shapes as anchor_shapes
+    from anchor_lightning.detectors.torchvision.convert import freeze_anchors as freeze_anchors
+    from anchor_lightning.detectors.torchvision.convert import make_anchors_learnable as make_anchors_learnable
+    from anchor_lightning.task import DetectionTask as DetectionTask
 
 _MODULES = {
     "AnchorOptions": "anchors",
     "AnchorShapes": "anchors",
     "DetectionTask": "task",
     "LearnAnchors": "callbacks.learn_anchors",
-    "anchor_shapes": "detectors.torchvision.convert",
-    "freeze_anchors": "detectors.torchvision.convert",
-    "make_anchors_learnable": "detectors.torchvision.convert",
+    **dict.fromkeys(("anchor_shapes", "freeze_anchors", "make_anchors_learnable"), "detectors.torchvision.convert"),
 }
 
 
@@ -40,4 +31,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_MODULES])

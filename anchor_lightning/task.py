@@ -15,8 +15,8 @@ from torch import Tensor
 from anchor_lightning.anchors import AnchorOptions, AnchorShapes
 from anchor_lightning.anchors.assignment import Distance
 from anchor_lightning.detectors import YOLOv2
-from anchor_lightning.detectors.anchor_files import resolve_anchors
 from anchor_lightning.detectors.base import Detector, DetectorFactory, build_detector, detector_config
+from anchor_lightning.detectors.yolov2.darknet_cfg import resolve_anchors
 from anchor_lightning.errors import NonFiniteOutputError, UserError
 from anchor_lightning.fitting import check_distinct, kmeans_shapes
 from anchor_lightning.metrics.evaluation import Evaluation, scales_to_stored

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from anchor_lightning.anchors import best_iou, mean_best_iou
 from anchor_lightning.callbacks.shape_recorder import MAX_BOXES, ShapeRecorder
-from anchor_lightning.training.files import atomic_files
-from anchor_lightning.training.run_folder import run_folder
+from anchor_lightning.training.files import atomic_files, run_folder
 from anchor_lightning.visualization.animation import save_animation
 
 

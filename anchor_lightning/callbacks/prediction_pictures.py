@@ -13,8 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import Detections
-from anchor_lightning.training.files import atomic_files
-from anchor_lightning.training.run_folder import run_folder
+from anchor_lightning.training.files import atomic_files, run_folder
 from anchor_lightning.visualization.detections import (
     COLOURS,
     PLAIN,

@@ -11,8 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from anchor_lightning.metrics.coco import coco_results
 from anchor_lightning.structures import Detections
-from anchor_lightning.training.files import atomic_files
-from anchor_lightning.training.run_folder import run_folder
+from anchor_lightning.training.files import atomic_files, run_folder
 
 
 class PredictionWriter(Callback):

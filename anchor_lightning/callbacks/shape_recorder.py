@@ -15,8 +15,7 @@ from torch import Tensor
 
 from anchor_lightning.anchors import AnchorShapes
 from anchor_lightning.errors import UserError
-from anchor_lightning.training.files import atomic_files
-from anchor_lightning.training.run_folder import run_folder
+from anchor_lightning.training.files import atomic_files, run_folder
 from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure, trajectory_figure
 
 MAX_BOXES: Final = 50_000  # boxes that shapes are drawn over and compared with; a larger set is reduced

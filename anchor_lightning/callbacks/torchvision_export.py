@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from anchor_lightning.training.run_folder import run_folder
+from anchor_lightning.training.files import run_folder
 
 CELLS: Final = (
     "cell_anchors"  # entry of a checkpoint: the anchors of a frozen detector by level, which its state dict lacks

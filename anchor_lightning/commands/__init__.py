@@ -30,8 +30,7 @@ OPTIONS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     },
 }
 """Options that take several values, or need none, which jsonargparse does not make of a function's arguments."""
-PASSED_ON: Final = "fit_options"
-"""Argument of `sweep` that takes the arguments behind `--`."""
+PASSED_ON: Final = "fit_options"  # Argument of `sweep` that takes the arguments behind `--`
 
 
 def is_command(args: list[str]) -> bool:

@@ -13,8 +13,7 @@ from anchor_lightning.detectors.yolov2.onnx_export import OPSET, onnx_model, req
 from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import find_checkpoint, read_checkpoint
-from anchor_lightning.training.files import atomic_files
-from anchor_lightning.training.run_folder import run_folder_of_checkpoint
+from anchor_lightning.training.files import atomic_files, run_folder_of_checkpoint
 
 SUFFIXES: Final = {"darknet": (".cfg", ".weights", ".names"), "onnx": (".onnx",)}
 

@@ -25,8 +25,7 @@ from anchor_lightning.metrics.coco import coco_results
 from anchor_lightning.structures import Detections
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import find_checkpoint
-from anchor_lightning.training.files import atomic_files
-from anchor_lightning.training.run_folder import run_folder_of_checkpoint
+from anchor_lightning.training.files import atomic_files, run_folder_of_checkpoint
 from anchor_lightning.visualization.detections import best_detections, draw_detections, rounded_down, save_picture
 
 RESULTS, IMAGES = "predictions.json", "images.json"

@@ -14,8 +14,7 @@ from anchor_lightning.commands.configs import find_config, read_yaml
 from anchor_lightning.errors import UserError
 
 ARGS_MACRO: Final = "${args}"
-DONE: Final = "done"
-"""Marks the folder of a run that ended well; holds the arguments that it was given, a line each."""
+DONE: Final = "done"  # Marks the folder of a run that ended well; holds the arguments that it was given, a line each
 COLUMNS: Final = ("val/map", "val/map_50", "val/map_voc07", "val/map_voc", "anchors/mean_best_iou")
 
 

@@ -1,8 +1,6 @@
 """The log w - log h figure of the paper (Figures 2 and 3) and the anchors' way there; loggers and notebooks share them.
 
-Figures are made without pyplot: nothing is registered globally, no display is needed. All colours are set explicitly on
-an opaque white ground, so that they look the same under any matplotlib style. They are Okabe and Ito's, which people
-with colour blindness can tell apart; sets also differ by marker.
+Figures need no pyplot and no display, and look the same under any matplotlib style; colours are Okabe and Ito's.
 
 Shape letters: N boxes, A anchor shapes, S recorded steps, G cells of the density grid along one side.
 """

@@ -50,14 +50,11 @@ MAX_LABELS: Final = 20
 """Detections of an image that get a text, and boxes of its ground truth: with more nothing is left of the image."""
 PIXELS_PER_LINE, MIN_LINE = 250, 2
 """Pixels of an image's longer side for one of line thickness, and the least thickness."""
-PIXELS_PER_FONT, MIN_FONT = 42, 11
-"""The same for letter height."""
-PAD: Final = 2
-"""Pixels between a text and the left and right edges of its ground."""
+PIXELS_PER_FONT, MIN_FONT = 42, 11  # The same for letter height
+PAD: Final = 2  # Pixels between a text and the left and right edges of its ground
 
 Text = tuple[str, Colours]
-Frame = tuple[int, int, int, int]
-"""Pixels of a box: left and top, and the first right of it and below it."""
+Frame = tuple[int, int, int, int]  # Pixels of a box: left and top, and the first right of it and below it
 
 
 def draw_detections(

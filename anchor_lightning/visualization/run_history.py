@@ -13,8 +13,7 @@ import numpy as np
 
 from anchor_lightning.errors import UserError
 
-STEP_KEYS: Final = ("step", "trainer/global_step")
-"""In metrics.csv, and in W&B's history."""
+STEP_KEYS: Final = ("step", "trainer/global_step")  # In metrics.csv, and in W&B's history
 
 
 @dataclass(frozen=True)

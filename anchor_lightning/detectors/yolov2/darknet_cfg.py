@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from anchor_lightning.anchors import AnchorOptions, anchor_options
 from anchor_lightning.anchors.initialization import GRID_UNIT
 from anchor_lightning.detectors.backbones import STAGES, scaled
 from anchor_lightning.errors import UserError
@@ -44,6 +48,25 @@ def read_anchors(path: Path | str) -> Tensor:
                 raise UserError(f"{where} must be positive: {options['anchors'][:80]}")
             return (wh * (GRID_UNIT if kind == "region" else 1)).float()
     raise UserError(f"{path}: no [region] or [yolo] layer with anchors; give the .cfg of a YOLO")
+
+
+def resolve_anchors(anchors: AnchorOptions | Mapping[str, Any] | None) -> AnchorOptions:
+    """The options of the shapes, with the numbers of a darknet `.cfg` in the place of its path (for checkpoints).
+
+    Raises:
+        UserError: A key is unknown, or the file cannot be read.
+    """
+    options = anchor_options(dict(anchors)) if isinstance(anchors, Mapping) else anchors or AnchorOptions()
+    if isinstance(options.init, str) and options.init.endswith(".cfg"):
+        options = replace(options, init=read_anchors(options.init).tolist())
+    init = options.init
+    # No published YOLOv2 anchor is wider than 14 grid units: 13 are the whole image at 416 pixels.
+    if not isinstance(init, str) and max((side for shape in init for side in shape), default=0) < 14:
+        rank_zero_warn(
+            "anchors.init: no side is above 14 pixels. If these are grid units of a YOLOv2 .cfg, multiply them by 32, "
+            "or give the path of the .cfg."
+        )
+    return options
 
 
 def cfg_text(
