@@ -104,6 +104,7 @@ def made_weights(task_checkpoint: Path, path: Path) -> Path:
 def test_a_run_starts_from_a_backbone_and_goes_on_without_the_file(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     task, _ = load_task(checkpoint)
     whole = made_weights(checkpoint, tmp_path / "whole").read_bytes()
     convolutions = task.detector.network.backbone.state_dict()
