@@ -141,7 +141,7 @@ def test_both_headers_and_both_backbone_files(tmp_path: Path, header: bytes, see
     tail = np.zeros(1000 * (backbone.coarse_channels + 1), dtype="<f4") if classifier else values[:0]
     (tmp_path / "b").write_bytes(header + values.tobytes() + tail.tobytes())
     assert read_backbone(tmp_path / "b", backbone) == seen
-    convolution, norm = backbone.to_stride_16[0][0][:2]  # 8 filters of 3 x 3 x 3
+    convolution, norm, _ = backbone.to_stride_16[0][0]  # 8 filters of 3 x 3 x 3
     parts = [norm.bias, norm.weight, norm.running_mean, norm.running_var, convolution.weight.flatten()]
     assert torch.cat(parts).tolist() == list(range(1, 1 + 4 * 8 + 8 * 27))
     assert backbone.to_stride_32[-1][0].weight.flatten()[-1] == count
