@@ -17,14 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from anchor_lightning.callbacks import (
-    AnchorLogger,
-    Checkpoint,
-    ClusteringDecay,
-    PredictionPictures,
-    PredictionWriter,
-    SoftAssignment,
-)
+from anchor_lightning import callbacks
 from anchor_lightning.commands import command_options, is_command, run_command, summary
 from anchor_lightning.commands.configs import named_configs
 from anchor_lightning.commands.reporting import PROGRAM, TrainerParser, message_of, option_names
@@ -51,12 +44,12 @@ KNOWN_WARNINGS: Final = (
 )
 
 CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback with these options
-    "soft_assignment": SoftAssignment,
-    "clustering": ClusteringDecay,
-    "anchor_logger": AnchorLogger,
-    "prediction_pictures": PredictionPictures,
-    "prediction_writer": PredictionWriter,
-    "checkpoint": Checkpoint,
+    "soft_assignment": callbacks.SoftAssignment,
+    "clustering": callbacks.ClusteringDecay,
+    "anchor_logger": callbacks.AnchorLogger,
+    "prediction_pictures": callbacks.PredictionPictures,
+    "prediction_writer": callbacks.PredictionWriter,
+    "checkpoint": callbacks.Checkpoint,
 }
 
 
@@ -154,9 +147,9 @@ class AnchorLightningCLI(LightningCLI):
             content = read_checkpoint(checkpoint)
             check_checkpoint(content, self.model.must_match)
             check_weights(checkpoint, content, self.model.state_dict(), resume=subcommand == "fit")
-        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # set at run time
-        for callback in callbacks if subcommand == "fit" else ():
-            if isinstance(callback, SoftAssignment):
+        in_use: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # set at run time
+        for callback in in_use if subcommand == "fit" else ():
+            if isinstance(callback, callbacks.SoftAssignment):
                 callback.check(self.model)
         self.datamodule.trainer = self.trainer
         self.datamodule.prepare_data()

@@ -2,8 +2,7 @@
 
 from anchor_lightning.callbacks.anchor_logger import AnchorLogger
 from anchor_lightning.callbacks.learn_anchors import LearnAnchors
-from anchor_lightning.callbacks.prediction_pictures import PredictionPictures
-from anchor_lightning.callbacks.prediction_writer import PredictionWriter
+from anchor_lightning.callbacks.predictions import PredictionPictures, PredictionWriter
 from anchor_lightning.callbacks.schedules import ClusteringDecay, SoftAssignment
 from anchor_lightning.training.checkpoints import Checkpoint
 

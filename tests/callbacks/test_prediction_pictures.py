@@ -17,7 +17,7 @@ from PIL import ImageDraw
 
 from anchor_lightning import DetectionTask
 from anchor_lightning.callbacks import PredictionPictures
-from anchor_lightning.callbacks.prediction_pictures import SHEET_SIDE, Picture, wandb_boxes
+from anchor_lightning.callbacks.predictions import SHEET_SIDE, Picture, wandb_boxes
 from anchor_lightning.data import COCODataModule
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.detectors import YOLOv2
