@@ -31,8 +31,7 @@ from anchor_lightning.visualization.detections import (
     strip,
 )
 
-# Pixels of the longer side of an image: at most, as W&B gets every image at every validation; in the sheet, so that the
-# text can be read; and the one that the letters of the sheet's legend would suit.
+# Longer side in pixels: at most, for W&B; in the sheet, so that its text can be read; that the legend's letters suit.
 MAX_SIDE, SHEET_SIDE, LEGEND_SIDE = 1280, 480, 640
 
 

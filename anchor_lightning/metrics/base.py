@@ -28,7 +28,6 @@ class ImageMetric(Metric):
     torchmetrics' own exchange fails on ranks without images; rows of any number travel as objects.
     """
 
-    is_differentiable: bool = False
     higher_is_better: bool = True
     full_state_update: bool = False
 
