@@ -139,7 +139,7 @@ def test_what_resume_goes_on_from(
     ):
         caplog.clear()
         main([*args, f"--{name}", value, "--trainer.max_steps", "1"])
-        assert "starts afresh" in caplog.text and f"is of another run: {name} is " in caplog.text
+        assert "starts afresh" in caplog.text and f"is of another run: {name}" in caplog.text
         assert last(tmp_path, run=1)["global_step"] == 1
         shutil.rmtree(tmp_path / "runs" / "version_1")
     # Neither where the run lies nor how it loads images makes it another one.
