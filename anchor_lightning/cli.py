@@ -205,7 +205,11 @@ def main(args: ArgsType = None) -> Any:
         # it would kill the first one, which may still be saving.
         raise SystemExit(0 if started_by_lightning() else 128 + signal.SIGTERM) from None
     except Exception as error:
-        options = own_options or option_names({"model": DetectionTask, "trainer": Trainer} | CALLBACKS)
+        options = own_options or [
+            "ckpt_path",
+            "resume",
+            *option_names({"model": DetectionTask, "trainer": Trainer} | CALLBACKS),
+        ]
         if (text := message_of(error, options)) is None:
             raise
         raise SystemExit(f"{PROGRAM}: error: {text}") from None

@@ -322,7 +322,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError, KeyError, AssertionError])
 def test_only_user_errors_become_a_message(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    def assign(*args: object) -> None:
+    def assign(*args: object, **kwargs: object) -> None:
         raise kind("planted")
 
     monkeypatch.setattr("anchor_lightning.detectors.yolov2.detector.assign", assign)
@@ -331,7 +331,7 @@ def test_only_user_errors_become_a_message(kind: type[Exception], monkeypatch: p
 
 
 def test_a_full_disk_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    def assign(*args: object) -> None:
+    def assign(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
 
     monkeypatch.setattr("anchor_lightning.detectors.yolov2.detector.assign", assign)

@@ -231,7 +231,7 @@ def test_refuses_a_checkpoint_that_does_not_fit(tmp_path: Path, options: dict[st
 
 
 def test_refuses_a_foreign_checkpoint() -> None:
-    with pytest.raises(ValueError, match="not one of this project"):
+    with pytest.raises(ValueError, match="of this project"):
         make_task(anchors={"init": "uniform"}).on_load_checkpoint({"state_dict": {"weight": torch.zeros(1)}})
 
 

@@ -54,7 +54,7 @@ def test_table_7(tmp_path: Path, row: str, arm: str) -> None:
     more = BASELINE if arm == "baseline" else []
     size = ["--data.image_size", "64" if "fpn" in row else "32", "--data.root", str(make(tmp_path / "data", num=2))]
     cli = main(["fit", "--config", f"table7/{row}", *more, *ONE_STEP, *size])
-    assert isinstance(cli.model.detector, FasterRCNN) and cli.model.detector.fpn == ("fpn" in row)
+    assert isinstance(cli.model.detector, FasterRCNN) and cli.model.detector.architecture["fpn"] == ("fpn" in row)
     shapes = cli.model.shapes
     assert len(shapes.wh) == 15 and shapes.log_wh.requires_grad == (arm == "learned")
     moved = (shapes.log_wh.detach() - shapes.initial_log_wh).abs().max()
@@ -129,7 +129,7 @@ def test_a_run_resumes_and_its_checkpoint_serves_every_command(tmp_path: Path) -
 
 def test_soft_assignment_is_an_error_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"soft_assignment\.steps.*SSD"):
-        args = ["--config", "voc.yaml", "--model.detector", "SSD", "--model.anchors.init", "model"]
+        args = ["--config", "voc.yaml", "--config", "detector/ssd_small.yaml", "--soft_assignment.steps", "5"]
         main(["fit", *args, *TINY, "--data.root", str(make_voc(tmp_path / "data"))])
     assert not (tmp_path / "runs").exists()
 

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from anchor_lightning import data, detectors
 from anchor_lightning.anchors import AnchorOptions
+from anchor_lightning.commands.configs import LINKED
 from anchor_lightning.errors import UserError
 
 PROGRAM: Final = "anchor_lightning"
@@ -130,11 +131,12 @@ def known_options(parser: ArgumentParser, class_path: str | None = None) -> list
 
 def option_names(sections: Mapping[str, type], nested: str | None = None) -> list[str]:
     """Options of each section's class, the shapes, and all detectors and data modules (or the one `nested`)."""
-    owners = [(f"{name}.", kind) for name, kind in sections.items()]
-    owners += [("data.", vars(data)[name]) for name in data.__all__ if nested in (None, name)]
+    owners = [("data.", vars(data)[name]) for name in data.__all__ if nested in (None, name)]
+    owners += [(f"{name}.", kind) for name, kind in sections.items()]
     owners += [("model.detector.", vars(detectors)[name]) for name in detectors.__all__ if nested in (None, name)]
     owners.append(("model.anchors.", AnchorOptions))
-    return list(dict.fromkeys(f"{prefix}{name}" for prefix, kind in owners for name in parameters_of(kind)))
+    names = dict.fromkeys(f"{prefix}{name}" for prefix, kind in owners for name in parameters_of(kind))
+    return [name for name in names if not (name.startswith("model.") and name.rpartition(".")[2] in LINKED)]
 
 
 def parameters_of(kind: type) -> Iterator[str]:
