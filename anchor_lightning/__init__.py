@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from anchor_lightning.task import DetectionTask as DetectionTask
 
 _MODULES = {
-    "AnchorOptions": "anchors",
-    "AnchorShapes": "anchors",
+    **dict.fromkeys(("AnchorOptions", "AnchorShapes"), "anchors"),
     "DetectionTask": "task",
     "LearnAnchors": "callbacks.learn_anchors",
     **dict.fromkeys(("anchor_shapes", "freeze_anchors", "make_anchors_learnable"), "detectors.torchvision.convert"),

@@ -13,8 +13,7 @@ class UserError(ValueError):
 
     def __init__(self, message: str, argument: str | None = None) -> None:
         super().__init__(message if argument is None else f"{argument}: {message}")
-        self.message = message
-        self.argument = argument
+        self.message, self.argument = message, argument
 
     def __reduce__(self) -> tuple[type[UserError], tuple[str, str | None]]:
         return type(self), (self.message, self.argument)

@@ -51,11 +51,9 @@ def predict(
         ckpt_path: Checkpoint of a run of this project; `last` for that of the newest run under `runs`.
         source: An image, a folder of images, a glob in quotes ('photos/**/*.jpg'), or a video.
         output: Folder for the annotated images (or the annotated `.mp4`), `predictions.json` (COCO results) and
-            `images.json` (which image or frame each `image_id` is, and the categories; what `COCO(...)` reads before
-            `loadRes`); `predictions/NAME OF THE SOURCE` in the checkpoint's run folder if not given.
+            `images.json` (what each `image_id` is); `predictions/NAME` in the checkpoint's run folder if not given.
         score_threshold: Detections that score up to this are dropped; in [0, 1).
-        show_anchors: Show which anchor shape each box came from: frames in the anchor's colour, `#k` with k from 0 in
-            the texts (of the best 20 boxes at most), and below the image a strip with the shapes.
+        show_anchors: Show which anchor each box came from, by colour and number, and the shapes in a strip below.
         image_size: Side, or height and width, of the network input in pixels; that of the validation if not given.
         batch_size: Images at a time.
         device: `auto` (an accelerator if there is one), `cpu`, `cuda:1`, …

@@ -19,12 +19,9 @@ from anchor_lightning.commands.configs import LINKED
 from anchor_lightning.errors import UserError
 
 PROGRAM: Final = "anchor_lightning"
-NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-TOO_MANY_FILES: Final = (errno.EMFILE, errno.ENFILE)
 _FORBIDDEN: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 UNWRITABLE: Final = (*_FORBIDDEN, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOENT)
 NO_MEMORY: Final = ("can't allocate memory", "Insufficient memory", "out of memory", "Cannot allocate memory")
-LOST_WORKER: Final = "DataLoader worker"
 
 _YOLO: Final = ("width", "bn_without_shift", "bn_scale_init", "prior_images", "backbone_weights", "weights", "compile")
 FORMER_OPTIONS: Final = {f"model.{name}": f"model.detector.{name}" for name in _YOLO}
@@ -179,9 +176,10 @@ def _without_worker(text: str) -> str:
 def _machine_limit(error: BaseException) -> str | None:
     """What the machine does not let the run do: full disk, open files, memory, folders; None for other errors."""
     text = " ".join(str(error).split())
-    if (isinstance(error, OSError) and error.errno in TOO_MANY_FILES) or "Too many open files" in text:
+    code = error.errno if isinstance(error, OSError) else None
+    if code in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
         return f"{text}: raise the limit of open files (ulimit -n 4096), or lower data.num_workers"
-    if (isinstance(error, OSError) and error.errno in NO_SPACE) or "No space left on device" in text:
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left on device" in text:
         return f"{text}: free some space, or give another folder as trainer.default_root_dir; what was complete is kept"
     if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is not None:
         return (
@@ -190,6 +188,6 @@ def _machine_limit(error: BaseException) -> str | None:
         )
     if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
         return f"out of memory ({text[:200]}); lower data.batch_size, data.image_size or data.num_workers"
-    if LOST_WORKER in text and "Caught" not in text:
+    if "DataLoader worker" in text and "Caught" not in text:
         return f"a data worker died ({text[:200]}); it may be out of memory: lower data.num_workers or data.batch_size"
     return None

@@ -36,9 +36,8 @@ def anchor_figure(
 ) -> Figure:
     """The log w - log h plane: density of the boxes, its marginals, and any number of sets of anchor shapes over it.
 
-    The density is a Gaussian kernel estimate (Scott's rule) of the boxes' log shapes; its contours enclose the shares
-    `ENCLOSED`. A distance in the figure is the log-L2 distance of Eq. 12. Of the sets `initial` and `learned` alone, an
-    arrow leads from each initial shape to the learned one of the same index.
+    The density is a Gaussian kernel estimate (Scott's rule); distances are the log-L2 distance of Eq. 12. From the set
+    `initial` arrows lead to `learned` where these are the only sets.
 
     Args:
         box_wh: (N, 2) widths and heights in pixels of the network input; those not positive and finite are left out.
