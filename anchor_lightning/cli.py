@@ -13,7 +13,8 @@ from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -33,7 +34,7 @@ from anchor_lightning.training.checkpoint_files import (
     read_checkpoint,
 )
 from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
-from anchor_lightning.training.loggers import RunRecord, continue_run
+from anchor_lightning.training.loggers import RunRecord, WandbLogger, continue_run
 from anchor_lightning.training.resume import checkpoint_of
 
 KNOWN_WARNINGS: Final = (
@@ -116,6 +117,9 @@ class AnchorLightningCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
         loggers = [logger for logger in given if isinstance(logger, Logger)]
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.check()
         if not any(isinstance(logger, CSVLogger) for logger in loggers):
             loggers.append(CSVLogger(trainer.default_root_dir, name=""))
         if self.subcommand == "fit" and (checkpoint := self._get(self.config, "ckpt_path")):
@@ -169,7 +173,7 @@ class AnchorLightningCLI(LightningCLI):
         finally:
             for logger in self.trainer.loggers:
                 # The next run of this process is a run of its own; one that never began need not be ended.
-                if isinstance(logger, WandbLogger) and logger._experiment is not None:
+                if isinstance(logger, LightningWandbLogger) and logger._experiment is not None:
                     logger.experiment.finish()
 
 

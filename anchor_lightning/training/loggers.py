@@ -55,9 +55,15 @@ class WandbLogger(LightningWandbLogger):
         **kwargs: Any,
     ) -> None:
         is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
-        if is_first and not offline and os.environ.get("WANDB_MODE") is None and (reason := why_offline()):
-            offline = True
-            rank_zero_info(reason)
+        self._rejection: UserError | None = None
+        if is_first and not offline and os.environ.get("WANDB_MODE") is None:
+            try:
+                reason = why_offline()
+            except UserError as error:  # kept for `check`: jsonargparse loses what is raised while a list is made
+                self._rejection, reason = error, None
+            if reason:
+                offline = True
+                rank_zero_info(reason)
         if offline:
             # Lightning would set WANDB_MODE, which W&B reads once and the next logger would take for the user's.
             kwargs["mode"] = "offline"
@@ -65,10 +71,16 @@ class WandbLogger(LightningWandbLogger):
         super().__init__(project=project, name=name, save_dir=folder, log_model=log_model, **kwargs)
         self._wandb_init.pop("anonymous", None)  # Lightning sets it; W&B warns that it has no effect any more
 
+    def check(self) -> None:
+        """Raises the `UserError` of a setting that W&B rejects (WANDB_BASE_URL, say)."""
+        if self._rejection is not None:
+            raise self._rejection
+
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run, started on first use; a `UserError` where W&B does not start it."""
+        self.check()
         if self._experiment is None and self.save_dir is not None:
             # W&B falls back to a temporary folder where this one does not exist.
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
