@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 
+from anchor_lightning import data
 from anchor_lightning.cli import main
+from anchor_lightning.errors import UserError
 
 # Names of options, here alone.
 DETECTOR: Final = "--model.detector"
@@ -30,7 +33,7 @@ SIZES: Final = ("--data.num_workers=0", "--data.batch_size=4", "--data.image_siz
 FOLDER: Final = (*SIZES, "--data.root=data")
 SYNTHETIC: Final = (*TINY, "--data=SyntheticDataModule", *SIZES, "--data.num_train=8", "--data.num_val=2")
 ARGS: Final[Mapping[str, tuple[str, ...]]] = {
-    "voc": (*TINY, *FOLDER),
+    "voc": (*TINY, "--data=VOCDataModule", *FOLDER),
     "coco": (*TINY, "--data=COCODataModule", *FOLDER),
     "brainwash": (*TINY, "--data=BrainwashDataModule", *FOLDER, "--data.val_image_size=64"),
     "yolo": (*TINY, "--data=YOLODataModule", *FOLDER),
@@ -48,17 +51,42 @@ ALIAS_BOMB: Final = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 """YAML of 10^9 words."""
 
 
-def rows(table: Mapping[str, object], fast: Iterable[str] = ()) -> list[object]:
-    """The table's cases as pytest's parameters; those that `fast` does not name are marked slow."""
+def read(args: Sequence[str]) -> None:
+    """What a training reads, without the training: the data module of a command line, and all its images."""
+    options = {name: yaml.safe_load(value) for name, _, value in (a.partition("=") for a in args if "--data" in a)}
+    kind = getattr(data, options.pop("--data"))
+    try:
+        module = kind(**{name.removeprefix("--data."): value for name, value in options.items()})
+        module.setup("fit")
+        assert list(module.train_dataloader()) and list(module.val_dataloader())
+        module.teardown("fit")
+    except UserError as error:
+        raise SystemExit(str(error)) from None
+
+
+def cases(
+    names: str, table: Mapping[str, object], fast: Collection[str] = (), reads: bool = False
+) -> pytest.MarkDecorator:
+    """Runs a test on every case of a table: through the whole command line if slow tests are asked for.
+
+    Args:
+        names: Arguments of the test for a case's values.
+        table: Name of a case -> its value or values.
+        fast: Cases that always go through the command line.
+        reads: All cases always go through the data module alone, too.
+    """
     assert set(fast) <= set(table), f"no such cases: {set(fast) - set(table)}"
-    return [
+    params = [
         pytest.param(
+            run,
             *(values if isinstance(values, tuple) else (values,)),
-            id=name.encode("ascii", "replace").decode(),
-            marks=() if name in fast else pytest.mark.slow,
+            id=f"{run.__name__}: {name}".encode("ascii", "replace").decode(),
+            marks=() if run is read or name in fast else pytest.mark.slow,
         )
         for name, values in table.items()
+        for run in ((read, main) if reads else (main,))
     ]
+    return pytest.mark.parametrize(f"command_line, {names}", params, indirect=["command_line"])
 
 
 def write(path: str | Path, content: str | bytes) -> None:
@@ -87,9 +115,10 @@ class Command:
 
 
 class CommandLine:
-    """The real command line in an empty folder, on a copy of a made data set in `data`.
+    """A command line in an empty folder, on a copy of a made data set in `data`; no command in the data may run.
 
     Args:
+        run: The whole command line, or `read`.
         templates: Kind of data -> folder to copy.
         capture: What is printed.
         log: What is logged.
@@ -98,12 +127,13 @@ class CommandLine:
 
     def __init__(
         self,
+        run: Callable[[Sequence[str]], None],
         templates: Mapping[str, Path],
         capture: pytest.CaptureFixture[str],
         log: pytest.LogCaptureFixture,
         warned: pytest.WarningsRecorder,
     ) -> None:
-        self.templates, self.capture, self.log, self.warned = templates, capture, log, warned
+        self.run, self.templates, self.capture, self.log, self.warned = run, templates, capture, log, warned
 
     def copy(self, kind: str) -> None:
         """Copies a data set; the synthetic one is an empty folder."""
@@ -122,10 +152,11 @@ class CommandLine:
     def succeeds(self, says: str, *args: str, makes: str = "runs/version_*/checkpoints/last.ckpt") -> None:
         """The command ends well: the files are made, and what was repaired or left out is reported."""
         before = state_of_files()
-        main(list(args))
+        self.run(list(args))
         after = state_of_files()
         assert {path: after.get(path) for path in before} == before, "input was changed"
-        assert not makes or set(Path().glob(makes)) - set(before)
+        assert self.run is read or not makes or set(Path().glob(makes)) - set(before)
+        assert not list(Path().rglob("evil"))
         check_says(self.output(), says)
 
     def fails(self, says: str, *args: str, early: bool = True) -> None:
@@ -138,11 +169,12 @@ class CommandLine:
         """
         before = state_of_files()
         with pytest.raises(SystemExit) as end:
-            main(list(args))
+            self.run(list(args))
         assert end.value.code
         after, output = state_of_files(), self.output()
         assert {path: after.get(path) for path in before} == before, "input was changed"
         assert "Traceback" not in output
+        assert not list(Path().rglob("evil"))
         message = end.value.code if isinstance(end.value.code, str) else output
         check_says(message, says)
         if early:

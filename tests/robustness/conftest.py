@@ -39,6 +39,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 @pytest.fixture
 def command_line(
+    request: pytest.FixtureRequest,
     templates: Mapping[str, Path],
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -54,6 +55,6 @@ def command_line(
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY, hard))
     logger = logging.getLogger("lightning.pytorch")  # it has a handler of its own, of before the capture
     logger.addHandler(caplog.handler)
-    yield CommandLine(templates, capfd, caplog, recwarn)
+    yield CommandLine(getattr(request, "param", main), templates, capfd, caplog, recwarn)
     logger.removeHandler(caplog.handler)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

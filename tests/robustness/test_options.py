@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -10,28 +9,22 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from anchor_lightning.cli import main
-from tests.helpers.bad_input import ALIAS_BOMB, ARGS, DETECTOR, CommandLine, rows, write
+from tests.helpers.bad_input import ALIAS_BOMB, ARGS, DETECTOR, CommandLine, cases, write
 
 FIT = ("fit", *ARGS["voc"])
 XML: Final = "data/Annotations/2012_10000.xml"
 PICTURE: Final = "data/JPEGImages/2012_10000.jpg"
 FILES: dict[str, object] = {
     "no YAML": ("model: [", "mine.yaml"),
-    "tabs": ("model:\n\tmomentum: 1", "mine.yaml"),
     "not UTF-8": (b"# caf\xe9\nmodel: {momentum: 0.1}", "mine.yaml"),
-    "zeros": (bytes(100), "mine.yaml"),
     "an empty file": ("", "mine.yaml"),
-    "a file of comments": ("# nothing\n", "mine.yaml"),
     "a list": ("- 1\n- 2\n", "mine.yaml"),
-    "a word": ("hello", "mine.yaml|hello"),
     "an HTML page": ("<html><body>404</body></html>", "mine.yaml|html"),
     "Python objects": ("model: !!python/object/apply:os.system ['touch evil']", "mine.yaml"),
     "an alias bomb": (ALIAS_BOMB + "model: {momentum: *i}", "mine.yaml|Key|momentum"),
-    "5,000 brackets": ("model: " + "[" * 5000, "mine.yaml"),
+    "1,000 brackets": ("model: " + "[" * 1000, "mine.yaml"),
     "a date that does not exist": ("model: {momentum: 2020-99-99}", "mine.yaml"),
     "an unknown key": ("modle: {momentum: 0.1}", "modle"),
-    "an unknown key of the model": ("model: {momentun: 0.1}", "momentun"),
-    "an unknown key of the data": ("data: {class_path: VOCDataModule, init_args: {rot: x}}", "rot"),
     "an unknown key of the trainer": ("trainer: {max_step: 5}", "max_step"),
     "an unknown data module": ("data: {class_path: PascalDataModule}", "PascalDataModule"),
     "a class that is no data module": ("data: {class_path: os.system, init_args: {command: ls}}", "os.system"),
@@ -40,7 +33,6 @@ FILES: dict[str, object] = {
         "callbacks",
     ),
     "model that is a number": ("model: 5", "model"),
-    "data that is a number": ("data: 5", "data"),
     "a linked value: num_classes": ("model: {num_classes: 7}", "num_classes"),
     "a linked value: class_names": ("model: {class_names: [a]}", "class_names"),
     "a linked value: image_size": ("model: {image_size: [64, 64]}", "image_size"),
@@ -51,28 +43,22 @@ INVALID: dict[str, object] = {
     "--config without a name": ("--config", "config"),
     "an unknown option": (f"{DETECTOR}.widht=0.1", "widht"),
     "an unknown group": ("--modell.momentum=0.1", "modell"),
-    "a stray word": ("hello", "hello"),
     "a width that is a word": (f"{DETECTOR}.width=wide", "width"),
     "a width of 0": (f"{DETECTOR}.width=0", "width"),
     "a negative width": (f"{DETECTOR}.width=-1", "width"),
     "a width that is NaN": (f"{DETECTOR}.width=nan", "width"),
     "a width of infinity": (f"{DETECTOR}.width=inf", "width"),
     "an image size of 0": ("--data.image_size=0", "image_size"),
-    "a negative image size": ("--data.image_size=-64", "image_size"),
     "an image size of 100": ("--data.image_size=100", "image_size 96 128"),
     "an image size of three sides": ("--data.image_size=[64,64,64]", "image_size"),
-    "an image size that is a word": ("--data.image_size=large", "image_size"),
-    "an image size with a fraction": ("--data.image_size=64.5", "image_size"),
     "an image size of 3,200,000": ("--data.image_size=3200000", "image_size"),
     "a batch of 0": ("--data.batch_size=0", "batch_size"),
-    "a negative batch": ("--data.batch_size=-4", "batch_size"),
     "a batch of a thousand for four images": ("--data.batch_size=1000", "batch_size"),
     "negative workers": ("--data.num_workers=-1", "num_workers"),
     "a negative seed of the data": ("--data.seed=-1", "seed"),
     "a negative seed": ("--seed_everything=-1", "seed"),
     "a seed that is a word": ("--seed_everything=hello", "seed_everything"),
     "no anchors": ("--model.anchors.num=0", "anchors"),
-    "a negative number of anchors": ("--model.anchors.num=-5", "anchors"),
     "a billion anchors": ("--model.anchors.num=1000000000", "anchors"),
     "anchors that are no list": ("--model.anchors.init=oval", "oval"),
     "an anchor of negative width": ("--model.anchors.init=[[10,-4]]", "positive"),
@@ -82,7 +68,6 @@ INVALID: dict[str, object] = {
     "a learning rate that is negative": ("--model.learning_rate={0: -0.1}", "learning_rate"),
     "a learning rate that is NaN": ("--model.learning_rate={0: .nan}", "learning_rate"),
     "a learning rate without step 0": ("--model.learning_rate={5: 0.1}", "learning_rate"),
-    "a learning rate for step -1": ("--model.learning_rate={0: 0.1, -1: 0.1}", "learning_rate"),
     "no learning rate": ("--model.learning_rate={}", "learning_rate"),
     "a momentum of 1": ("--model.momentum=1", "momentum"),
     "a momentum that is NaN": ("--model.momentum=nan", "momentum"),
@@ -90,7 +75,6 @@ INVALID: dict[str, object] = {
     "a weight decay that is NaN": ("--model.weight_decay=nan", "weight_decay"),
     "a score threshold of 2": ("--model.score_threshold=2", "score_threshold"),
     "a distance that nobody knows": ("--model.distance=cosine", "distance"),
-    "a detector that nobody knows": ("--model.detector=yolov9", "yolov9"),
     "an option of another detector": (f"{DETECTOR}.backbone=resnet50", "backbone"),
     "a negative warm-up": ("--soft_assignment.steps=-1", "steps"),
     "a temperature that is negative": ("--soft_assignment.start=-1", "start"),
@@ -107,7 +91,6 @@ INVALID: dict[str, object] = {
     "an anchor log every 0 steps": ("--anchor_logger.every_n_steps=0", "every_n_steps"),
     "pictures of -1 images": ("--prediction_pictures.num_images=-1", "num_images"),
     "class names that are one word twice": ('--data.class_names=["dog","dog","cat"]', "class_names"),
-    "an empty list of class names": ("--data.class_names=[]", "class_names"),
     "class names that lack one": ('--data.class_names=["dog"]', "class_names"),
     "a root that is a file": (f"--data.root={XML}", "2012_10000.xml"),
     "a root that is missing": ("--data.root=nowhere", "nowhere"),
@@ -117,7 +100,6 @@ INVALID: dict[str, object] = {
     "the same split to train and validate": ("--data.val_split=train", "4.images"),
     "an option of another data module": ("--data.num_train=5", "num_train"),
     "a run folder below a file": (f"--trainer.default_root_dir={XML}/runs", "2012_10000.xml"),
-    "a run folder that is a file": (f"--trainer.default_root_dir={XML}", "2012_10000.xml"),
     "a run folder in /proc": ("--trainer.default_root_dir=/proc/runs", "/proc/runs"),
     "a run folder of 300 letters": (f"--trainer.default_root_dir={'x' * 300}", "xxx"),
 }
@@ -157,22 +139,14 @@ COMMANDS: dict[str, object] = {
 }
 
 
-@pytest.mark.parametrize(("text", "says"), rows(FILES, ("an unknown key",)))
+@cases("text, says", FILES, ("an unknown key",))
 def test_file(command_line: CommandLine, text: str | bytes, says: str) -> None:
     command_line.copy("voc")
     write("mine.yaml", text)
     command_line.fails(says, *FIT, "--config", "mine.yaml")
-    assert not Path("evil").exists()
 
 
-@pytest.mark.slow
-def test_the_same_file_twice(command_line: CommandLine) -> None:
-    command_line.copy("voc")
-    write("mine.yaml", "model: {momentum: 0.5}")
-    command_line.succeeds("", *FIT, "--config", "mine.yaml", "--config", "mine.yaml")
-
-
-@pytest.mark.parametrize(("option", "says"), rows(INVALID, ("an image size of 100", "a width of 0")))
+@cases("option, says", INVALID, ("an image size of 100", "a width of 0"))
 def test_invalid(command_line: CommandLine, option: str, says: str) -> None:
     if "cuda" in option and torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -180,21 +154,21 @@ def test_invalid(command_line: CommandLine, option: str, says: str) -> None:
     command_line.fails(says, *FIT, option)
 
 
-@pytest.mark.parametrize(("option", "says"), rows(LIGHTNING))
+@cases("option, says", LIGHTNING)
 def test_invalid_for_lightning(command_line: CommandLine, option: str, says: str) -> None:
     command_line.copy("voc")
     with pytest.raises((ValueError, MisconfigurationException), match=says):
         main([*FIT, option])
 
 
-@pytest.mark.parametrize("option", rows(VALID))
+@cases("option", VALID)
 def test_valid(command_line: CommandLine, option: str) -> None:
     command_line.copy("voc")
-    command_line.succeeds("", *FIT, option, makes="run*/**/last.ckpt")
-    assert not list(Path().rglob("evil"))
+    write("mine.yaml", "model: {momentum: 0.5}")
+    command_line.succeeds("", *FIT, *["--config=mine.yaml"] * 2, option, makes="run*/**/last.ckpt")
 
 
-@pytest.mark.parametrize(("command", "says"), rows(COMMANDS, ("`anchors fit` of 1,000 shapes",)))
+@cases("command, says", COMMANDS, ("`anchors fit` of 1,000 shapes",))
 def test_command(command_line: CommandLine, command: str, says: str) -> None:
     command_line.copy("voc")
     command_line.fails(says, *command.split())

@@ -15,7 +15,7 @@ import torch
 from torchvision.models import resnet50
 
 from anchor_lightning.detectors.backbones import DarkNet19
-from tests.helpers.bad_input import ARGS, DETECTOR, RESNET, Command, CommandLine, rows, write
+from tests.helpers.bad_input import ARGS, DETECTOR, RESNET, Command, CommandLine, cases, write
 
 FIT = ("fit", *ARGS["synthetic"])
 FILE: Final = Path("data/x.weights")
@@ -27,37 +27,14 @@ HEADER: Final = 20
 """Bytes."""
 
 
-def with_number(value: float) -> bytes:
-    """One of the first block's numbers is another."""
-    place = HEADER + 4 * 5
-    return GOOD[:place] + struct.pack("<f", value) + GOOD[place + 4 :]
-
-
-INVALID: dict[str, Any] = {
+INVALID: dict[str, object] = {
     "empty": b"",
-    "15 bytes": GOOD[:15],
-    "the header alone": GOOD[:HEADER],
-    "cut to 50 %": GOOD[: len(GOOD) // 2],
-    "cut by one number": GOOD[:-4],
     "cut by one byte": GOOD[:-1],
     "one number too many": GOOD + bytes(4),
     "an HTML page": b"<!DOCTYPE html><html>404</html>",
-    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
-    "text": b"hello, these are no weights at all\n",
-    "a ZIP archive": b"PK\x03\x04" + bytes(1000),
-    "version 99.0": struct.pack("<iii", 99, 0, 0) + GOOD[12:],
-    "version -1": struct.pack("<iii", -1, -1, 0) + GOOD[12:],
     "-5 images seen": GOOD[:12] + struct.pack("<q", -5) + GOOD[HEADER:],
-    "NaN among the numbers": with_number(float("nan")),
-    "infinity among the numbers": with_number(float("inf")),
+    "NaN among the numbers": GOOD[:-4] + struct.pack("<f", float("nan")),
     "every number negative": GOOD[:HEADER] + np.full(COUNT, -1, dtype="<f4").tobytes(),
-    "byte order reversed": GOOD[:HEADER] + np.full(COUNT - 1, 0.01, dtype=">f4").tobytes() + b"\xff" * 4,
-    "a torch file": b"PK\x03\x04torch" + bytes(500),
-}
-INVALID_NETWORK: dict[str, object] = {
-    **{name: INVALID[name] for name in ("empty", "cut to 50 %", "an HTML page", "text")},
-    "zeros of the right size": bytes(len(GOOD)),
-    "a backbone's file": GOOD,
 }
 SPECIAL: dict[str, object] = {
     "no file": lambda: None,
@@ -67,15 +44,10 @@ SPECIAL: dict[str, object] = {
 REGION: Final = "[net]\n[region]\nanchors={}\n"
 CFGS: dict[str, object] = {
     "empty": "",
-    "an HTML page": "<html></html>",
     "random bytes": bytes(range(256)),
-    "no anchors": "[region]\nnum=5\n",
     "words as anchors": REGION.format("a, b"),
     "an odd count": REGION.format("1, 2, 3"),
-    "NaN": REGION.format("nan, 1"),
     "infinity": REGION.format("1e999, 1"),
-    "a negative side": REGION.format("-1, 1"),
-    "zero": REGION.format("0, 1"),
     "another num": REGION.format("1, 1\nnum=5"),
 }
 
@@ -89,58 +61,45 @@ def nan_state() -> dict[str, torch.Tensor]:
 
 STATES: dict[str, object] = {
     "a list": lambda: [1],
-    "a tensor": lambda: torch.zeros(1),
     "an empty dict": dict,
     "another network's": lambda: {"fc": torch.zeros(3)},
     "text as weights": lambda: dict.fromkeys(resnet50().state_dict(), "x"),
     "an object that runs a command": Command,
     "a weight that is NaN": nan_state,
-    "text": lambda: b"hello",
-    "empty": lambda: b"",
-    "an HTML page": lambda: b"<html>",
+    "no torch file": lambda: b"<html>",
     "missing": lambda: None,
 }
 
 
-@pytest.mark.parametrize("content", rows(INVALID, ("cut by one byte",)))
-def test_invalid_backbone(command_line: CommandLine, content: bytes) -> None:
+@cases("content", INVALID, ("cut by one byte",))
+def test_invalid(command_line: CommandLine, content: bytes) -> None:
     write(FILE, content)
     command_line.fails("x.weights", *FIT, BACKBONE)
 
 
-@pytest.mark.parametrize("content", rows(INVALID_NETWORK))
-def test_invalid_network(command_line: CommandLine, content: bytes) -> None:
-    write(FILE, content)
+@pytest.mark.slow
+def test_good_backbone_and_cfg(command_line: CommandLine) -> None:
+    write(FILE, GOOD)
+    write("data/x.cfg", REGION.format("1, 1, 2, 2"))
+    command_line.succeeds("", *FIT, BACKBONE, "--model.anchors.init=data/x.cfg")
+    command_line.fails("weights", *FIT, WHOLE, "--model.anchors.init=kmeans")
     command_line.fails("x.weights", *FIT, WHOLE, ANCHORS)
 
 
-@pytest.mark.slow
-def test_good_backbone(command_line: CommandLine) -> None:
-    write(FILE, GOOD)
-    command_line.fails("weights", *FIT, WHOLE, "--model.anchors.init=kmeans")
-    command_line.succeeds("", *FIT, BACKBONE)
-
-
-@pytest.mark.parametrize("make", rows(SPECIAL))
+@cases("make", SPECIAL)
 def test_no_plain_file(command_line: CommandLine, make: Callable[[], None]) -> None:
     command_line.copy("synthetic")
     make()
     command_line.fails("x.weights", *FIT, BACKBONE)
 
 
-@pytest.mark.parametrize("text", rows(CFGS))
+@cases("text", CFGS)
 def test_invalid_cfg(command_line: CommandLine, text: str | bytes) -> None:
     write("data/x.cfg", text)
     command_line.fails("x.cfg", *FIT, "--model.anchors.init=data/x.cfg")
 
 
-@pytest.mark.slow
-def test_good_cfg(command_line: CommandLine) -> None:
-    write("data/x.cfg", REGION.format("1, 1, 2, 2"))
-    command_line.succeeds("", *FIT, "--model.anchors.init=data/x.cfg")
-
-
-@pytest.mark.parametrize("make", rows(STATES))
+@cases("make", STATES)
 def test_invalid_state_dict(command_line: CommandLine, make: Callable[[], Any]) -> None:
     command_line.copy("synthetic")
     stream, content = io.BytesIO(), make()
@@ -148,4 +107,3 @@ def test_invalid_state_dict(command_line: CommandLine, make: Callable[[], Any]) 
     if content is not None:
         write("data/x.pth", content if isinstance(content, bytes) else stream.getvalue())
     command_line.fails("x.pth", *FIT, *RESNET)
-    assert not list(Path().rglob("evil"))

@@ -28,23 +28,16 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.filterwarnings("ignore:Boxes of")
 def test_frames_and_heads(root: Path) -> None:
     module = BrainwashDataModule(root=str(root))
-    module.setup("fit")
-    first, second, third = (r.ground_truth for r in module.records("train"))
+    with pytest.warns(UserWarning, match=r"brainwash_train\.idl: 1 corners swapped, 1 clipped"):
+        first, second, third = (r.ground_truth for r in module.records("train"))
     np.testing.assert_array_equal(first.boxes_xyxy, [[10, 20, 40, 60.5], [80, 50, 100, 90]])
     assert second.boxes_xyxy.shape == (0, 4)
     np.testing.assert_array_equal(third.boxes_xyxy, [[0, 5, 30, 100]])
     assert [t.image_id for t in (first, second, third)] == [1, 2, 3]
     assert module.class_names == ["head"]
     assert (module.image_size, module.val_image_size) == ((320, 320), (480, 640))
-
-
-def test_repairs_are_reported_once(root: Path) -> None:
-    with pytest.warns(UserWarning, match=r"brainwash_train\.idl: 1 corners swapped, 1 clipped") as warned:
-        BrainwashDataModule(root=str(root)).records("train")
-    assert len(warned) == 1
 
 
 @pytest.mark.filterwarnings("ignore:Boxes of")
@@ -63,53 +56,22 @@ def test_crops_are_native_and_evaluation_is_whole(root: Path) -> None:
     torch.testing.assert_close(batch.boxes_xyxy[0, 0], torch.tensor([10, 20 * 128 / 120, 40, 60.5 * 128 / 120]))
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["a.png: (1, 2, 3, 4);", '"a.png": (1, 2, 3);', '"a.png": (1, 2, 3, x);', '"a.png" (1, 2, 3, 4);', "{}", '"a'],
-)
-def test_a_malformed_line_is_named(tmp_path: Path, line: str) -> None:
-    file = tmp_path / "brainwash_train.idl"
-    file.write_text(f'"ok.png";\n{line}\n')
-    with pytest.raises(UserError, match=r"brainwash_train\.idl, line 2: "):
-        parse_idl(file)
-
-
 @pytest.mark.parametrize("end", [";", ".", "", " ;"])
 def test_line_ends(tmp_path: Path, end: str) -> None:
     file = tmp_path / "one.idl"
     file.write_text(f'"a.png": (1, 2, 3, 4), (nan, 2, 3, 4){end}\n\n"b.png"{end}')
     (a, boxes), (b, none) = parse_idl(file)
     assert (a, boxes.shape, b, none.shape) == ("a.png", (2, 4), "b.png", (0, 4))
-    file.write_text('"a.png";\n"a.png";\n')
-    with pytest.raises(UserError, match=r"line 2: 'a\.png'"):
-        parse_idl(file)
 
 
 @pytest.mark.filterwarnings("ignore:Boxes of")
-def test_missing_things_are_named(root: Path) -> None:
-    with pytest.raises(UserError, match=r"root: .*brainwash_test\.idl"):
-        BrainwashDataModule(root=str(root)).setup("test")
-    with pytest.raises(UserError, match="root: is not given"):
-        BrainwashDataModule().setup("fit")
+def test_bad_images_are_left_out_and_files_have_other_names(root: Path) -> None:
     (root / "train" / "2.png").unlink()
-    with pytest.raises(UserError, match=r"2\.png: "):
-        BrainwashDataModule(root=str(root)).setup("fit")
     with pytest.warns(UserWarning, match=r"Left out 1 .*2\.png"):
         records = BrainwashDataModule(root=str(root), skip_bad_images=True).records("train")
     assert [r.ground_truth.image_id for r in records] == [1, 3]
-
-
-@pytest.mark.filterwarnings("ignore:Boxes of")
-def test_other_file_names_can_be_given(root: Path) -> None:
-    module = BrainwashDataModule(root=str(root), train_split="brainwash_val.idl")
-    assert module.records("train")[0].path == root / "val" / "1.png"
-
-
-def test_names_that_no_file_can_have(tmp_path: Path) -> None:
-    for name in ("a\0b.png", "x" * 5000):
-        (tmp_path / "brainwash_train.idl").write_text(f'"{name}";')
-        with pytest.raises(UserError, match=name[-5:]):
-            BrainwashDataModule(root=str(tmp_path)).records("train")
+    other = BrainwashDataModule(root=str(root), train_split="brainwash_val.idl")
+    assert other.records("train")[0].path == root / "val" / "1.png"
 
 
 @pytest.mark.parametrize("piece", ["1", " ", "(", "(1", "(1,", "1.", '"', "a ", "(1, 2, 3, 4", ":"])
