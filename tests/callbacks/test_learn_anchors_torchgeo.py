@@ -88,11 +88,3 @@ def test_the_documents_lines_run(tmp_path: Path) -> None:
     options = {"max_steps": 1, "accelerator": "cpu", "default_root_dir": tmp_path, "logger": False}
     exec(lines, {"options": options, "datamodule": Scenes()})
     assert (tmp_path / "frozen.ckpt").exists()
-
-
-@pytest.mark.timeout(300)
-def test_fcos_raises(tmp_path: Path) -> None:
-    task = trainers.ObjectDetectionTask(model="fcos", backbone="resnet18", weights=None, num_classes=3)
-    trainer = Trainer(max_steps=1, accelerator="cpu", callbacks=[LearnAnchors()], default_root_dir=tmp_path)
-    with pytest.raises(ValueError, match="no torchvision detector with anchors"):
-        trainer.fit(task, datamodule=Scenes())

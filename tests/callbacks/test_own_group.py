@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
+from torch.optim import SGD, AdamW, Optimizer, lr_scheduler
 
 from anchor_lightning.callbacks.own_group import add_own_group
 from anchor_lightning.errors import UserError
@@ -18,16 +17,13 @@ from anchor_lightning.errors import UserError
 STEPS = 8
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": lambda groups: SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.1),
-    "adam": lambda groups: Adam(groups, lr=0.01),
     "adamw": lambda groups: AdamW(groups, lr=0.01, weight_decay=0.1),
 }
 # Each is given the optimizer and the number of its groups.
 SCHEDULERS: dict[str, Callable[[Optimizer, int], Any]] = {
     "lambda": lambda o, n: lr_scheduler.LambdaLR(o, [lambda step: 0.5**step] * n),
-    "multiplicative": lambda o, n: lr_scheduler.MultiplicativeLR(o, lambda step: 0.9),
     "one_cycle": lambda o, n: lr_scheduler.OneCycleLR(o, [0.1] * n, total_steps=STEPS + 1),
     "cosine": lambda o, n: lr_scheduler.CosineAnnealingLR(o, STEPS),
-    "multi_step": lambda o, n: lr_scheduler.MultiStepLR(o, [2, 5]),
     "plateau": lambda o, n: lr_scheduler.ReduceLROnPlateau(o, patience=1, min_lr=[1e-4] * n),
     "cyclic": lambda o, n: lr_scheduler.CyclicLR(o, [0.01] * n, [0.1] * n, step_size_up=3),
     # As many schedulers as groups, and as many milestones: neither is a value a group.
@@ -61,7 +57,7 @@ def run(optimizer: Optimizer, scheduler: Any, trained: list[nn.Parameter]) -> li
 
 @pytest.mark.parametrize("has_shapes", [True, False])
 @pytest.mark.parametrize(
-    ("kind", "schedule"), [*product(["sgd"], SCHEDULERS), ("adam", "sequential"), ("adamw", "one_cycle")]
+    ("kind", "schedule"), [*(("sgd", schedule) for schedule in SCHEDULERS), ("adamw", "one_cycle")]
 )
 def test_as_built_by_hand(kind: str, schedule: str, has_shapes: bool) -> None:
     hand = parameters()
@@ -77,8 +73,7 @@ def test_as_built_by_hand(kind: str, schedule: str, has_shapes: bool) -> None:
     add_own_group([optimizer], [scheduler], log_wh, 1.0)
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1, 1]
     assert optimizer.param_groups[-1]["name"] == "anchors" and optimizer.param_groups[-1]["weight_decay"] == 0
-    for found, value in zip(run(optimizer, scheduler, [a, b, log_wh]), expected_values, strict=True):
-        torch.testing.assert_close(found, value, rtol=0, atol=0)
+    torch.testing.assert_close(run(optimizer, scheduler, [a, b, log_wh]), expected_values, rtol=0, atol=0)
     assert [len(rates) for rates in (scheduler.get_last_lr(), getattr(scheduler, "base_lrs", [0] * 3))] == [3, 3]
 
 
@@ -92,8 +87,8 @@ def test_named_parameters_and_a_checkpoint() -> None:
     resumed = SGD(twins, lr=0.1, momentum=0.9)
     add_own_group([resumed], [], twins[2], 2.0)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    for found, value in zip(run(resumed, None, twins), run(optimizer, None, [a, b, log_wh]), strict=True):
-        assert torch.equal(found, value)
+    expected = run(optimizer, None, [a, b, log_wh])
+    torch.testing.assert_close(run(resumed, None, twins), expected, rtol=0, atol=0)
 
 
 def test_a_group_that_is_their_own_already_stays_where_it_is() -> None:

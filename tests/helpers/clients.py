@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
@@ -61,32 +61,23 @@ class SGDClient(Client):
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
 
-class PartClient(Client):
-    """Trains two parts alone, neither of which holds the anchors of a RetinaNet."""
-
-    def configure_optimizers(self) -> Any:
-        groups = [{"params": self.model.backbone.parameters()}, {"params": self.model.head.parameters()}]
-        optimizer = torch.optim.Adam(groups, lr=1e-2)
-        return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)]
-
-
 class LateClient(Client):
-    """Builds its detector in `configure_model`, or in `setup`, which comes after the callbacks' own."""
+    """Builds its detector in `configure_model`."""
 
-    def __init__(self, hook: str = "configure_model") -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.hook = hook
         del self.model
 
-    def setup(self, stage: str) -> None:
-        self._build("setup")
-
     def configure_model(self) -> None:
-        self._build("configure_model")
-
-    def _build(self, hook: str) -> None:
-        if hook == self.hook and not hasattr(self, "model"):
+        if not hasattr(self, "model"):
             self.model = make_detector("retinanet")
+
+
+class SetupClient(LateClient):
+    """Builds its detector in `setup`, which comes after the callbacks' own."""
+
+    def setup(self, stage: str) -> None:
+        LateClient.configure_model(self)
 
 
 def loader(num: int = STEPS, seed: int = 0) -> DataLoader[Any]:
@@ -102,32 +93,23 @@ def loader(num: int = STEPS, seed: int = 0) -> DataLoader[Any]:
 
 def trainer(folder: Path, *callbacks: Callback, **options: Any) -> Trainer:
     """A trainer as people make it."""
-    callbacks = (LearningRateMonitor(), *callbacks)
     if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
         callbacks = (*callbacks, ModelCheckpoint(every_n_train_steps=2, save_top_k=-1, save_last=True))
     options = {"max_steps": STEPS, "accelerator": "cpu", "devices": 1, "log_every_n_steps": 1} | options
-    return Trainer(
-        logger=CSVLogger(folder), callbacks=list(callbacks), enable_progress_bar=False, num_sanity_val_steps=0,
-        enable_model_summary=False, **options,
-    )  # fmt: skip
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    return Trainer(logger=CSVLogger(folder), callbacks=[LearningRateMonitor(), *callbacks], **quiet, **options)
 
 
 def keeps_shapes(of: list[Any], read: Callable[[Any], Any]) -> Callback:
     """A callback that reads something off the module at each step."""
-
-    class Keep(Callback):
-        def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-            of.append(read(pl_module))
-
-    return Keep()
+    return LambdaCallback(on_train_batch_start=lambda trainer, module, *_: of.append(read(module)))
 
 
 if __name__ == "__main__":
     from anchor_lightning import LearnAnchors
 
-    torch.set_num_threads(1)
-    client = Client()
-    two = trainer(Path(sys.argv[1]), LearnAnchors(), devices=2, strategy="ddp")
+    folder, client = Path(sys.argv[1]), Client()
+    two = trainer(folder, LearnAnchors(), devices=2, strategy="ddp")
     two.fit(client, loader(num=2 * STEPS))
-    torch.save(client.state_dict() | {"cells": client.model.anchor_generator.cell_anchors},
-               Path(sys.argv[1]) / f"rank{two.global_rank}.pt")  # fmt: skip
+    cells = client.model.anchor_generator.cell_anchors
+    torch.save(client.state_dict() | {"cells": cells}, folder / f"rank{two.global_rank}.pt")

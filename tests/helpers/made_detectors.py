@@ -17,9 +17,7 @@ Targets = list[dict[str, Tensor]]
 
 SIZE: Final = (96, 128)  # height, width
 KINDS: Final = ("c4", "fpn", "retinanet", "ssd")
-BOX_LOSS: Final = {"c4": "loss_rpn_box_reg", "fpn": "loss_rpn_box_reg"} | dict.fromkeys(
-    ("retinanet", "ssd"), "bbox_regression"
-)
+BOX_LOSS: Final = dict(zip(KINDS, 2 * ["loss_rpn_box_reg"] + 2 * ["bbox_regression"], strict=True))
 RATIOS: Final = (0.5, 1.0, 2.0)
 
 
@@ -28,9 +26,9 @@ class Pyramid(nn.Module):
 
     def __init__(self, strides: list[int], channels: int = 8) -> None:
         super().__init__()
-        factors = [strides[0], *(high // low for low, high in itertools.pairwise(strides))]
-        inputs = [3] + [channels] * len(strides)
-        self.convs = nn.ModuleList(nn.Conv2d(i, channels, f, f) for i, f in zip(inputs, factors, strict=False))
+        factors = [high // low for low, high in itertools.pairwise([1, *strides])]
+        inputs = [3] + [channels] * (len(strides) - 1)
+        self.convs = nn.ModuleList(nn.Conv2d(i, channels, f, f) for i, f in zip(inputs, factors, strict=True))
         self.out_channels = channels
 
     def forward(self, images: Tensor) -> Tensor | OrderedDict[str, Tensor]:
@@ -80,13 +78,8 @@ def make_images(seed: int = 0, num: int = 2) -> list[Tensor]:
 
 def make_targets(*boxes: list[list[float]]) -> Targets:
     """Targets of as many images as there are lists of x1, y1, x2, y2."""
-    return [
-        {"boxes": torch.tensor(rows).reshape(-1, 4), "labels": 1 + torch.arange(len(rows)) % 3 if rows else NO_LABELS}
-        for rows in boxes
-    ]
+    return [{"boxes": torch.tensor(rows).reshape(-1, 4), "labels": 1 + torch.arange(len(rows)) % 3} for rows in boxes]
 
-
-NO_LABELS: Final = torch.zeros(0, dtype=torch.int64)
 
 # Off the grid, so that no two anchors meet a box equally well.
 TARGETS: Final = make_targets([[3.1, 7.3, 43.7, 38.2], [61.3, 30.9, 118.8, 92.4]], [[20.7, 10.3, 52.2, 81.9]])

@@ -8,7 +8,7 @@ import cv2
 import pytest
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, box_convert
 
 from anchor_lightning.detectors.yolov2.head import decode
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
@@ -19,15 +19,6 @@ OPENCV_NMS_IOU = 0.4
 needs_importer = pytest.mark.skipif(
     not hasattr(cv2.dnn, "readNetFromDarknet"), reason="OpenCV 5 has no importer for darknet files"
 )
-
-
-def decoded(model: YOLOv2Network, image: Tensor, wh: Tensor) -> tuple[Tensor, Tensor]:
-    """(cells x A, 4) corners and (cells x A, C) scores in the order of OpenCV's rows: cells, then anchors."""
-    with torch.no_grad():
-        raw = model(image).raw
-    x, y, w, h = decode(raw, wh.log(), 32)[0].permute(1, 2, 3, 0).flatten(1)
-    scores = (raw[:, :, 4:5].sigmoid() * raw[:, :, 5:].softmax(2))[0].permute(2, 3, 0, 1).flatten(0, 2)
-    return torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], dim=1), scores
 
 
 def same_boxes_in_opencv(net: Any, model: YOLOv2Network, images: Tensor, wh: Tensor) -> int:
@@ -45,20 +36,23 @@ def same_boxes_in_opencv(net: Any, model: YOLOv2Network, images: Tensor, wh: Ten
     side = torch.tensor([images.shape[-1], images.shape[-2]])
     total = 0
     for image in images.split(1):
-        corners, scores = decoded(model, image, wh)
+        with torch.no_grad():
+            raw = model(image).raw
+        # In the order of OpenCV's rows: cells, then anchors.
+        corners = box_convert(decode(raw, wh.log(), 32)[0].permute(2, 3, 0, 1).flatten(0, 2), "cxcywh", "xyxy")
+        scores = (raw[:, :, 4:5].sigmoid() * raw[:, :, 5:].softmax(2))[0].permute(2, 3, 0, 1).flatten(0, 2)
         cell, label = (scores > SCORE_THRESHOLD).nonzero(as_tuple=True)
         kept = batched_nms(corners[cell], scores[cell, label], label, OPENCV_NMS_IOU)
         net.setInput(image.numpy())
         rows = torch.from_numpy(net.forward().copy())  # centre, sides (fractions of the image), objectness, C scores
         assert len(rows) == len(corners)
-        theirs = {(int(row), int(column)) for row, column in (rows[:, 5:] > 0).nonzero()}
-        ours = set(zip(cell[kept].tolist(), label[kept].tolist(), strict=True))
+        theirs, ours = rows[:, 5:] > 0, torch.zeros_like(scores, dtype=torch.bool)
+        ours[cell[kept], label[kept]] = True
         # A score or an overlap may lie on its threshold to the last bit.
-        assert len(theirs ^ ours) <= len(ours) // 100
-        found = scores[cell[kept], label[kept]]
-        both = torch.tensor([pair in theirs for pair in zip(cell[kept].tolist(), label[kept].tolist(), strict=True)])
-        torch.testing.assert_close(rows[cell[kept], 5 + label[kept]][both], found[both], atol=1e-5, rtol=1e-4)
-        centre, half = rows[:, :2] * side, rows[:, 2:4] * side / 2
-        torch.testing.assert_close(torch.cat([centre - half, centre + half], dim=1), corners, atol=1e-2, rtol=1e-4)
-        total += len(ours)
+        assert (theirs ^ ours).sum() <= ours.sum() // 100
+        both = theirs & ours
+        torch.testing.assert_close(rows[:, 5:][both], scores[both], atol=1e-5, rtol=1e-4)
+        boxes = box_convert(rows[:, :4] * side.repeat(2), "cxcywh", "xyxy")
+        torch.testing.assert_close(boxes, corners, atol=1e-2, rtol=1e-4)
+        total += int(ours.sum())
     return total
