@@ -57,31 +57,25 @@ def test_darknets_yolo_layers_have_pixels_and_the_largest_stride_first(tmp_path:
     assert "mask=0,1" in anchors_text(AnchorSet(NINE[:2]), "darknet", version=3)
 
 
-def test_ultralytics_has_a_row_a_level_smallest_stride_first() -> None:
+def test_ultralytics_has_a_row_a_level_smallest_stride_first_and_mmdet_the_largest() -> None:
     text = anchors_text(SET, "ultralytics")
     # The form that YOLOv5's own yaml files have.
     assert yaml.safe_load(text)["anchors"] == torch.tensor(SORTED).reshape(3, 6).tolist()
     assert "# P3/8" in text and "# P5/32" in text
-
-
-def test_mmdet_has_the_largest_stride_first() -> None:
     generator = run(anchors_text(SET, "mmdet"))["model"]["bbox_head"]["anchor_generator"]
     assert generator["type"] == "YOLOAnchorGenerator" and generator["strides"] == [32, 16, 8]
     assert generator["base_sizes"] == [[tuple(shape) for shape in SORTED[i : i + 3]] for i in (6, 3, 0)]
 
 
-@pytest.mark.parametrize("levels", [1, 3, 9])
+@pytest.mark.parametrize("levels", [1, 9])
 def test_torchvision_builds_its_generator(levels: int) -> None:
     """And places the shapes, unrounded, on the cells of every feature map."""
-    wh = NINE + 0.3
-    generator = run(anchors_text(AnchorSet(wh, levels), "torchvision"))["anchor_generator"]
-    shapes = torch.cat([cells[:, 2:] - cells[:, :2] for cells in generator.cell_anchors])
-    torch.testing.assert_close(shapes, torch.tensor(SORTED) + 0.3)
+    generator = run(anchors_text(AnchorSet(NINE + 0.3, levels), "torchvision"))["anchor_generator"]
     assert generator.num_anchors_per_location() == [9 // levels] * levels
     images = ImageList(torch.zeros(1, 3, 64, 64), [(64, 64)])
     (anchors,) = generator(images, [torch.zeros(1, 1, 2, 2)] * levels)
-    assert anchors.shape == (9 * 4, 4)
-    torch.testing.assert_close((anchors[:1, 2:] - anchors[:1, :2])[0], torch.tensor([10.3, 13.3]))
+    shapes = (anchors[:, 2:] - anchors[:, :2]).reshape(levels, 4, -1, 2)  # 4 cells a map
+    torch.testing.assert_close(shapes, (torch.tensor(SORTED) + 0.3).reshape(levels, 1, -1, 2).expand_as(shapes))
 
 
 def test_json_comes_back_whole() -> None:
@@ -97,46 +91,37 @@ def test_json_comes_back_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("to", "resize", "message"),
+    ("to", "resize", "levels", "message"),
     [
-        ("ultralytics", "stretch", "fit again with resize letterbox."),
-        ("mmdet", "stretch", "or set keep_ratio=False"),
-        ("darknet", "letterbox", "fit again with resize stretch, or set letter_box=1"),
-        ("ultralytics", "native", "suit only images that keep it"),
-        ("torchvision", "native", "suit only images that keep it"),
-        ("torchvision", "stretch", "give the detector fixed_size=(608, 416), which"),
-        ("torchvision", "letterbox", "give the detector min_size=416, max_size=608, which"),
-        ("torchvision", None, "fixed_size=(608, 416), which stretches images, or min_size=416, max_size=608"),
+        ("ultralytics", "stretch", 3, "fit again with resize letterbox."),
+        ("mmdet", "stretch", 3, "keep_ratio=False"),
+        ("darknet", "letterbox", 3, "resize stretch, or set letter_box=1"),
+        ("ultralytics", "native", 3, "native scale"),
+        ("torchvision", "native", 3, "native scale"),
+        ("torchvision", None, 3, "fixed_size=(608, 416), which stretches images, or min_size=416, max_size=608"),
+        ("torchvision", None, 1, "1 of them suit FasterRCNN on a backbone without FPN. Fit again with levels 5"),
+        ("torchvision", None, 3, "3 of them suit FasterRCNN on the FPN of a MobileNetV3. Fit again with levels 5"),
+        (
+            "torchvision",
+            None,
+            5,
+            "5 of them suit FasterRCNN or RetinaNet on the FPN of a ResNet",
+        ),
+        ("torchvision", None, 9, "9 feature maps. Fit again with levels 5"),
     ],
 )
-def test_a_tool_that_resizes_otherwise_gets_a_note(to: Any, resize: Any, message: str) -> None:
+def test_a_tool_that_resizes_or_divides_otherwise_gets_a_note(to: Any, resize: Any, levels: int, message: str) -> None:
     """In the notes and, on lines of their own, in the text."""
-    anchors = replace(SET, resize=resize)
-    note = export_notes(anchors, to)[-1]
+    anchors = replace(SET, wh=NINE.repeat(5, 1), resize=resize, levels=levels)
     comments = [line.removeprefix("# ") for line in anchors_text(anchors, to).splitlines() if line.startswith("# ")]
-    assert message in note and note in " ".join(comments)
+    notes = export_notes(anchors, to)
+    assert message in " ".join(notes) and " ".join(notes) in " ".join(comments)
 
 
 def test_a_tool_that_resizes_alike_needs_no_note() -> None:
-    alike: Any = {"ultralytics": "letterbox", "mmdet": "letterbox", "darknet": "stretch", "json": "native"}
-    for to, resize in alike.items():
+    alike: Any = [("ultralytics", "letterbox"), ("mmdet", "letterbox"), ("darknet", "stretch"), ("json", "native")]
+    for to, resize in [*alike, ("mmdet", None)]:
         assert export_notes(replace(SET, resize=resize), to) == []
-    assert export_notes(replace(SET, resize=None), "mmdet") == []
-
-
-@pytest.mark.parametrize(
-    ("levels", "message"),
-    [
-        (1, "1 of them suit FasterRCNN on a backbone without FPN. Fit again with levels 5 for"),
-        (3, "3 of them suit FasterRCNN on the FPN of a MobileNetV3. Fit again with levels 5 for"),
-        (5, "5 of them suit FasterRCNN or RetinaNet on the FPN of a ResNet. Fit again with levels 3 for"),
-        (9, "No detector of torchvision has 9 feature maps. Fit again with levels 5 for FasterRCNN or RetinaNet"),
-    ],
-)
-def test_torchvisions_detectors_by_levels(levels: int, message: str) -> None:
-    anchors = AnchorSet(torch.rand(45, 2) + 1, levels)
-    assert message in export_notes(anchors, "torchvision")[0]
-    assert message in anchors_text(anchors, "torchvision").replace("\n# ", " ")
 
 
 def torchvisions_detector(levels: int, retina: bool, generator: Any, **options: Any) -> Any:
@@ -152,8 +137,10 @@ def torchvisions_detector(levels: int, retina: bool, generator: Any, **options: 
     return FasterRCNN(backbone, 2, rpn_anchor_generator=generator, **options).eval()
 
 
-@pytest.mark.parametrize(("levels", "retina"), [(1, False), (3, False), (5, False), (5, True)])
-@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+@pytest.mark.parametrize(
+    ("levels", "retina", "resize"),
+    [(1, False, "stretch"), (3, False, "letterbox"), (5, False, "letterbox"), (5, True, "stretch")],
+)
 def test_torchvisions_detectors_take_what_the_notes_say(levels: int, retina: bool, resize: Any) -> None:
     """Options of the note and the text's generator: the detector runs, and its input has the size of the shapes'."""
     anchors = AnchorSet(torch.rand(2 * levels, 2) * 30 + 10, levels, image_size=(64, 96), resize=resize)

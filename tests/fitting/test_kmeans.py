@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from anchor_lightning.anchors import mean_best_iou, shape_iou
 from anchor_lightning.errors import UserError
-from anchor_lightning.fitting import kmeans_shapes
+from anchor_lightning.fitting import ascent_shapes, kmeans_shapes
 
 
 def clusters(*centres: tuple[float, float], num: int = 200, spread: float = 0.05) -> Tensor:
@@ -24,13 +26,8 @@ def test_finds_separate_clusters() -> None:
     torch.testing.assert_close(found, torch.tensor(centres), rtol=0.03, atol=0)
 
 
-def test_is_seeded() -> None:
-    boxes = clusters((20.0, 24.0), (60.0, 80.0), spread=0.6)
-    assert torch.equal(kmeans_shapes(boxes, 5, seed=1), kmeans_shapes(boxes, 5, seed=1))
-
-
 def test_beats_a_plain_restart() -> None:
-    """No worse than 20 runs of the textbook algorithm written as loops."""
+    """No worse than 20 runs of the textbook algorithm written as loops; which of the best it is depends on the seed."""
     boxes = clusters((20.0, 24.0), (60.0, 80.0), (150.0, 60.0), num=60, spread=0.5)
     generator = torch.Generator().manual_seed(5)
     best = 0.0
@@ -42,24 +39,24 @@ def test_beats_a_plain_restart() -> None:
                 [boxes[nearest == k].mean(0) if (nearest == k).any() else centres[k] for k in range(4)]
             )
         best = max(best, mean_best_iou(boxes, centres))
-    assert mean_best_iou(boxes, kmeans_shapes(boxes, 4)) >= best - 1e-3
+    found = [kmeans_shapes(boxes, 4, seed) for seed in range(5)]
+    assert min(mean_best_iou(boxes, centres) for centres in found) >= best - 1e-3
+    assert len(torch.stack(found).unique(dim=0)) > 1
 
 
-def test_needs_as_many_distinct_boxes() -> None:
+@pytest.mark.parametrize("fit", [kmeans_shapes, ascent_shapes])
+def test_needs_as_many_distinct_boxes(fit: Callable[[Tensor, int], Tensor]) -> None:
     boxes = torch.tensor([[10.0, 20.0], [30.0, 40.0]]).repeat(50, 1)
-    with pytest.raises(UserError, match="2 distinct"):
-        kmeans_shapes(boxes, 3)
-    with pytest.raises(UserError, match="no boxes"):
-        kmeans_shapes(boxes[:0], 3)
-    with pytest.raises(UserError, match="num: 0"):
-        kmeans_shapes(boxes, 0)
-    assert kmeans_shapes(boxes, 2).tolist() == [[10, 20], [30, 40]]
+    for wh, num, message in ((boxes, 3, "2 distinct"), (boxes[:0], 3, "no boxes"), (boxes, 0, "num: 0")):
+        with pytest.raises(UserError, match=message):
+            fit(wh, num)
+    torch.testing.assert_close(fit(boxes, 2), boxes[:2])
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 6), st.integers(0, 10_000))
-def test_centres_stay_within_the_boxes(num: int, seed: int) -> None:
+def test_is_seeded_and_stays_within_the_boxes(num: int, seed: int) -> None:
     boxes = torch.exp(torch.randn(40, 2, generator=torch.Generator().manual_seed(seed)) + 3)
-    centres = kmeans_shapes(boxes, num)
-    assert centres.shape == (num, 2)
+    centres = kmeans_shapes(boxes, num, seed)
+    assert centres.shape == (num, 2) and torch.equal(centres, kmeans_shapes(boxes, num, seed))
     assert (centres >= boxes.amin(0) * 0.999).all() and (centres <= boxes.amax(0) * 1.001).all()
