@@ -13,13 +13,14 @@ import importlib
 import importlib.util
 import math
 import statistics
-import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pycocotools.coco
 import pycocotools.cocoeval
 import torch
+from turns import take_turns
 
 from anchor_lightning.metrics import coco
 from anchor_lightning.metrics.voc import voc_average_precision
@@ -51,11 +52,6 @@ def make_scene(num_images: int, num_detections: int, num_classes: int) -> Scene:
     return ground_truths, detections
 
 
-def without_silence(dataset: Any, evaluation: Any) -> tuple[Any, Any]:
-    """The classes of a backend that takes no `print_function`."""
-    return lambda **_: dataset(), lambda *data, **_: evaluation(*data)
-
-
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,25 +60,23 @@ def main() -> None:
     args = parser.parse_args()
     scene = make_scene(args.images, args.detections, args.classes)
     print(f"{args.images} images x {args.detections} detections, {args.classes} classes, {args.repeats} turns")
+    maps: dict[str, float] = {}
+
+    def evaluate(name: str, dataset: Any, evaluation: Any) -> None:
+        # Not every backend takes the `print_function` that keeps it silent.
+        coco.COCO, coco.COCOeval = lambda **_: dataset(), lambda *data, **_: evaluation(*data)
+        with contextlib.redirect_stdout(None):
+            maps[name] = coco.coco_average_precision(*scene, args.classes).summary["map"]
 
     backends = {
         "faster_coco_eval": (coco.COCO, coco.COCOeval),
-        "pycocotools": without_silence(pycocotools.coco.COCO, pycocotools.cocoeval.COCOeval),
+        "pycocotools": (pycocotools.coco.COCO, pycocotools.cocoeval.COCOeval),
     }
     if importlib.util.find_spec("hotcoco"):
         hotcoco = importlib.import_module("hotcoco")
-        backends["hotcoco"] = without_silence(hotcoco.COCO, hotcoco.COCOeval)
-    seconds: dict[str, list[float]] = {name: [] for name in [*backends, "voc"]}
-    maps: dict[str, float] = {}
-    for _ in range(args.repeats):
-        for name, (coco.COCO, coco.COCOeval) in backends.items():
-            start = time.perf_counter()
-            with contextlib.redirect_stdout(None):
-                maps[name] = coco.coco_average_precision(*scene, args.classes).summary["map"]
-            seconds[name].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        voc_average_precision(*scene, args.classes)
-        seconds["voc"].append(time.perf_counter() - start)
+        backends["hotcoco"] = hotcoco.COCO, hotcoco.COCOeval
+    steps = {name: partial(evaluate, name, *classes) for name, classes in backends.items()}
+    seconds = take_turns(steps | {"voc": partial(voc_average_precision, *scene, args.classes)}, args.repeats, warm_up=0)
     for name, turns in seconds.items():
         ratios = [slow / fast for slow, fast in zip(seconds["pycocotools"], turns, strict=True)]
         print(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from turns import take_turns
 
 from anchor_lightning.anchors import assign, clustering_loss
 from anchor_lightning.detectors.yolov2.loss import region_loss
@@ -69,25 +69,14 @@ def make_network_step(width: float) -> Callable[[], None]:
 def main() -> None:
     """Times the three in turn and prints the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--width", type=float, default=1.0)
+    for option, default in {"threads": 2, "rounds": 30, "width": 1.0}.items():
+        parser.add_argument(f"--{option}", type=type(default), default=default)
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     a, b = torch.randn(2, PRODUCT, PRODUCT)
-    steps: dict[str, Callable[[], object]] = {
-        "loss": make_loss_step(),
-        "product": lambda: a @ b,
-        "network": make_network_step(options.width),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(options.rounds + 2):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if round_ >= 2:  # the first rounds warm up
-                seconds[name].append(time.perf_counter() - start)
+    steps = {"loss": make_loss_step(), "product": lambda: a @ b, "network": make_network_step(options.width)}
+    seconds = take_turns(steps, options.rounds)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     print(f"{options.threads} threads, {options.rounds} rounds, medians (and the fastest)")
     for name, value in median.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
 
 
-@pytest.fixture(autouse=True)
-def _few_threads() -> None:
-    """Small tensors on a shared machine: more threads only make the tests wait for each other."""
+@pytest.fixture(autouse=True, scope="session")
+def _quick() -> Iterator[None]:
+    """No waiting of threads for each other over small tensors, nor for the disk: no test ends the machine."""
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -13,27 +11,19 @@ from anchor_lightning.data import module as data_module
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.transforms import GeometryParams, distort_colour
 from anchor_lightning.errors import UserError
-from tests.helpers.tiny_data import MemoryModule, ground_truth, record
+from tests.helpers.tiny_data import MemoryModule, attach, ground_truth, record
 
 
-def attach(module: MemoryModule, **attributes: Any) -> MemoryModule:
-    """Pretend that a trainer runs the module."""
-    defaults = {"global_rank": 0, "world_size": 1, "accumulate_grad_batches": 1, "global_step": 0, "training": True}
-    defaults |= {"limit_train_batches": 1.0, "limit_val_batches": 1.0}
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    module.trainer = SimpleNamespace(**(defaults | attributes), strategy=strategy)  # type: ignore[assignment]
-    return module
-
-
-def test_options_are_checked() -> None:
+@pytest.mark.parametrize(
+    ("argument", "value"), [("batch_size", 0), ("num_workers", -1), ("seed", -1), ("val_image_size", 100)]
+)
+def test_options_are_checked(argument: str, value: int) -> None:
     module = MemoryModule(image_size=320, val_image_size=[480, 640])
     assert (module.image_size, module.val_image_size) == ((320, 320), (480, 640))
     assert MemoryModule(image_size=[96, 32]).val_image_size == (96, 32)
-    options: dict[str, Any] = {"batch_size": 0, "num_workers": -1, "seed": -1, "val_image_size": 100}
-    for argument, value in options.items():
-        with pytest.raises(UserError) as caught:
-            MemoryModule(**{argument: value})
-        assert caught.value.argument == argument
+    with pytest.raises(UserError) as caught:
+        MemoryModule(**{argument: value})
+    assert caught.value.argument == argument
 
 
 def test_the_seed_is_lightnings_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,20 +34,14 @@ def test_the_seed_is_lightnings_unless_given(monkeypatch: pytest.MonkeyPatch) ->
     assert MemoryModule(seed=3).data_seed == 3
 
 
-def test_splits_are_parsed_once() -> None:
-    module = MemoryModule()
+def test_splits_are_parsed_once_and_share_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = MemoryModule(val_split="test")
     assert module.records("val") is module.records("val")
-    assert MemoryModule(val_split="test").ground_truth("val")[0].image_id == 1
-    assert len(MemoryModule(val_split="test").records("val")) == 3
-
-
-def test_splits_with_common_images_are_an_error() -> None:
+    assert [truth.image_id for truth in module.ground_truth("val")] == [1, 2, 3]
     with pytest.raises(UserError, match=r"val_split: 20 images .*'train'"):
         MemoryModule(val_split="train").setup("fit")
     MemoryModule(val_split="train").setup("validate")
-
-
-def test_training_needs_no_validation_split_when_there_is_no_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Training needs no validation split when there is no validation.
     monkeypatch.setitem(MemoryModule.counts, "val", 0)
     attach(MemoryModule(batch_size=4), limit_val_batches=0).setup("fit")
 
@@ -74,20 +58,16 @@ class TwoSizes(MemoryModule):
         ]
 
 
-def test_box_shapes_are_those_that_the_network_sees() -> None:
-    shapes = TwoSizes(image_size=[32, 64]).train_box_shapes()
-    assert shapes.dtype == torch.float32
+def test_box_shapes_are_those_that_the_network_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = TwoSizes(image_size=[32, 64])
+    shapes = module.train_box_shapes()
     torch.testing.assert_close(shapes, torch.tensor([[6.4, 3.2], [32.0, 19.2]]))
     assert len(TwoSizes(image_size=[32, 64], keep_difficult=True).train_box_shapes()) == 3
-
-
-def test_augmented_box_shapes_are_those_of_the_warp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window over the right half and the lower half: what is left of the boxes fills twice the pixels."""
-    module = TwoSizes(image_size=[32, 64])
-    assert torch.equal(module.train_box_shapes(augmented=True), module.train_box_shapes(augmented=True))
-    assert not torch.equal(module.train_box_shapes(augmented=True), module.train_box_shapes())
+    augmented = module.train_box_shapes(augmented=True)
+    assert torch.equal(module.train_box_shapes(augmented=True), augmented) and not torch.equal(augmented, shapes)
+    # A window over the right half and the lower half: what is left of the boxes fills twice the pixels. The first
+    # image's box ends at 20 of 200 and is cropped away; the second's shows 50-60 of 100 and 25-40 of 50.
     monkeypatch.setattr(data_module, "draw_jitter", lambda rng: GeometryParams(0.5, 0.5, 0.5, 0.5))
-    # The first image's box ends at 20 of 200 and is cropped away; the second's shows 50-60 of 100 and 25-40 of 50.
     torch.testing.assert_close(module.train_box_shapes(augmented=True), torch.tensor([[12.8, 19.2]]))
 
 
@@ -105,8 +85,7 @@ def test_ranks_share_the_global_batch() -> None:
 
     alone, first, second = ids(0, 1, "train"), ids(0, 2, "train"), ids(1, 2, "train")
     assert [sorted(a + b) for a, b in zip(first, second, strict=True)] == [sorted(batch) for batch in alone]
-    seen = ids(0, 2, "val") + ids(1, 2, "val")
-    assert sorted(i for batch in seen for i in batch) == list(range(1, 8))
+    assert sorted(i for rank in (0, 1) for batch in ids(rank, 2, "val") for i in batch) == list(range(1, 8))
     assert ids(3, 4, "test") == [[]]
 
 
@@ -116,17 +95,6 @@ def test_on_the_device_images_are_floats_and_colours_change_in_training_only() -
     plain = batch.images.float() / 255
     trained = module.on_after_batch_transfer(batch, 0)
     torch.testing.assert_close(trained.images, distort_colour(plain, batch.colour))
-    assert trained.images.is_contiguous()
-    assert trained.images.dtype == torch.float32
-    assert batch.images.dtype == torch.uint8
+    assert trained.images.is_contiguous() and batch.images.dtype == torch.uint8
     for other in (attach(MemoryModule(), training=False), attach(MemoryModule(augment=False))):
         assert torch.equal(other.on_after_batch_transfer(batch, 0).images, plain)
-
-
-def test_skipped_images_are_reported_at_the_end() -> None:
-    module = MemoryModule(batch_size=4, image_size=32, num_workers=0)
-    module.train_dataloader()
-    module._datasets["train"]._bad[3] = 1
-    assert module.bad_images() == [Path("/nowhere/train/3.png")]
-    with pytest.warns(UserWarning, match=r"Skipped 1 images.*3\.png"):
-        module.teardown("fit")

@@ -2,124 +2,82 @@
 
 from __future__ import annotations
 
-import json
-import math
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchor_lightning import data
 from anchor_lightning.data import DetectionDataModule
-from anchor_lightning.data.formats.brainwash import parse_idl
-from anchor_lightning.data.formats.yolo import read_label_file
 from anchor_lightning.errors import UserError
-from tests.helpers.tiny_data import write_image, write_text
+from anchor_lightning.structures import GroundTruth
+from tests.helpers import made_data
+from tests.helpers.made_data import SIZE, Box, coco_text, idl_line, voc_text, yolo_text
 
-HEIGHT, WIDTH = 40, 60
-Corners = tuple[float, float, float, float]
-ANY = st.floats() | st.integers(-(10**30), 10**30).map(float) | st.sampled_from([0.0, 1.0, 40.0, 60.0, -0.0])
+HEIGHT, WIDTH = SIZE
+ANY = st.floats() | st.integers(-(10**30), 10**30).map(float) | st.sampled_from([0.0, 1.0, 96.0, 128.0, -0.0])
 """Coordinates as they may stand in a file, most of them far outside."""
-NEAR = st.floats(-5, 70, width=32)
-quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+NEAR = st.floats(-5, 140, width=32)
+GOOD = st.tuples(st.integers(0, 60), st.integers(0, 40), st.integers(62, WIDTH), st.integers(42, HEIGHT))
+# A data set of one training image; the file with its boxes; what reads the set.
+FORMATS: dict[str, tuple[Callable[[Sequence[Box]], str], str, Callable[[str], DetectionDataModule]]] = {
+    "voc": (
+        voc_text,
+        "VOC2012/Annotations/2012_10000.xml",
+        lambda root: data.VOCDataModule(root=f"{root}/VOC2012", class_names=["dog", "cat"]),
+    ),
+    "coco": (
+        lambda boxes: coco_text({1: boxes}),
+        "annotations/instances_train2017.json",
+        lambda root: data.COCODataModule(root=root),
+    ),
+    "brainwash": (
+        lambda boxes: idl_line("images_train/00000000_128x96.png", boxes),
+        "brainwash_train.idl",
+        lambda root: data.BrainwashDataModule(root=root),
+    ),
+    "yolo": (yolo_text, "labels/train/00000.txt", lambda root: data.YOLODataModule(root=root)),
+}
+Reader = Callable[[Sequence[Box]], GroundTruth | None]
 
 
-def voc(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
-    write_image(root / "JPEGImages" / "a.png", HEIGHT, WIDTH)
-    corners = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>"
-    objects = [f"<object><name>dog</name><bndbox>{corners.format(*box)}</bndbox></object>" for box in boxes]
-    write_text(root / "Annotations" / "a.xml", f"<annotation>{''.join(objects)}</annotation>")
-    write_text(root / "ImageSets" / "Main" / "train.txt", "a\n")
-    return data.VOCDataModule(root=str(root), class_names=["dog"])
+@pytest.fixture(scope="module", params=FORMATS)
+def read(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """Writes boxes as the annotation of an image and reads them; None where the error names the file."""
+    text, name, module = FORMATS[request.param]
+    root: Path = getattr(made_data, f"make_{request.param}")(tmp_path_factory.mktemp(request.param), num=1)
 
+    def read_back(boxes: Sequence[Box]) -> GroundTruth | None:
+        (root / name).write_text(text(boxes))
+        try:
+            (record,) = module(str(root)).records("train")
+        except UserError as error:
+            assert str(root) in str(error)
+            return None
+        return record.ground_truth
 
-def coco(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
-    write_image(root / "train2017" / "a.png", HEIGHT, WIDTH)
-    images = [{"id": 1, "file_name": "a.png", "height": HEIGHT, "width": WIDTH}]
-    annotations = [
-        {"id": n, "image_id": 1, "category_id": 3, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        for n, (x1, y1, x2, y2) in enumerate(boxes)
-    ]
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "dog"}]}
-    write_text(root / "annotations" / "instances_train2017.json", json.dumps(content))
-    return data.COCODataModule(root=str(root))
-
-
-def brainwash(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
-    write_image(root / "a.png", HEIGHT, WIDTH)
-    line = ", ".join(f"({', '.join(map(str, box))})" for box in boxes)
-    (root / "brainwash_train.idl").write_text(f'"a.png": {line};\n')
-    return data.BrainwashDataModule(root=str(root))
-
-
-def yolo(root: Path, boxes: Sequence[Corners]) -> DetectionDataModule:
-    write_image(root / "images" / "train" / "a.png", HEIGHT, WIDTH)
-    lines = [
-        f"0 {(x1 + x2) / 2 / WIDTH} {(y1 + y2) / 2 / HEIGHT} {(x2 - x1) / WIDTH} {(y2 - y1) / HEIGHT}\n"
-        for x1, y1, x2, y2 in boxes
-    ]
-    write_text(root / "labels" / "train" / "a.txt", "".join(lines))
-    return data.YOLODataModule(root=str(root), class_names=["dog"])
-
-
-Maker = Callable[[Path, Sequence[Corners]], DetectionDataModule]
-MAKERS = [voc, coco, brainwash, yolo]
-POINTS = st.tuples(st.integers(1, 28), st.integers(1, 18), st.integers(30, WIDTH), st.integers(20, HEIGHT))
+    return read_back
 
 
 @pytest.mark.filterwarnings("ignore:Boxes of")
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
-@pytest.mark.parametrize("make", MAKERS)
-@quick
+@settings(max_examples=40, deadline=None)
 @given(boxes=st.lists(st.tuples(ANY, ANY, ANY, ANY) | st.tuples(NEAR, NEAR, NEAR, NEAR), max_size=4))
-def test_what_is_read_lies_in_the_image(make: Maker, boxes: list[Corners]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            (record,) = make(Path(folder), boxes).records("train")
-        except UserError as error:
-            assert folder in str(error)
-            return
-    ground_truth = record.ground_truth
-    read = ground_truth.boxes_xyxy
-    assert {len(x) for x in (ground_truth.labels, ground_truth.ignore, ground_truth.area)} == {len(read)}
-    assert len(read) <= len(boxes)
-    assert np.isfinite(read).all() and (read[:, 2:] > read[:, :2]).all()
-    assert (read >= 0).all() and (read <= (WIDTH, HEIGHT, WIDTH, HEIGHT)).all()
+def test_what_is_read_lies_in_the_image(read: Reader, boxes: list[Box]) -> None:
+    if (found := read(boxes)) is None:
+        return
+    corners = found.boxes_xyxy
+    assert len(found.labels) == len(found.ignore) == len(found.area) == len(corners) <= len(boxes)
+    assert np.isfinite(corners).all() and (corners[:, 2:] > corners[:, :2]).all()
+    assert (corners >= 0).all() and (corners <= (WIDTH, HEIGHT, WIDTH, HEIGHT)).all()
 
 
-@pytest.mark.parametrize("make", MAKERS)
-@quick
-@given(corners=st.lists(POINTS, max_size=3))
-def test_good_boxes_come_back(make: Maker, corners: list[Corners]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        (record,) = make(Path(folder), corners).records("train")
-    expected = np.array(corners, dtype=float).reshape(-1, 4)
-    if make is voc:  # 1-based, inclusive
-        expected[:, :2] -= 1
-    np.testing.assert_allclose(record.ground_truth.boxes_xyxy, expected, atol=1e-9)
-
-
-ANY_TEXT = st.text(max_size=80) | st.text('"a:(),;. 1-\n', max_size=60)
-
-
-@pytest.mark.parametrize("read", [read_label_file, parse_idl])
-@quick
-@given(content=st.binary(max_size=80) | ANY_TEXT.map(lambda text: text.encode(errors="surrogatepass")))
-def test_any_bytes_are_boxes_or_an_error(read: Callable[[Path], list[Any]], content: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "a.txt"
-        file.write_bytes(content)
-        try:
-            found = read(file)
-        except UserError as error:
-            assert "a.txt" in str(error)
-            return
-    if read is parse_idl:
-        assert all(name and boxes.shape[1:] == (4,) for name, boxes in found)
-    else:
-        assert all(number >= 0 and len(box) == 4 and all(map(math.isfinite, box)) for number, box in found)
+@settings(max_examples=40, deadline=None)
+@given(boxes=st.lists(GOOD, max_size=3))
+def test_good_boxes_come_back(read: Reader, boxes: list[Box]) -> None:
+    found = read(boxes)
+    assert found is not None
+    np.testing.assert_allclose(found.boxes_xyxy, np.array(boxes).reshape(-1, 4), atol=1e-9)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from PIL import Image
 
 from anchor_lightning.data import DetectionDataModule
@@ -17,9 +19,9 @@ from anchor_lightning.structures import GroundTruth
 def ground_truth(image_id: int, boxes: Sequence[Sequence[float]], ignore: Sequence[bool] | None = None) -> GroundTruth:
     """Boxes of class 0."""
     array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
-    wh = array[:, 2:] - array[:, :2]
-    ignored = np.zeros(len(array), dtype=bool) if ignore is None else np.array(ignore, dtype=bool)
-    return GroundTruth(image_id, array, np.zeros(len(array), dtype=np.int64), ignored, wh[:, 0] * wh[:, 1])
+    ignored = np.zeros(len(array), dtype=bool) if ignore is None else np.array(ignore)
+    area = (array[:, 2:] - array[:, :2]).prod(1)
+    return GroundTruth(image_id, array, np.zeros(len(array), dtype=np.int64), ignored, area)
 
 
 def record(image_id: int, boxes: Sequence[Sequence[float]], size: tuple[int, int], name: str = "") -> ImageRecord:
@@ -58,6 +60,15 @@ class MemoryModule(DetectionDataModule):
 
     def _make_dataset(self, records: Sequence[ImageRecord], training: bool) -> DetectionDataset:
         return MemoryDataset(records, seed=self.data_seed, augment=training and self.augment, training=training)
+
+
+def attach(module: MemoryModule, **attributes: Any) -> MemoryModule:
+    """Pretend that a trainer runs the module."""
+    defaults = {"global_rank": 0, "world_size": 1, "accumulate_grad_batches": 1, "global_step": 0, "training": True}
+    defaults |= {"limit_train_batches": 1.0, "limit_val_batches": 1.0}
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer = SimpleNamespace(**(defaults | attributes), strategy=strategy)  # type: ignore[assignment]
+    return module
 
 
 def write_text(path: Path, text: str) -> Path:
