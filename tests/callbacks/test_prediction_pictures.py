@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import ImageDraw
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from anchor_lightning import DetectionTask
 from anchor_lightning.callbacks import PredictionPictures
@@ -75,53 +76,54 @@ def test_boxes_for_wandb_by_hand() -> None:
         assert all(type(side) is float for side in box["position"].values())
 
 
-def test_the_sheet_shows_the_first_images_with_their_boxes(tmp_path: Path) -> None:
-    """Threshold 0 draws every box of the untrained network, 1 none; images are read once."""
-    sheets, read = [], []
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written on pictures, in order."""
+    texts: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **_: texts.append(text))
+    return texts
+
+
+def test_the_sheet_shows_the_first_images_with_their_boxes_and_says_what_was_found(
+    tmp_path: Path, written: list[str]
+) -> None:
+    """Threshold 0 draws every box of the untrained network, 0.99 none; images are read once; TensorBoard gets both."""
+    sheets, texts, read = [], [], []
     tall = SHEET_SIDE * 96 // 128
-    callback = PredictionPictures(num_images=2)
-    for callback.score_threshold in (0.0, 1.0):
-        validate(tmp_path, callback)
-        sheets.append(cv2.imread(str(tmp_path / "run" / "predictions.png"))[:, :, ::-1].astype(int))
+    callback, logger = PredictionPictures(num_images=2), TensorBoardLogger(str(tmp_path), name="tb")
+    for callback.score_threshold in (0.0, 0.99):
+        validate(tmp_path, callback, logger=logger)
+        sheets.append(cv2.imread(str(tmp_path / "tb" / "version_0" / "predictions.png"))[:, :, ::-1].astype(int))
+        texts.append(written[:])
         read.append(dict(callback._pictures))
-    assert [picture.record.name for picture in read[0].values()] == ["000000000101.jpg", "000000000102.jpg"]
+        written.clear()
+    names = ["000000000101.jpg", "000000000102.jpg"]
+    assert [picture.record.name for picture in read[0].values()] == names
     assert all(read[1][key] is picture for key, picture in read[0].items())
     assert sheets[0].shape == sheets[1].shape
     height, width = sheets[0].shape[:2]
     assert width == 2 * SHEET_SIDE + 12 and tall + 8 < height < 1.3 * tall
-    assert (sheets[0][: tall + 4] != sheets[1][: tall + 4]).any()
+    drawn = (sheets[0] != sheets[1])[4 : 4 + tall, 4 : 4 + SHEET_SIDE].any(axis=(0, 2))
+    assert drawn[: SHEET_SIDE // 2].any() and drawn[SHEET_SIDE // 2 :].any()
+    (left, top, _, bottom), *_ = read[0][101].record.ground_truth.boxes_xyxy * SHEET_SIDE / 128 + 4
+    edge = sheets[1][int((2 * top + bottom) / 3) : int((top + 2 * bottom) / 3), int(left)]
+    assert {*edge.flat} == {0, 255}, "dashes at the ground truth"
     stored = cv2.imread(str(tmp_path / "data" / "val2017" / "000000000101.jpg"))[:, :, ::-1]
     first = sheets[1][4 : 4 + tall, 4 : 4 + SHEET_SIDE].astype(np.uint8)
     shown = cv2.resize(first, (128, 96), interpolation=cv2.INTER_AREA)
     assert np.abs(shown.astype(int) - stored).mean() < 16, "the first image of the split"
 
+    everything, nothing = texts
+    assert any(re.fullmatch(r"\d+ detections", text) for text in everything)
+    assert set(everything[-2:]) == set(NAMES), "the colours of the classes that were found"
+    assert set(NAMES) & set(nothing), "the classes of the ground truth"
+    assert set(names) < set(nothing)
+    assert sum(bool(re.fullmatch(r"no detection of 0\.99 .*\(best 0\.\d+\)", text)) for text in nothing) == 2
+    assert nothing[-2].startswith("dashed: ground truth") and nothing[-1].endswith("(0.99 or more)")
 
-def test_the_sheet_says_what_was_found_and_what_frames_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[str] = []
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **_: written.append(text))
-    validate(tmp_path, PredictionPictures(num_images=2, score_threshold=0.99))
-    assert set(NAMES) & set(written), "the classes of the ground truth"
-    assert {"000000000101.jpg", "000000000102.jpg"} < set(written)
-    nothing = [text for text in written if text.startswith("no detection")]
-    assert len(nothing) == 2
-    assert all(re.fullmatch(r"no detection of 0\.99 or more \(best 0\.\d+\)", text) for text in nothing)
-    assert written[-2:] == ["dashed: ground truth, class on white", "solid: detected, class and score (0.99 or more)"]
-    written.clear()
-    validate(tmp_path, PredictionPictures(num_images=2, score_threshold=0.0))
-    assert any(re.fullmatch(r"\d+ detections", text) for text in written)
-    assert set(written[-2:]) == set(NAMES), "the colours of the classes that were found"
-
-
-def test_tensorboard_gets_the_sheet(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    validate(tmp_path, PredictionPictures(num_images=3), logger=TensorBoardLogger(str(tmp_path), name="tb"))
-    (events,) = (tmp_path / "tb").rglob("events.out*")
-    accumulator = EventAccumulator(str(events))
+    accumulator = EventAccumulator(logger.log_dir)
     accumulator.Reload()
-    (image,) = accumulator.Images("val/predictions")
-    assert image.width == 2 * SHEET_SIDE + 12
-    assert (tmp_path / "tb" / "version_0" / "predictions.png").exists()
+    assert {image.width for image in accumulator.Images("val/predictions")} == {width}
 
 
 @pytest.mark.parametrize(("num_images", "options"), [(0, {}), (4, {"fast_dev_run": True})])

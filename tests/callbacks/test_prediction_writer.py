@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from anchor_lightning import DetectionTask
 from anchor_lightning.callbacks import PredictionWriter
@@ -23,11 +22,9 @@ from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.metrics.coco import coco_average_precision
 from anchor_lightning.structures import Detections, GroundTruth
 from tests.helpers.made_data import make_coco, make_coco_test
+from tests.helpers.metric_scenes import BOX, found
+from tests.helpers.pycocotools_reference import evaluate, summary
 
-TWELVE = [
-    *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
-    *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large"),
-]
 VAL = "instances_val2017.json"
 TEST_DEV = {"test_annotations": "annotations/image_info_test-dev2017.json", "test_images": "test2017"}
 
@@ -57,11 +54,7 @@ def make_trainer(folder: Path) -> Trainer:
 def evaluate_file(annotations: Path, predictions: Path) -> dict[str, float]:
     """COCO's twelve numbers of a results file, by pycocotools alone."""
     annotated = COCO(str(annotations))
-    evaluation = COCOeval(annotated, annotated.loadRes(str(predictions)), "bbox")
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return {name: math.nan if v == -1 else float(v) for name, v in zip(TWELVE, evaluation.stats, strict=True)}
+    return summary(evaluate(annotated, annotated.loadRes(str(predictions))))
 
 
 def near(ground_truth: GroundTruth, num_classes: int, seed: int) -> Detections:
@@ -93,8 +86,7 @@ def assert_same(
     """The metric that `test` uses and COCO's evaluation of the files give the same numbers."""
     computed = coco_average_precision(data.ground_truth("test"), detections, data.num_classes).summary
     expected = evaluate_file(annotations, predictions)
-    for name, value in expected.items():
-        assert computed[name] == pytest.approx(value, abs=1e-12, nan_ok=True), name
+    assert {name: computed[name] for name in expected} == pytest.approx(expected, abs=1e-12, nan_ok=True)
     return expected
 
 
@@ -107,9 +99,8 @@ def test_the_file_gives_the_numbers_that_test_logs(tmp_path: Path) -> None:
     annotations, predictions = tmp_path / "coco" / "annotations" / VAL, tmp_path / "predictions.json"
     expected = evaluate_file(annotations, predictions)
     assert expected["map_50"] > expected["map"] > 0
-    for name, value in expected.items():
-        for number in (logged[f"test/{name}"], validated[f"val/{name}"]):
-            assert number == pytest.approx(value, abs=1e-6, nan_ok=True), name  # Lightning logs float32
+    for split, values in (("test", logged), ("val", validated)):  # Lightning logs float32
+        assert {name: values[f"{split}/{name}"] for name in expected} == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
     rows = json.loads(predictions.read_text())
     assert {type(value) for row in rows for value in (row["image_id"], row["category_id"])} == {int}
@@ -120,7 +111,7 @@ def test_the_file_gives_the_numbers_that_test_logs(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_scores_that_tie_or_nearly_tie_keep_their_order(tmp_path: Path, monkeypatch: Any, seed: int) -> None:
     annotations = make_coco(tmp_path / "coco", num=6) / "annotations" / VAL
     content = json.loads(annotations.read_text())
@@ -132,10 +123,10 @@ def test_scores_that_tie_or_nearly_tie_keep_their_order(tmp_path: Path, monkeypa
     expected = assert_same(data, detections, annotations, predictions)
     assert 0 < expected["map"] < 1
     written = {row["score"] for row in json.loads(predictions.read_text())}
-    assert written == {score for found in detections.values() for score in found.scores.double().tolist()}
+    assert written == {score for d in detections.values() for score in d.scores.double().tolist()}
 
 
-def test_images_without_annotations_can_be_predicted_but_not_tested(tmp_path: Path) -> None:
+def test_images_without_annotations_can_be_predicted_but_not_tested(tmp_path: Path, monkeypatch: Any) -> None:
     root = make_coco_test(tmp_path / "coco")  # nothing else is there: neither train nor val
     data, task, trainer = make_data(root, **TEST_DEV), make_task(), make_trainer(tmp_path)
     trainer.predict(task, data)
@@ -145,12 +136,21 @@ def test_images_without_annotations_can_be_predicted_but_not_tested(tmp_path: Pa
     with pytest.raises(ValueError, match=r"image_info_test-dev2017\.json holds no 'annotations'"):
         trainer.test(task, data)
 
+    path = predict(tmp_path, data, monkeypatch, dict.fromkeys((201, 202, 203), found([], [])))
+    assert json.loads(path.read_text()) == [], "nothing found is an empty list"
 
-def test_nothing_found_is_an_empty_list(tmp_path: Path, monkeypatch: Any) -> None:
-    data = make_data(make_coco_test(tmp_path / "coco"), **TEST_DEV)
-    none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
-    path = predict(tmp_path, data, monkeypatch, dict.fromkeys((201, 202, 203), none))
-    assert json.loads(path.read_text()) == []
+
+def test_images_are_written_by_id_in_whatever_order_they_come_and_categories_count_from_1(tmp_path: Path) -> None:
+    writer, trainer, task = (
+        PredictionWriter(),
+        make_trainer(tmp_path),
+        SimpleNamespace(data=SimpleNamespace(num_classes=2)),
+    )
+    for image_id in (9, 2):
+        writer.on_predict_batch_end(trainer, task, (torch.tensor([image_id]), [found([BOX], [0.5], [1])]), None, 0)
+    writer.on_predict_end(trainer, task)
+    rows = json.loads((tmp_path / "predictions.json").read_text())
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [(2, 2), (9, 2)]
 
 
 def test_real_annotations_are_measured_as_coco_does(shared_data: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -20,6 +20,8 @@ SHAPES = torch.tensor([[30.0, 70.0], [100.0, 52.0]])
 class Run:
     """A training of one shape a step, as far as a recorder sees it."""
 
+    module: Any = None
+
     def __init__(self, folder: Path, recorder: ShapeRecorder, first: int = 0) -> None:
         self.folder, self.recorder = folder, recorder
         self.shapes = AnchorShapes(2, SHAPES)
@@ -30,21 +32,13 @@ class Run:
         )  # fmt: skip
         recorder.record(self.trainer, self.shapes, lambda: SHAPES, lambda wh: {"sum": float(wh.sum())})
 
-    def begin_batch(self) -> None:
-        module: Any = None
-        self.recorder.on_train_batch_start(self.trainer, module, None, 0)
-
     def steps(self, last: int, batches: int = 1) -> None:
         """Steps up to `last`, each of several batches."""
         while self.trainer.global_step < last:
             for _ in range(batches):
-                self.begin_batch()
+                self.recorder.on_train_batch_start(self.trainer, self.module, None, 0)
             self.shapes.log_wh.data += 0.01
             self.trainer.global_step += 1
-
-    def finish(self) -> None:
-        module: Any = None
-        self.recorder.on_train_end(self.trainer, module)
 
     def rows(self) -> list[int]:
         """The steps of `anchors.csv`."""
@@ -52,15 +46,22 @@ class Run:
             return [int(row["step"]) for row in csv.DictReader(file)]
 
 
-def test_rows_and_figures_when_they_are_due(tmp_path: Path) -> None:
-    run = Run(tmp_path, ShapeRecorder(2, 3))
+def test_rows_and_figures_when_they_are_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, drawn = Run(tmp_path, ShapeRecorder(2, 3)), []
+    monkeypatch.setattr(ShapeRecorder, "draw", lambda _, trainer: drawn.append(trainer.global_step))
     run.steps(3, batches=2)
-    assert run.rows() == [0, 0, 2, 2] and not (tmp_path / "anchors.png").exists()
-    run.steps(4)
-    assert (tmp_path / "anchors.png").exists() and (tmp_path / "trajectory.png").exists()
-    run.finish()
-    run.finish()
+    assert run.rows() == [0, 0, 2, 2] and not drawn
+    run.steps(4, batches=2)
+    run.recorder.on_train_end(run.trainer, run.module)
+    run.recorder.on_train_end(run.trainer, run.module)
     assert run.rows() == [0, 0, 2, 2, 4, 4], "the last once"
+    assert drawn == [3, 4, 4]
+    late = Run(tmp_path / "late", ShapeRecorder(2), first=3)
+    late.steps(6)
+    assert late.rows() == [3, 3, 4, 4], "the first step of a run is always due"
+    monkeypatch.undo()
+    run.recorder.draw(run.trainer)
+    assert (tmp_path / "anchors.png").exists() and (tmp_path / "trajectory.png").exists()
     lines = (tmp_path / "anchors.csv").read_text().splitlines()
     assert lines[:2] == ["step,anchor,w,h", "0,0,30.0000,70.0000"] and lines[-1].startswith("4,1,104.08")
     run.logger.save()
@@ -77,18 +78,18 @@ def test_a_resumed_run_has_every_row_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(ShapeRecorder, "draw", lambda *_: None)
     whole = Run(tmp_path / "whole", ShapeRecorder(1))
     whole.steps(6)
-    whole.finish()
+    whole.recorder.on_train_end(whole.trainer, whole.module)
     for with_row in (True, False):
         first = Run(tmp_path / f"{with_row}1", ShapeRecorder(1))
         first.steps(3)
         if with_row:
-            first.begin_batch()
+            first.recorder.on_train_batch_start(first.trainer, first.module, None, 0)
         recorder = ShapeRecorder(1)
         recorder.load_state_dict(first.recorder.state_dict())
         second = Run(tmp_path / f"{with_row}2", recorder, first=3)
         second.shapes.load_state_dict(first.shapes.state_dict())
         second.steps(6)
-        second.finish()
+        second.recorder.on_train_end(second.trainer, second.module)
         assert (second.folder / "anchors.csv").read_text() == (whole.folder / "anchors.csv").read_text()
 
 
@@ -133,9 +134,25 @@ def test_table_by_hand() -> None:
     assert "pixels" in lines[0] and len({len(line) for line in lines[1:]}) == 1
 
 
-def test_usage_by_hand() -> None:
-    boxes = torch.tensor([[30.0, 70.0], [31.0, 70.0], [29.0, 65.0], [100.0, 50.0]])
-    assert usage(boxes, SHAPES).tolist() == [0.75, 0.25]
+def test_the_fit_is_logged_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each box counts alike: three are as a shape, one is half of the other; augmented, that one alone is left."""
+    monkeypatch.setattr(ShapeRecorder, "draw", lambda *_: None)
+    boxes, shown = torch.tensor([[30.0, 70.0]] * 3 + [[100.0, 26.0]]), {}
+    module = SimpleNamespace(
+        temperature=0.5, clustering_weight=0.25, log=lambda key, value, **_: shown.update({key: value})
+    )
+    module.data = SimpleNamespace(train_box_shapes=lambda augmented=False: boxes[3 * augmented :])
+    run = Run(tmp_path, AnchorLogger())
+    module.shapes = run.shapes
+    run.recorder.on_train_start(run.trainer, module)
+    run.recorder.on_train_batch_start(run.trainer, module, None, 0)
+    run.logger.save()
+    with (tmp_path / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    expected = {"temperature": 0.5, "lambda": 0.25, "usage_0": 0.75, "usage_1": 0.25}
+    expected |= {"mean_best_iou": (3 + 0.5) / 4, "mean_best_iou_augmented": 0.5}
+    assert {name: float(row[f"anchors/{name}"]) for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert shown == {"anchors/mean_best_iou": pytest.approx(0.875)}
     assert usage(boxes[:0], SHAPES).tolist() == [0.0, 0.0]
 
 

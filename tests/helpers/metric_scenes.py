@@ -7,55 +7,54 @@ from typing import Any
 
 import numpy as np
 import torch
+from torchmetrics import Metric, MetricCollection
 
 from anchor_lightning.structures import Detections, GroundTruth
 
 Scene = tuple[list[GroundTruth], dict[int, Detections]]
+BOX = [10.0, 10.0, 50.0, 50.0]  # 40 x 40: of medium size
+ELSEWHERE = [100.0, 100.0, 140.0, 140.0]
 
 
 def ground_truth(
-    image_id: int, boxes: Sequence[Sequence[float]], labels: Sequence[int], ignore: Sequence[bool] | None = None
+    image_id: int,
+    boxes: Sequence[Sequence[float]],
+    labels: Sequence[int] | None = None,
+    ignore: Sequence[bool] | None = None,
+    area: Sequence[float] | None = None,
 ) -> GroundTruth:
-    """A ground truth record from plain lists; the area is width x height."""
+    """A ground truth record from plain lists, of class 0 if no labels are given; the area is width x height."""
     boxes_xyxy = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     wh = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
-    flags = np.zeros(len(labels), dtype=bool) if ignore is None else np.array(ignore, dtype=bool)
-    return GroundTruth(image_id, boxes_xyxy, np.array(labels, dtype=np.int64), flags, wh.prod(1))
+    flags = np.zeros(len(boxes), dtype=bool) if ignore is None else np.array(ignore, dtype=bool)
+    classes = np.zeros(len(boxes), dtype=np.int64) if labels is None else np.array(labels, dtype=np.int64)
+    return GroundTruth(image_id, boxes_xyxy, classes, flags, wh.prod(1) if area is None else np.array(area))
 
 
-def found(boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: Sequence[int]) -> Detections:
-    """A detection record from plain lists."""
+def found(boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: Sequence[int] | None = None) -> Detections:
+    """A detection record from plain lists, of class 0 if no labels are given."""
     return Detections(
         torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         torch.tensor(scores, dtype=torch.float32),
-        torch.tensor(labels, dtype=torch.int64),
-        torch.zeros(len(labels), dtype=torch.int64),
+        torch.tensor([0] * len(scores) if labels is None else labels, dtype=torch.int64),
+        torch.zeros(len(scores), dtype=torch.int64),
     )
-
-
-def nothing() -> Detections:
-    """The record of an image in which nothing was found."""
-    return found([], [], [])
 
 
 def torchmetrics_input(
     ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Records as `preds` and `target` of a metric, with image ids; an image without an entry has no detections."""
-    preds, target = [], []
-    for record in ground_truths:
-        here = detections.get(record.image_id, nothing())
-        preds.append({"boxes": here.boxes_xyxy, "scores": here.scores, "labels": here.labels})
-        target.append(
-            {
-                "image_id": record.image_id,
-                "boxes": torch.tensor(record.boxes_xyxy),
-                "labels": torch.tensor(record.labels),
-                "iscrowd": torch.tensor(record.ignore),
-                "area": torch.tensor(record.area),
-            }
-        )
+    here = [detections.get(truth.image_id, found([], [])) for truth in ground_truths]
+    preds = [{"boxes": d.boxes_xyxy, "scores": d.scores, "labels": d.labels} for d in here]
+    names = {"image_id": "image_id", "boxes": "boxes_xyxy", "labels": "labels", "iscrowd": "ignore", "area": "area"}
+    target = [{key: torch.tensor(getattr(t, name)) for key, name in names.items()} for t in ground_truths]
     return preds, target
+
+
+def numbers(metric: Metric | MetricCollection) -> dict[str, float]:
+    """What a metric computes, as plain numbers."""
+    return {name: float(value) for name, value in metric.compute().items()}
 
 
 def random_scene(
@@ -72,17 +71,11 @@ def random_scene(
     ground_truths, detections = [], {}
     with_truth = num_classes - int(num_classes > 1 and rng.random() < 0.5)
     for image_id in range(1, num_images + 1):
-        boxes = _boxes(rng, int(rng.integers(0, max_boxes + 1)), scale)
-        count = len(boxes)
-        ignore = rng.random(count) < 0.25
-        labels = rng.integers(0, with_truth, count)
+        count, num_found = (int(rng.integers(0, most + 1)) for most in (max_boxes, max_found))
+        boxes, found_boxes = _boxes(rng, count, scale), _boxes(rng, num_found, scale)
+        labels, found_labels = rng.integers(0, with_truth, count), rng.integers(0, num_classes, num_found)
         area = (boxes[:, 2:] - boxes[:, :2]).prod(1) * rng.choice([0.0, 0.5, 1.0], count)
-        ground_truths.append(GroundTruth(image_id, boxes, labels, ignore, area))
-        if rng.random() < 0.15:
-            continue
-        num_found = int(rng.integers(0, max_found + 1))
-        found_boxes = _boxes(rng, num_found, scale)
-        found_labels = rng.integers(0, num_classes, num_found)
+        ground_truths.append(GroundTruth(image_id, boxes, labels, rng.random(count) < 0.25, area))
         if count:
             near = rng.integers(0, count, num_found)
             moved = rng.integers(-1, 2, (num_found, 4)) * rng.choice([0, 1, scale // 2], (num_found, 1))
@@ -91,7 +84,8 @@ def random_scene(
             found_boxes[:, 2:] = np.maximum(found_boxes[:, 2:], found_boxes[:, :2])
             found_labels[take] = labels[near][take]
         scores = rng.integers(1, 10, num_found) / 10
-        detections[image_id] = found(found_boxes.tolist(), scores.tolist(), found_labels.tolist())
+        if rng.random() > 0.15:
+            detections[image_id] = found(found_boxes.tolist(), scores.tolist(), found_labels.tolist())
     return ground_truths, detections
 
 

@@ -1,9 +1,8 @@
-"""COCO's own evaluation of our records, against which the metrics are tested."""
+"""COCO's own evaluation, of our records or of files, against which the metrics are tested."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import math
 from collections.abc import Mapping, Sequence
 
 from pycocotools.coco import COCO
@@ -11,40 +10,55 @@ from pycocotools.cocoeval import COCOeval
 
 from anchor_lightning.structures import Detections, GroundTruth
 
+TWELVE = [
+    *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
+    *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large"),
+]
 
-def evaluate_directly(
-    ground_truths: Sequence[GroundTruth],
-    detections: Mapping[int, Detections],
-    num_classes: int,
-    proposal_limits: Sequence[int] | None = None,
-) -> COCOeval:
+
+def evaluate(annotated: COCO, results: COCO, proposal_limits: Sequence[int] | None = None) -> COCOeval:
     """COCO's evaluation of all images at once; as proposals, classes off, with `proposal_limits` an image."""
-    annotations, results = [], []
-    for record in ground_truths:
-        for k, (x1, y1, x2, y2) in enumerate(record.boxes_xyxy.tolist()):
-            annotation = {"image_id": record.image_id, "category_id": int(record.labels[k]) + 1}
-            annotation |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": float(record.area[k])}
-            annotations.append({**annotation, "id": len(annotations) + 1, "iscrowd": int(record.ignore[k])})
-    for image_id, here in detections.items():
-        for k, (x1, y1, x2, y2) in enumerate(here.boxes_xyxy.tolist()):
-            result = {"image_id": image_id, "category_id": int(here.labels[k]) + 1, "score": float(here.scores[k])}
-            result |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
-            results.append({**result, "id": len(results) + 1, "iscrowd": 0})
-    datasets = []
-    with contextlib.redirect_stdout(io.StringIO()):
-        for rows in (annotations, results):
-            datasets.append(COCO())
-            datasets[-1].dataset = {
-                "images": [{"id": record.image_id} for record in ground_truths],
-                "categories": [{"id": c + 1, "name": str(c)} for c in range(num_classes)],
-                "annotations": rows,
-            }
-            datasets[-1].createIndex()
-        evaluation = COCOeval(*datasets, "bbox")
-        if proposal_limits is not None:
-            evaluation.params.useCats, evaluation.params.maxDets = 0, list(proposal_limits)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        if proposal_limits is None:
-            evaluation.summarize()
+    evaluation = COCOeval(annotated, results, "bbox")
+    if proposal_limits is not None:
+        evaluation.params.useCats, evaluation.params.maxDets = 0, list(proposal_limits)
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, math.inf]], ["all"]  # COCO's own ends at 1e10
+    evaluation.evaluate()
+    evaluation.accumulate()
     return evaluation
+
+
+def summary(evaluation: COCOeval) -> dict[str, float]:
+    """Its twelve numbers by our names, NaN where it writes -1."""
+    evaluation.summarize()
+    return {name: math.nan if v == -1 else float(v) for name, v in zip(TWELVE, evaluation.stats, strict=True)}
+
+
+def as_coco(
+    ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections], num_classes: int
+) -> tuple[COCO, COCO]:
+    """Our records as its two arguments; categories count from 1."""
+    annotations = [
+        _row(t.image_id, *row)
+        for t in ground_truths
+        for row in zip(t.boxes_xyxy.tolist(), t.labels, t.area, t.ignore, strict=True)
+    ]
+    results = [
+        _row(image_id, box, label, (box[2] - box[0]) * (box[3] - box[1])) | {"score": float(score)}
+        for image_id, d in detections.items()
+        for box, label, score in zip(d.boxes_xyxy.tolist(), d.labels, d.scores, strict=True)
+    ]
+    datasets = COCO(), COCO()
+    for dataset, rows in zip(datasets, (annotations, results), strict=True):
+        dataset.dataset = {
+            "images": [{"id": truth.image_id} for truth in ground_truths],
+            "categories": [{"id": c + 1} for c in range(num_classes)],
+            "annotations": [row | {"id": number} for number, row in enumerate(rows, start=1)],
+        }
+        dataset.createIndex()
+    return datasets
+
+
+def _row(image_id: int, box: list[float], label: int, area: float, crowd: bool = False) -> dict[str, object]:
+    x1, y1, x2, y2 = box
+    row = {"image_id": image_id, "category_id": int(label) + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+    return row | {"area": float(area), "iscrowd": int(crowd)}

@@ -41,8 +41,7 @@ def test_markers_stand_at_the_shapes() -> None:
     np.testing.assert_allclose(drawn["initial"], IDENTICAL)
     np.testing.assert_allclose(drawn["learned"], UNIFORM)
     np.testing.assert_allclose(drawn["k-means"], UNIFORM / 2)
-    markers = [line.get_marker() for line in plane(figure).lines if line.get_label() in ("initial", "learned")]
-    assert len(set(markers)) == 2
+    assert len({line.get_marker() for line in plane(figure).lines} - {"None"}) == 3
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["initial", "learned", "k-means"]
 
 
@@ -63,7 +62,7 @@ def test_density_is_highest_where_the_boxes_are() -> None:
 def test_contours_enclose_their_share() -> None:
     data = boxes(20_000)
     contours = plane(anchor_figure(data, {})).collections[0].get_paths()
-    shares = [path.contains_points(data).mean() for path in contours]
+    shares = [path.contains_points(data[:5000]).mean() for path in contours]
     np.testing.assert_allclose(shares, plots.ENCLOSED, atol=0.025)
 
 
@@ -74,38 +73,34 @@ def test_both_axes_are_logarithmic_with_one_scale_and_ticks_in_pixels() -> None:
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert axes.get_aspect() == 1
     assert {16, 32, 64, 128, 256} <= set(axes.get_xticks())
+    further = plane(anchor_figure(boxes(100), {"initial": UNIFORM}, within=[[5000.0, 3.0]]))
+    assert further.get_xlim()[1] > 5000 and further.get_ylim()[0] < 3, "of shapes that are not drawn, too"
+    assert {len(line.get_xdata()) for line in further.lines if line.get_label() == "initial"} == {5}
 
 
-def test_arrows_only_from_initial_to_learned_of_the_same_number() -> None:
+def test_arrows_only_from_initial_to_learned_of_the_same_number_and_coinciding_shapes_are_counted() -> None:
     def arrows(**shapes: np.ndarray) -> int:
         return sum(getattr(text, "arrow_patch", None) is not None for text in plane(anchor_figure([], shapes)).texts)
 
     assert arrows(initial=IDENTICAL, learned=UNIFORM) == 5
     assert arrows(initial=IDENTICAL[:3], learned=UNIFORM) == 0
     assert arrows(uniform=IDENTICAL, learned=UNIFORM) == 0
-
-
-def test_coinciding_shapes_are_counted() -> None:
-    texts = [text.get_text() for text in plane(anchor_figure(boxes(10), {"initial": IDENTICAL})).texts]
-    assert "×5" in texts
+    assert "×5" in [text.get_text() for text in plane(anchor_figure([], {"initial": IDENTICAL})).texts]
 
 
 @pytest.mark.parametrize(
     "box_wh",
     [
-        np.zeros((0, 2)),
         np.full((1, 2), 30.0),
         np.full((9, 2), 50.0),
         np.array([[30.0, 20.0], [30.0, 90.0]]),
         np.array([[np.nan, 3.0], [0.0, 4.0], [-1.0, 5.0], [np.inf, 2.0]]),
         np.exp(np.random.default_rng(0).normal(0, 5, (50, 2))),
     ],
-    ids=["none", "one", "all equal", "a line", "none valid", "fifteen octaves"],
+    ids=["one", "all equal", "a line", "none valid", "fifteen octaves"],
 )
-@pytest.mark.parametrize("shapes", [{}, {"initial": IDENTICAL}], ids=["no shapes", "shapes"])
-def test_degenerate_boxes_still_draw(box_wh: np.ndarray, shapes: dict[str, np.ndarray]) -> None:
-    pixels = draw(anchor_figure(box_wh, shapes, title="degenerate"))
-    assert pixels.std() > 0
+def test_degenerate_boxes_still_draw(box_wh: np.ndarray) -> None:
+    assert draw(anchor_figure(box_wh, {}, title="degenerate")).std() > 0
 
 
 def test_boxes_without_a_shape_are_left_out() -> None:
@@ -125,6 +120,8 @@ def test_bad_arrays_raise() -> None:
         trajectory_figure([0, 1], IDENTICAL[None])
     with pytest.raises(ValueError, match="S > 0"):
         trajectory_figure([], np.zeros((0, 5, 2)))
+    with pytest.raises(ValueError, match=r"steps \(S,\)"):
+        save_animation(Path("not_written.gif"), [0, 1], IDENTICAL[None], [])
 
 
 def test_many_boxes_are_fast() -> None:
@@ -159,10 +156,9 @@ def test_trajectory_draws_every_anchor() -> None:
         np.testing.assert_allclose(np.stack([line.get_ydata() for line in lines], axis=1), wh[:, :, side])
         assert sorted(text.get_text() for text in axes.texts) == [str(i) for i in range(9)]
         assert axes.get_yscale() == "log"
-    assert draw(figure).std() > 0
 
 
-@pytest.mark.parametrize("num_anchors", [0, 1, 5])
+@pytest.mark.parametrize("num_anchors", [0, 5])
 def test_trajectory_of_one_step_or_no_anchors(num_anchors: int) -> None:
     figure = trajectory_figure([7], np.full((1, num_anchors, 2), 160.0), np.zeros((0, 2)))
     assert draw(figure).std() > 0
@@ -175,18 +171,12 @@ def test_labels_of_coinciding_lines_are_pushed_apart() -> None:
     assert heights.mean() == pytest.approx(np.log(160))
 
 
-def test_axes_reach_shapes_that_are_not_drawn() -> None:
-    figure = anchor_figure(boxes(100), {"initial": UNIFORM}, within=[[5000.0, 3.0]])
-    assert plane(figure).get_xlim()[1] > 5000 and plane(figure).get_ylim()[0] < 3
-    assert {len(line.get_xdata()) for line in plane(figure).lines if line.get_label() == "initial"} == {5}
-
-
 def test_animation_moves_the_shapes_over_one_ground(tmp_path: Path) -> None:
-    """100 steps become 60 frames, first and last among them; markers move, the axes stay."""
-    wh = np.exp(np.linspace(np.log(IDENTICAL), np.log(UNIFORM / 4), 100))
+    """100 steps become 60 frames, first and last, a leap, among them; markers move, the axes stay."""
+    way = np.array([*np.linspace(0, 0.1, 99), 1])[:, None, None]
+    wh = np.exp((1 - way) * np.log(IDENTICAL) + way * np.log(UNIFORM / 4))
     start = time.process_time()
-    path = tmp_path / "anchors.gif"
-    save_animation(path, np.arange(0, 1000, 10), wh, boxes(20_000))
+    save_animation(path := tmp_path / "anchors.gif", np.arange(0, 1000, 10), wh, boxes(1000))
     assert time.process_time() - start < 10
     with Image.open(path) as animation:
         assert animation.n_frames == 60 and animation.info["loop"] == 0
@@ -202,12 +192,10 @@ def test_animation_moves_the_shapes_over_one_ground(tmp_path: Path) -> None:
     vermilion = np.array(to_rgb(plots.COLOURS[1])) * 255
     # All five shapes of `identical` lie on each other, at the end they lie apart: more of the markers' colour is seen.
     seen = [int((np.abs(frame - vermilion).max(axis=2) < 40).sum()) for frame in frames]
-    assert seen[0] < seen[1] and 2.5 * seen[0] < seen[2]
+    assert seen[0] < seen[1] and 2.5 * seen[0] < seen[2], seen
 
 
-def test_animation_of_one_step_and_of_bad_arrays(tmp_path: Path) -> None:
+def test_animation_of_one_step(tmp_path: Path) -> None:
     save_animation(tmp_path / "one.gif", [0], IDENTICAL[None], np.zeros((0, 2)))
     with Image.open(tmp_path / "one.gif") as animation:
         assert animation.n_frames == 1
-    with pytest.raises(ValueError, match=r"steps \(S,\)"):
-        save_animation(tmp_path / "a.gif", [0, 1], IDENTICAL[None], [])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -52,11 +51,12 @@ def blank(height: int = 200, width: int = 300) -> np.ndarray:
 def test_a_frame_covers_the_first_and_last_pixels_of_its_box() -> None:
     """A box from 50 to 150 holds the pixels 50 to 149."""
     image = blank()
-    drawn = draw_detections(image, found(([50, 60, 150, 160], 0.9, 1, 0)), NAMES)
+    box = [50, 60, 150, 160]
+    drawn = draw_detections(image, found((box, 0.9, 1, 0), (box, 0.5, 0, 0)), NAMES)
     changed = (drawn != GREY).any(axis=2)
     assert changed[100].nonzero()[0].tolist() == [50, 51, 148, 149], "two pixels of line on either side"
     assert changed[:, 149].nonzero()[0].max() == 159
-    assert tuple(drawn[100, 50]) == colour(1)
+    assert tuple(drawn[100, 50]) == colour(1), "the better one lies on top"
     assert (image == GREY).all(), "the image handed in stays as it was"
 
 
@@ -66,23 +66,6 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     texts: list[str] = []
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **_: texts.append(text))
     return texts
-
-
-BLACK = (0, 0, 0)
-
-
-@pytest.fixture
-def black_grounds(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """The patches of the texts, in a colour that nothing else on a picture has."""
-    patches: list[np.ndarray] = []
-    write = drawing.text_patch
-
-    def blackened(*args: Any) -> np.ndarray:
-        patches.append(np.zeros_like(write(*args)))
-        return patches[-1]
-
-    monkeypatch.setattr(drawing, "text_patch", blackened)
-    return patches
 
 
 def test_text_stands_above_its_box_and_names_class_and_score(written: list[str]) -> None:
@@ -123,20 +106,18 @@ def test_of_many_boxes_only_the_best_are_labelled_and_it_says_so(written: list[s
 
 
 @pytest.mark.parametrize(("num", "side"), [(200, 60), (40, 300), (15, 590)])
-def test_no_text_covers_another(black_grounds: list[np.ndarray], num: int, side: int) -> None:
-    """The pixels that texts cover are as many as those of all texts together."""
-    drawn = draw_detections(blank(600, 900), crowd(num, side), NAMES)
-    covered = int((drawn == BLACK).all(axis=2).sum())
-    assert len({patch.shape for patch in black_grounds}) == 1, "every text of the crowd is of one size"
-    pixels = black_grounds[0][:, :, 0].size
-    assert covered % pixels == 0 and 3 < covered // pixels <= min(num, MAX_LABELS)
-
-
-def test_every_box_of_a_crowd_has_its_frame() -> None:
-    drawn = draw_detections(blank(600, 900), crowd(200), NAMES)
-    for box in crowd(200).boxes_xyxy.tolist()[::20]:
-        edge = drawn[int(box[1]) + 5 : int(box[3]) - 5, int(box[0]) : int(box[0]) + 3]
-        assert (edge == colour(0)).all(axis=2).any()
+def test_no_text_covers_another_and_every_box_has_its_frame(
+    monkeypatch: pytest.MonkeyPatch, num: int, side: int
+) -> None:
+    """The texts are patches of one size in black, which nothing else has: they cover a multiple of its pixels."""
+    patch = np.zeros((17, 71, 3), np.uint8)
+    monkeypatch.setattr(drawing, "text_patch", lambda *_: patch)
+    detections = crowd(num, side)
+    drawn = draw_detections(blank(600, 900), detections, NAMES)
+    texts, remainder = divmod(int((drawn == 0).all(axis=2).sum()), patch[:, :, 0].size)
+    assert remainder == 0 and 3 < texts <= min(num, MAX_LABELS)
+    for x1, y1, _, y2 in detections.boxes_xyxy.int().tolist()[::20]:
+        assert (drawn[y1 + 5 : y2 - 5, x1 : x1 + 3] == colour(0)).all(axis=2).any()
 
 
 @pytest.mark.parametrize("box", [[-20, -9, 40, 50], [250, 150, 400, 300], [0, 0, 300, 200], [10, 20, 10, 20]])
@@ -145,18 +126,20 @@ def test_boxes_across_the_edge_are_cut(box: list[float]) -> None:
     assert drawn.shape == (200, 300, 3) and (drawn != GREY).any()
 
 
-@pytest.mark.parametrize("rows", [[], [([400, 10, 500, 60], 0.9, 0, 0)]], ids=["none", "outside"])
-def test_nothing_to_draw_leaves_the_image(rows: list[Any]) -> None:
-    assert (draw_detections(blank(), found(*rows), NAMES) == GREY).all()
+def test_nothing_to_draw_leaves_the_image() -> None:
+    for detections in (found(), found(([400, 10, 500, 60], 0.9, 0, 0))):
+        assert (draw_detections(blank(), detections, NAMES) == GREY).all()
 
 
 def test_lines_and_letters_grow_with_the_image() -> None:
-    def share(factor: int) -> float:
+    shares = []
+    for factor in (4, 8):
         box = [50.0 * factor, 60.0 * factor, 150.0 * factor, 160.0 * factor]
         drawn = draw_detections(blank(200 * factor, 300 * factor), found((box, 0.9, 1, 0)), NAMES)
-        return float((drawn != GREY).any(axis=2).mean())
-
-    assert share(8) == pytest.approx(share(4), rel=0.15)
+        shares.append((drawn != GREY).any(axis=2).mean())
+    assert shares[1] == pytest.approx(shares[0], rel=0.15)
+    heights = [drawing.text_patch(("dog", PLAIN), 1000 * factor).shape[0] for factor in (4, 8)]
+    assert heights[1] == pytest.approx(2 * heights[0], rel=0.05)
 
 
 def test_ground_truth_is_drawn_underneath_with_its_names_on_white(written: list[str]) -> None:
@@ -192,9 +175,9 @@ def test_threshold_and_scale() -> None:
     assert scale_detections(kept, (2.0, 0.5)).boxes_xyxy[0].tolist() == [20, 10, 60, 20]
 
 
-@pytest.mark.parametrize("score", [1.0, 0.999, 0.29996, 0.3, 0.1, 0.05, 0.0412, 0.00721, 3e-6])
-def test_a_score_rounded_down_is_a_threshold_that_shows_it(score: float) -> None:
-    assert 0.8 * score < float(rounded_down(score)) < score
+def test_a_score_rounded_down_is_a_threshold_that_shows_it() -> None:
+    for score in (1.0, 0.999, 0.29996, 0.3, 0.1, 0.05, 0.0412, 0.00721, 3e-6):
+        assert 0.8 * score < float(rounded_down(score)) < score
     assert rounded_down(0.0) == "0"
 
 
