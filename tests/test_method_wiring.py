@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer
 
-from anchor_lightning import DetectionTask
 from anchor_lightning.callbacks import ClusteringDecay, SoftAssignment
-from anchor_lightning.data import SyntheticDataModule
-from anchor_lightning.detectors import YOLOv2
+from tests.helpers.tiny_training import make_data, make_task, make_trainer
 
 SHAPES = np.array([[12.0, 30.0], [40.0, 14.0], [25.0, 25.0], [60.0, 50.0]])
 START, SOFT_STEPS, CLUSTERING_STEPS = 1.5, 4, 8
@@ -23,15 +20,11 @@ class Terms(Callback):
     """Keeps the clustering term of every step, and the boxes that it was computed on."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int, float, np.ndarray]] = []
-        self._step = 0
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self._step = trainer.global_step
+        self.rows: list[tuple[float, np.ndarray]] = []
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         wh = (batch.boxes_xyxy[..., 2:] - batch.boxes_xyxy[..., :2])[batch.mask].double().numpy()
-        self.rows.append((self._step, float(outputs["terms"]["loss_clustering"]), wh))
+        self.rows.append((float(outputs["terms"]["loss_clustering"]), wh))
 
 
 def iou(boxes: np.ndarray) -> np.ndarray:
@@ -56,33 +49,13 @@ def expected_clustering(step: int, boxes: np.ndarray, after: str) -> float:
 
 @pytest.mark.parametrize("after", ["iou", "l2"])
 def test_temperature_distance_and_clustering_weight_reach_the_loss(tmp_path: Path, after: Any) -> None:
-    seed_everything(0, verbose=False)
-    task = DetectionTask(
-        num_classes=4,
-        detector=partial(YOLOv2, width=0.1, prior_images=0),
-        anchors={"init": SHAPES.tolist(), "learn": False},
-        distance=after,
-        learning_rate=1e-4,
-    )
+    task = make_task(anchors={"init": SHAPES.tolist(), "learn": False}, distance=after, learning_rate=1e-4)
     terms = Terms()
     callbacks = [SoftAssignment(START, SOFT_STEPS), ClusteringDecay(1.0, CLUSTERING_STEPS), terms]
-    trainer = Trainer(
-        max_steps=7,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-        default_root_dir=tmp_path,
-        callbacks=callbacks,
-    )
-    data = SyntheticDataModule(num_train=28, num_val=4, batch_size=4, image_size=64, num_workers=0, seed=0)
-    trainer.fit(task, datamodule=data)
-    assert [step for step, _, _ in terms.rows] == list(range(7))
-    for step, found, boxes in terms.rows:
+    make_trainer(tmp_path, max_steps=7, callbacks=callbacks).fit(task, datamodule=make_data(num_train=28))
+    assert len(terms.rows) == 7
+    for step, (found, boxes) in enumerate(terms.rows):
         assert found == pytest.approx(expected_clustering(step, boxes, after), rel=1e-4)
-    everything = np.concatenate([boxes for step, _, boxes in terms.rows if step >= SOFT_STEPS])
+    everything = np.concatenate([boxes for _, boxes in terms.rows[SOFT_STEPS:]])
     l2 = ((np.log(everything)[:, None] - np.log(SHAPES)) ** 2).sum(-1)
     assert (iou(everything).argmax(1) != l2.argmin(1)).any(), "boxes for which the two distances differ"

@@ -35,15 +35,8 @@ def test_installed_wheel_knows_the_configurations(tmp_path: Path) -> None:
     # Every package of the checkout is in the wheel.
     packages = {path.parent.relative_to(REPOSITORY) for path in (REPOSITORY / "anchor_lightning").rglob("__init__.py")}
     assert all((site / package / "__init__.py").exists() for package in packages)
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(site)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=True,
-    )
-    module, config, *printed = run.stdout.splitlines()
+    command, environment = [sys.executable, "-c", PROGRAM], os.environ | {"PYTHONPATH": str(site)}
+    said = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True, timeout=200)
+    module, config, *printed = said.splitlines()
     assert module.startswith(str(site)) and config.startswith(str(site)), "not the installed package"
     assert {"  max_steps: 30000", "    init: uniform"} <= set(printed)

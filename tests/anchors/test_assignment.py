@@ -34,7 +34,6 @@ def test_hard_by_hand() -> None:
 
 
 def test_distances_can_disagree() -> None:
-    """48 x 48 lies between 32² and 96²: IoU (0.44, 0.25) and log distance both say 32²; 60 x 60: IoU says 96²."""
     log_wh = torch.tensor([[32.0, 32.0], [96.0, 96.0]]).log()
     box = torch.tensor([54.0, 54.0]).log()
     # IoU: 32²/54² = 0.351 against 54²/96² = 0.316; log distance: ln(54/32) = 0.523 against ln(96/54) = 0.575.

@@ -1,27 +1,25 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from anchor_lightning.anchors import AnchorOptions, anchor_options, initial_shapes, num_shapes
+from anchor_lightning.anchors.initialization import AnchorInit
 from anchor_lightning.errors import UserError
 
 
-def test_named_sets_are_the_papers_in_pixels() -> None:
-    uniform = initial_shapes("uniform")
-    assert uniform is not None
-    assert uniform.tolist() == [[96, 96], [96, 288], [288, 288], [288, 96], [192, 192]]
-    identical = initial_shapes("identical", 3)
-    assert identical is not None
-    assert identical.tolist() == [[160, 160]] * 3
-    voc, coco = initial_shapes("yolov2-voc"), initial_shapes("yolov2-coco")
-    assert voc is not None and coco is not None
-    # 32 x the anchors of YOLOv2's published yolov2-voc.cfg and yolov2.cfg.
-    torch.testing.assert_close(voc[0], torch.tensor([42.3072, 55.4064]))
-    torch.testing.assert_close(coco[-1], torch.tensor([312.65664, 293.38496]))
-    listed = initial_shapes([[10, 20], [30, 40], [50, 60]])
-    assert listed is not None and listed.tolist() == [[10, 20], [30, 40], [50, 60]]
-    assert num_shapes([[10, 20]], None) == 1 and initial_shapes("kmeans", 3) is None
+@pytest.mark.parametrize(
+    ("init", "num", "expected"),
+    [
+        ("uniform", None, [[96, 96], [96, 288], [288, 288], [288, 96], [192, 192]]),
+        ("identical", None, [[160, 160]] * 5),
+        ("identical", 3, [[160, 160]] * 3),
+        ([[10, 20], [30, 40]], None, [[10, 20], [30, 40]]),
+    ],
+)
+def test_named_sets_are_the_papers_in_pixels(init: AnchorInit, num: int | None, expected: list[list[int]]) -> None:
+    shapes = initial_shapes(init, num)
+    assert shapes is not None and shapes.tolist() == expected and num_shapes(init, num) == len(expected)
+    assert initial_shapes("kmeans", 3) is None
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,6 @@ def test_clustering_by_hand() -> None:
     assert float(clustering_loss(log_wh, boxes, delta, 2.0)) == pytest.approx(expected)
 
 
-def test_clustering_is_smallest_at_the_mean_logarithm() -> None:
-    """With one shape the term's minimum is the geometric mean of the boxes."""
-    boxes = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    log_wh = boxes.mean(0, keepdim=True).requires_grad_()
-    loss = clustering_loss(log_wh, boxes, torch.ones(40, 1, dtype=torch.float64), 40.0)
-    (gradient,) = torch.autograd.grad(loss, log_wh)
-    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
-
-
 def test_split_over_ranks_gives_the_same_gradient() -> None:
     """The mean over ranks of (world size x term with the global N) is the term over all boxes."""
     boxes = torch.randn(10, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -1,28 +1,53 @@
-"""A callback of the tests, given on the command line: something happens to a rank of a run."""
+"""A callback of the tests: something happens to a process of a training."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+import signal
+from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 
 class EndAt(Callback):
-    """Sends a signal, or raises, when a batch of an optimizer step begins.
+    """Does something once.
 
     Args:
+        what: Name of a signal; `error` for an exception; `nan` for images that are not finite.
         step: Optimizer step.
-        rank: The process that it happens to; -1: all of them.
-        signal: Its number; 0: an exception.
+        place: Before the forward pass of a batch, after it, or before that of a validation batch.
+        batch: How many batches of the step, or of the validation, went before.
+        rank: Process that it happens to; all if not given.
     """
 
-    def __init__(self, step: int, rank: int, signal: int) -> None:
-        self.step, self.rank, self.signal = step, rank, signal
+    def __init__(
+        self,
+        what: str,
+        step: int,
+        place: Literal["before", "after", "validation"] = "before",
+        batch: int = 0,
+        rank: int | None = None,
+    ) -> None:
+        self.what, self.step, self.place, self.batch, self.rank = what, step, place, batch, rank
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == self.step and self.rank in (-1, trainer.global_rank):
-            self.step = -1
-            if not self.signal:
-                raise KeyError("the roof came down")
-            os.kill(os.getpid(), self.signal)
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
+        self._reached("before", trainer, batch)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: Any, loss: Any) -> None:
+        self._reached("after", trainer)
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
+        self._reached("validation", trainer)
+
+    def _reached(self, place: str, trainer: Trainer, batch: Any = None) -> None:
+        if (place, trainer.global_step) != (self.place, self.step) or self.rank not in (None, trainer.global_rank):
+            return
+        self.batch -= 1
+        if self.batch != -1:
+            return
+        if self.what == "error":
+            raise KeyError("the roof came down")
+        if self.what == "nan":
+            batch.images.fill_(float("nan"))
+        else:
+            os.kill(os.getpid(), signal.Signals[self.what])

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer, seed_everything
+
+from anchor_lightning import DetectionTask
+from anchor_lightning.data import SyntheticDataModule
+from anchor_lightning.detectors import YOLOv2
+
 QUIET = [
     *("--data.num_workers", "0", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
     *("--trainer.num_sanity_val_steps", "0", "--trainer.log_every_n_steps", "1"),
@@ -17,3 +27,30 @@ SYNTHETIC = [
     *("--config", "synthetic.yaml", *SMALL),
     *("--data.num_train", "6", "--data.num_val", "2", "--data.image_size", "64"),
 ]
+
+
+def make_task(kind: type[DetectionTask] = DetectionTask, **options: Any) -> DetectionTask:
+    """A small YOLOv2 from the same random weights each time."""
+    seed_everything(0, verbose=False)
+    detector = partial(YOLOv2, width=0.1, prior_images=0)
+    defaults = {"num_classes": 4, "detector": detector, "learning_rate": 1e-3, "anchors": {"init": "uniform"}}
+    return kind(**defaults | options)
+
+
+def make_data(kind: type[SyntheticDataModule] = SyntheticDataModule, **options: Any) -> SyntheticDataModule:
+    """Four batches of four small images."""
+    sizes = {"num_train": 16, "num_val": 4, "batch_size": 4, "image_size": 64, "num_workers": 0, "seed": 0}
+    return kind(**sizes | options)
+
+
+def make_trainer(folder: Path, **options: Any) -> Trainer:
+    """Four steps without validation, and nothing but the trainer's callbacks."""
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
+    defaults: dict[str, Any] = dict.fromkeys(off, False) | {
+        "max_steps": 4,
+        "accelerator": "cpu",
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+        "default_root_dir": folder,
+    }
+    return Trainer(**defaults | options)

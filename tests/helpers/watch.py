@@ -1,4 +1,4 @@
-"""A callback of the tests, given on the command line: what a rank saw and had, step by step."""
+"""A callback of the tests: what a rank saw and had, step by step."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ class Watch(Callback):
         freeze_norms: Keep the batch norms in evaluation mode, so that an image's output depends on no other image.
     """
 
-    def __init__(self, folder: str, freeze_norms: bool = False) -> None:
-        self.folder = Path(folder)
-        self.freeze_norms = freeze_norms
+    def __init__(self, folder: str, freeze_norms: bool) -> None:
+        self.folder, self.freeze_norms = Path(folder), freeze_norms
         self.steps: list[dict[str, Any]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -35,13 +34,11 @@ class Watch(Callback):
         pixels = [digest([image]) for image in batch.images]
         self.steps.append({"images": batch.image_ids.tolist(), "pixels": pixels, "boxes": int(batch.mask.sum())})
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self.steps[-1]["weights"] = digest(list(pl_module.parameters()))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(self.steps))
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from anchor_lightning.cli import main
 from tests.helpers.bad_input import ARGS, check_says
-from tests.helpers.killed_run import fresh_processes
+from tests.helpers.launching import fresh_processes
 
 CANNOT_MOUNT: Final = 77
 FIT = ("fit", *ARGS["synthetic"])

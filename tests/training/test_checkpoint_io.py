@@ -27,7 +27,7 @@ from anchor_lightning.training.checkpoint_files import (
     read_checkpoint,
 )
 from anchor_lightning.training.files import UNFINISHED, AtomicCheckpointIO, lock, remove_unfinished
-from tests.helpers.killed_run import fresh_processes
+from tests.helpers.launching import run
 
 SIZE = 500_000
 
@@ -57,9 +57,9 @@ def memory() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_killed_while_saving(memory: Path) -> None:
+def test_killed_while_saving(memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty kills at random moments: each time the file is whole, and what is left beside it is cleaned up."""
-    temporary = set(Path(tempfile.gettempdir()).iterdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     draw = random.Random(0)
     path, unfinished = memory / "last.ckpt", 0
     for _ in range(20):
@@ -79,8 +79,7 @@ def test_killed_while_saving(memory: Path) -> None:
         unfinished += len(remove_unfinished(memory))
         assert [file.name for file in memory.iterdir()] == ["last.ckpt"]
     assert unfinished > 1, "the kills did not come while files were written"
-    left = {file for file in set(Path(tempfile.gettempdir()).iterdir()) - temporary if file.is_file()}
-    assert not [file for file in left if file.stat().st_size > SIZE], "nothing is left among temporary files"
+    assert not list(tmp_path.iterdir()), "nothing is left among temporary files"
 
 
 def test_a_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
@@ -91,22 +90,17 @@ def test_a_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
     assert remove_unfinished(tmp_path) == [unfinished] and not unfinished.exists()
 
 
-def _save_on_a_full_disk(path: Path) -> None:
+def save_on_a_full_disk() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead, as on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-    try:
-        AtomicCheckpointIO().save_checkpoint(content(2), path)
-    except UserError as error:
-        raise SystemExit(1 if "File too large" in str(error) else 3) from None
+    AtomicCheckpointIO().save_checkpoint(content(2), "last.ckpt")
 
 
 def test_no_space(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(content(1), path)
-    process = fresh_processes().Process(target=_save_on_a_full_disk, args=(path,))
-    process.start()
-    process.join(60)
-    assert process.exitcode == 1
+    ((code, said),) = run(tmp_path, [], program=save_on_a_full_disk)
+    assert code == 1 and "UserError" in said and "File too large" in said
     assert read_checkpoint(path)["global_step"] == 1 and [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     with pytest.raises(UserError, match=r"last.ckpt/x.ckpt .*File exists"):
         AtomicCheckpointIO().save_checkpoint(content(1), path / "x.ckpt")
@@ -162,8 +156,6 @@ def test_checkpoints_of_others(tmp_path: Path, change: dict[str, Any], message: 
     with pytest.raises(UserError, match=f"new.ckpt .*{message}") as caught:
         read_checkpoint(path, "weights")
     assert caught.value.argument == "weights"
-    with pytest.raises(UserError, match=message):
-        check_checkpoint(content(1) | change, {})
 
 
 def test_what_a_checkpoint_must_match() -> None:
@@ -171,7 +163,6 @@ def test_what_a_checkpoint_must_match() -> None:
     check_checkpoint(checkpoint, {"detector": "SSD", "sizes": [1, 2]})
     assert torch.equal(anchor_wh_of(content(2)), torch.full((SIZE // 2, 2), 2.0).exp())
     for expected, name, values in (
-        ({"detector": "SSD", "sizes": [1, 3]}, "sizes", r"\[1, 2\].*\[1, 3\]"),
         ({"detector": "YOLOv2", "width": 1}, "detector", "SSD.*YOLOv2"),
         ({"detector": "SSD", "sizes": [1, 2], "width": 0.5}, "width", "None.*0.5"),
     ):

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from anchor_lightning.training.checkpoints import Checkpoint
+from tests.helpers.end_at import EndAt
+from tests.helpers.tiny_training import make_trainer
 
-SCORES = {2: 0.1, 4: 0.5, 6: 0.3}  # of the validation after so many steps
+SCORES = {2: 0.1, 4: 0.5, 6: 0.3, 7: 0.2}  # of the validation after so many steps
 
 
 class Scored(BoringModel):
@@ -20,41 +21,41 @@ class Scored(BoringModel):
         self.log("val/score", SCORES[self.global_step])
 
 
-def fit(folder: Path, **options: Any) -> Checkpoint:
+def fit(folder: Path, end: EndAt | None = None, val_check_interval: int = 2, **options: Any) -> Checkpoint:
     checkpoint = Checkpoint(dirpath=folder, **options)
-    limits: dict[str, Any] = {
-        "max_steps": 7,
-        "val_check_interval": 2,
-        "limit_val_batches": 1,
-        "num_sanity_val_steps": 0,
-    }
-    off = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
-    Trainer(accelerator="cpu", callbacks=[checkpoint], **limits, **off).fit(Scored())
+    callbacks = [checkpoint] if end is None else [checkpoint, end]
+    limits = {"max_steps": 7, "val_check_interval": val_check_interval, "limit_val_batches": 1}
+    make_trainer(folder, callbacks=callbacks, enable_checkpointing=True, **limits).fit(Scored())
     return checkpoint
 
 
+def steps(folder: Path) -> dict[str, int]:
+    """The optimizer step of each checkpoint."""
+    return {path.stem: torch.load(path, weights_only=True)["global_step"] for path in folder.glob("*")}
+
+
 @pytest.mark.parametrize(
-    ("options", "names"),
+    ("options", "expected"),
     [
-        ({"every_n_train_steps": 3}, {"last.ckpt", "step7.ckpt"}),
-        ({"every_n_train_steps": 3, "save_top_k": -1}, {"last.ckpt", "step3.ckpt", "step6.ckpt", "step7.ckpt"}),
-        ({"every_n_train_steps": 100, "save_top_k": 0}, {"last.ckpt"}),
+        ({"every_n_train_steps": 3}, {"last": 7, "step7": 7}),
+        ({"every_n_train_steps": 3, "save_top_k": -1}, {"last": 7, "step3": 3, "step6": 6, "step7": 7}),
+        ({"every_n_train_steps": 100, "save_top_k": 0}, {"last": 7}),
     ],
 )
-def test_regular_checkpoints_and_the_last_step(tmp_path: Path, options: dict[str, Any], names: set[str]) -> None:
+def test_regular_checkpoints_and_the_last_step(
+    tmp_path: Path, options: dict[str, Any], expected: dict[str, int]
+) -> None:
     fit(tmp_path, **options)
-    assert {path.name for path in tmp_path.iterdir()} == names
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 7
+    assert steps(tmp_path) == expected
 
 
 def test_the_best_checkpoint_is_that_of_its_own_validation(tmp_path: Path) -> None:
     checkpoint = fit(tmp_path, every_n_train_steps=3, monitor="val/score")
-    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "step4.ckpt"}
+    assert steps(tmp_path) == {"last": 7, "step4": 4}
     assert float(checkpoint.best_model_score) == pytest.approx(0.5)
-    assert torch.load(tmp_path / "step4.ckpt", weights_only=True)["global_step"] == 4
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 7
 
 
-def test_nothing_is_saved_within_a_step() -> None:
-    with pytest.raises(TypeError, match="save_on_exception"):
-        Checkpoint(save_on_exception=True)
+def test_with_a_monitored_metric_the_last_checkpoint_does_not_wait_for_it(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        fit(tmp_path, EndAt("error", 5), val_check_interval=7, every_n_train_steps=3, monitor="val/score")
+    assert steps(tmp_path) == {"last": 3}

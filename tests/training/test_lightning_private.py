@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 import anchor_lightning
 from anchor_lightning.training import lightning_private
-
-OFF = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-FIT: dict[str, Any] = {"accelerator": "cpu", "num_sanity_val_steps": 0} | dict.fromkeys(OFF, False)
+from tests.helpers.tiny_training import make_trainer
 
 
 class Watch(Callback):
@@ -35,12 +34,9 @@ class Watch(Callback):
 class Stop(Callback):
     """Saves a checkpoint in the second batch of the first validation, and ends the run."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
         if index == 1:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "last.ckpt")
             raise KeyError("the run ends")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -56,11 +52,9 @@ class Stop(Callback):
         {"limit_val_batches": 0},
     ],
 )
-def test_validation_follows(options: dict[str, Any]) -> None:
-    trainer = Trainer(
-        **FIT, callbacks=[watch := Watch()], max_epochs=3, limit_train_batches=3, **{"limit_val_batches": 1} | options
-    )
-    trainer.fit(BoringModel())
+def test_validation_follows(tmp_path: Path, options: dict[str, Any]) -> None:
+    limits = {"max_steps": -1, "max_epochs": 3, "limit_train_batches": 3, "limit_val_batches": 1}
+    make_trainer(tmp_path, callbacks=[watch := Watch()], **limits | options).fit(BoringModel())
     said = [event for event in watch.events if event != "batch"]
     assert len(said) == 9 and any(said) == (options.get("limit_val_batches") != 0)
     follows = [b == "batch" for a, b in zip(watch.events, [*watch.events[1:], None], strict=True) if a != "batch"]
@@ -68,18 +62,18 @@ def test_validation_follows(options: dict[str, Any]) -> None:
 
 
 def test_a_marked_validation_is_repeated_from_its_first_batch(tmp_path: Path) -> None:
-    fit = {**FIT, "max_steps": 4, "limit_train_batches": 4, "limit_val_batches": 3, "val_check_interval": 2}
-    Trainer(**fit, callbacks=[whole := Watch()]).fit(BoringModel())
+    trainer = partial(make_trainer, tmp_path, limit_train_batches=4, limit_val_batches=3, val_check_interval=2)
+    trainer(callbacks=[whole := Watch()]).fit(BoringModel())
     with pytest.raises(KeyError):
-        Trainer(**fit, callbacks=[Stop(path := tmp_path / "last.ckpt")]).fit(BoringModel())
-    assert torch.load(path, weights_only=True)["global_step"] == 2
-    Trainer(**fit, callbacks=[rest := Watch()]).fit(BoringModel(), ckpt_path=path)
+        trainer(callbacks=[Stop()]).fit(BoringModel())
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+    trainer(callbacks=[rest := Watch()]).fit(BoringModel(), ckpt_path=tmp_path / "last.ckpt")
     assert whole.events == [False, True, *["batch"] * 3, False, True, *["batch"] * 3]
     assert rest.events == whole.events[2:]
 
 
-def test_cluster_environment_of_one_process() -> None:
-    trainer = Trainer(**FIT, plugins=[environment := LightningEnvironment()])
+def test_cluster_environment_of_one_process(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, plugins=[environment := LightningEnvironment()])
     assert lightning_private.cluster_environment(trainer) is environment
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -23,28 +21,11 @@ from anchor_lightning.cli import main
 from anchor_lightning.errors import UserError
 from anchor_lightning.training.checkpoint_files import read_checkpoint
 from anchor_lightning.training.loggers import RUN_ID, WandbLogger, continue_run
-from tests.helpers.launching import REPOSITORY
+from tests.helpers.launching import run
 from tests.helpers.tiny_training import SYNTHETIC
 
 BLOCK, HEADER, PART_HEADER = 32768, 7, 7  # bytes of the log format that W&B's file has from LevelDB
 KEY = "0123456789" * 4
-# W&B keeps the settings that a process begins with: a process each, which has all imports from the first.
-LOGGERS = """
-import json, os, sys, wandb
-from anchor_lightning.training.loggers import WandbLogger
-
-for name, environment in json.loads(sys.argv[1]).items():
-    if (child := os.fork()) == 0:
-        os.environ |= environment
-        print("--", name, flush=True)
-        try:
-            print("mode:", WandbLogger(save_dir="runs", log_model=True)._wandb_init.get("mode"), flush=True)
-        except Exception as error:
-            print(repr(error), flush=True)
-        wandb.teardown()
-        os._exit(0)
-    os.waitpid(child, 0)
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +102,13 @@ def items(entries: Any) -> dict[str, Any]:
     return {entry.key or ".".join(entry.nested_key): json.loads(entry.value_json) for entry in entries}
 
 
+def make_logger() -> None:
+    del os.environ["WANDB_MODE"]
+    logger = WandbLogger(save_dir="runs", log_model=True)
+    print("mode:", logger._wandb_init.get("mode"), flush=True)
+    logger.check()
+
+
 def test_offline_unless_there_is_a_key_and_the_server_answers(tmp_path: Path, server: str, silent: str) -> None:
     (tmp_path / ".netrc").write_text(f"machine {server}\n  login user\n  password {KEY}\n")  # as W&B writes it
     cases = {
@@ -130,19 +118,16 @@ def test_offline_unless_there_is_a_key_and_the_server_answers(tmp_path: Path, se
         "bad key": {"WANDB_API_KEY": "0123"},
         "bad address": {"WANDB_BASE_URL": "nonsense"},
     }
-    done = subprocess.run(
-        [sys.executable, "-c", LOGGERS, json.dumps(cases)],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200,
-    )  # fmt: skip
-    outputs = {text.splitlines()[0]: text.splitlines()[1:] for text in done.stdout.split("-- ")[1:]}
-    assert outputs.keys() == cases.keys(), done.stdout
+    # W&B keeps the settings that a process begins with.
+    ended = run(tmp_path / "run", [], *cases.values(), program=make_logger)
+    outputs = {name: said for name, (_, said) in zip(cases, ended, strict=True)}
     assert "mode: None" in outputs["key in netrc"]
     for name, word in {"no key": "wandb login", "no answer": silent, "bad key": "WANDB_API_KEY"}.items():
         assert "mode: offline" in outputs[name]
-        (line,) = (line for line in outputs[name] if "W&B" in line)
+        (line,) = (line for line in outputs[name].splitlines() if "W&B" in line)
         assert word in line and "offline" in line
-    assert "UserError" in outputs["bad address"][-1] and "WANDB_BASE_URL" in outputs["bad address"][-1]
+    last = outputs["bad address"].splitlines()[-1]
+    assert "UserError" in last and "WANDB_BASE_URL" in last
 
 
 def test_a_mode_of_the_users_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,11 +159,11 @@ def test_which_run_is_continued(tmp_path: Path) -> None:
         continue_run([WandbLogger(save_dir=str(tmp_path))], tmp_path / "missing.ckpt")
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_what_is_logged_offline_can_be_read_back_and_resuming_continues_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["anchor_lightning"])
+    monkeypatch.delenv("WANDB_MODE")
     words = [*SYNTHETIC, "--config", "logger/wandb.yaml", "--prediction_pictures.num_images", "2"]
     words += ["--prediction_pictures.score_threshold", "0", "--anchor_logger.every_n_steps", "1"]
     main(["fit", *words])
