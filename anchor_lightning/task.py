@@ -27,7 +27,6 @@ from anchor_lightning.training.optimizer import StepSeed, StepwiseLR, clip_gradi
 
 # §4.2.1: (0~100, 1e-4), (100~15000, 1e-3), (15000~27000, 1e-4), (27000~30000, 1e-5)
 VOC_LEARNING_RATE: Final = {0: 1e-4, 100: 1e-3, 15000: 1e-4, 27000: 1e-5}
-MAX_ANCHORS: Final = 1000
 
 
 class DetectionTask(LightningModule):
@@ -103,11 +102,6 @@ class DetectionTask(LightningModule):
             "score_threshold": (options["score_threshold"], 0 <= options["score_threshold"] < 1, "from 0 to below 1"),
             "learning_rate": (rates, valid_rates, "given from step 0 on, as in {0: 0.001}; steps and rates 0 or more"),
             "anchors.lr_mult": (anchors["lr_mult"], anchors["lr_mult"] >= 0, "0 or more"),
-            "anchors.num": (
-                anchors["num"],
-                anchors["num"] is None or 1 <= anchors["num"] <= MAX_ANCHORS,
-                f"from 1 to {MAX_ANCHORS}",
-            ),
         }
         for name, (value, is_valid, valid) in ranges.items():
             if not is_valid:
@@ -262,46 +256,35 @@ class DetectionTask(LightningModule):
         detections = [Detections(d.boxes_xyxy * scale, d.scores, d.labels, d.anchors) for d, scale in found]
         return detections, output.proposals or []
 
-    def on_validation_start(self) -> None:
-        """Prepares the metrics of the validation split."""
-        self._start_evaluation("val")
+    @property
+    def _split(self) -> Literal["val", "test"]:
+        return "test" if self.trainer.testing else "val"
 
-    def on_test_start(self) -> None:
-        """Prepares the metrics of the test split."""
-        self._start_evaluation("test")
+    def on_validation_start(self) -> None:
+        """Prepares the metrics of the split."""
+        self._start()
+        truth = self.data.ground_truth(self._split)
+        self.evaluation = Evaluation(truth, self.class_names, self.detector.has_proposals)
 
     def on_predict_start(self) -> None:
         """Starts network and shapes if no checkpoint did."""
         self._start()
-
-    def _start_evaluation(self, split: Literal["val", "test"]) -> None:
-        self._start()
-        self.evaluation = Evaluation(self.data.ground_truth(split), self.class_names, self.detector.has_proposals)
 
     def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
         """Hands the batch's detections, and the proposals of a first stage, to the metrics."""
         assert self.evaluation is not None
         self.evaluation.update(batch, *self.detect(batch))
 
-    def test_step(self, batch: DetectionBatch, batch_idx: int) -> None:
-        """Hands the batch's detections to the metrics."""
-        self.validation_step(batch, batch_idx)
-
     def on_validation_epoch_end(self) -> None:
-        """Computes and logs the metrics once, over all ranks."""
-        self._log_metrics("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Computes and logs the metrics once, over all ranks."""
-        self._log_metrics("test")
-
-    def _log_metrics(self, prefix: str) -> None:
+        """Computes and logs the metrics once, over all ranks; those of the classes in `test` alone."""
         assert self.evaluation is not None
         if not self.trainer.sanity_checking:
-            metrics = self.evaluation.compute(per_class=prefix == "test")
+            metrics = self.evaluation.compute(per_class=self._split == "test")
             # Equal on all ranks already; without sync_dist Lightning warns about each of them.
-            self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items()}, sync_dist=True)
+            self.log_dict({f"{self._split}/{name}": value for name, value in metrics.items()}, sync_dist=True)
         self.evaluation = None  # a split's detections are large
+
+    on_test_start, test_step, on_test_epoch_end = on_validation_start, validation_step, on_validation_epoch_end
 
     def predict_step(self, batch: DetectionBatch, batch_idx: int) -> tuple[Tensor, list[Detections]]:
         """Image ids and detections, in pixels of the stored images."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from anchor_lightning.anchors.shapes import check_positive
 from anchor_lightning.errors import UserError
 
+MAX_SHAPES: Final = 1000
 GRID_UNIT: Final = 32  # pixels of a grid unit, in which the paper and darknet state shapes, at any image size
 
 NAMED_GRID_UNITS: Final[dict[str, tuple[tuple[float, float], ...]]] = {
@@ -67,6 +68,8 @@ def num_shapes(init: AnchorInit, num: int | None) -> int:
     Raises:
         UserError: `init` is unknown, or has another number of shapes than `num`.
     """
+    if num is not None and not 1 <= num <= MAX_SHAPES:
+        raise UserError(f"{num} shapes; give 1 to {MAX_SHAPES}", argument="anchors.num")
     if not isinstance(init, str):
         natural = len(init)
         if natural == 0:
@@ -74,8 +77,6 @@ def num_shapes(init: AnchorInit, num: int | None) -> int:
     elif init in NAMED_GRID_UNITS:
         natural = len(NAMED_GRID_UNITS[init])
     elif init in ("kmeans", "identical"):
-        if num is not None and num < 1:
-            raise UserError(f"{num} shapes; give 1 or more", argument="anchors.num")
         return 5 if num is None else num
     else:
         known = ", ".join(["kmeans", "identical", *NAMED_GRID_UNITS])
