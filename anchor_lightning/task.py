@@ -215,7 +215,7 @@ class DetectionTask(LightningModule):
         return given if isinstance(given, dict) else {0: given}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """SGD over `network` (weights decayed), `network_no_decay` (biases, batch norms) and `anchors` (no decay)."""
+        """SGD over the groups of `parameter_groups`."""
         self._start()  # before callbacks that train in `on_fit_start`, such as LearningRateFinder
         optimizer = torch.optim.SGD(self._parameter_groups(), momentum=self.hparams["momentum"])
         return {
@@ -225,7 +225,7 @@ class DetectionTask(LightningModule):
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         decay, lr_mult = self.hparams["weight_decay"], self.hparams["anchors"]["lr_mult"]
-        return parameter_groups(self.detector, self.shapes.log_wh, decay, lr_mult)
+        return parameter_groups(self.detector, self.shapes.log_wh, decay, lr_mult, self.detector.lr_factors)
 
     def configure_gradient_clipping(
         self,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from anchor_lightning.data.checks import parse_image_size
+from anchor_lightning.detectors.backbones import DarkNet19
 from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
 from anchor_lightning.detectors.yolov2.darknet_weights import write_weights
@@ -52,6 +53,8 @@ def export(
     task, details = load_task(checkpoint)
     if not isinstance(task.detector, YOLOv2):
         raise UserError(f"{checkpoint} holds another detector than YOLOv2, which alone can be exported", "ckpt_path")
+    if format == "darknet" and not isinstance(task.detector.network.backbone, DarkNet19):
+        raise UserError(f"a .cfg of YOLOv2 cannot hold the backbone {task.detector.backbone}; take onnx", "format")
     size = network_size(image_size, details)
     stem = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "export" / "yolov2"
     # Names may hold dots: with_suffix would cut them.

@@ -1,10 +1,14 @@
-"""DarkNet-19, the backbone of YOLOv2 (Redmon & Farhadi, "YOLO9000: Better, Faster, Stronger", CVPR 2017)."""
+"""Backbones of YOLOv2: DarkNet-19 (Redmon & Farhadi, "YOLO9000", CVPR 2017), and the interface they share."""
 
 from __future__ import annotations
 
-from typing import Final
+from abc import ABC, abstractmethod
+from typing import Final, Literal
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from anchor_lightning.errors import UserError
 
 BN_EPSILON: Final = 1e-6  # inside the root; the C code adds it to the root itself
 LEAKY_SLOPE: Final = 0.1
@@ -35,7 +39,57 @@ class ConvBlock(nn.Sequential):
         super().__init__(convolution, norm, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
 
 
-class DarkNet19(nn.Module):
+class Backbone(nn.Module, ABC):
+    """Base class of the backbones: images in, features at strides 16 and 32 out.
+
+    Attributes:
+        fine_channels: Channels of the features at stride 16.
+        coarse_channels: Channels of the features at stride 32.
+    """
+
+    fine_channels: int
+    coarse_channels: int
+    _freezes_norms: bool = False
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The features at strides 16 and 32 of (B, 3, H, W) RGB images in [0, 1]; H and W are multiples of 32."""
+
+    @abstractmethod
+    def stages(self) -> list[list[nn.Parameter]]:
+        """The parameters of each stage, from the image on; a stage ends where the stride doubles."""
+
+    def freeze(self, num_stages: int | Literal["all"], norms: bool) -> None:
+        """Stops the training of the first stages, and of all batch norms' scales, shifts and statistics if `norms`.
+
+        Raises:
+            UserError: There are fewer stages.
+        """
+        stages = self.stages()
+        if num_stages == "all":
+            num_stages = len(stages)
+        if not 0 <= num_stages <= len(stages):
+            raise UserError(f"{num_stages}, but there are {len(stages)} stages (or all)", argument="freeze_backbone")
+        for parameter in (parameter for stage in stages[:num_stages] for parameter in stage):
+            parameter.requires_grad_(False)
+        self._freezes_norms = norms
+        for parameter in (p for norm in self._norms() for p in norm.parameters() if norms):
+            parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Sets the mode; norms that are not trained stay in evaluation, with the statistics they have."""
+        super().train(mode)
+        for norm in self._norms():
+            if self._freezes_norms or (norm.weight is not None and not norm.weight.requires_grad):
+                norm.eval()
+        return self
+
+    def _norms(self) -> list[_BatchNorm]:
+        return [module for module in self.modules() if isinstance(module, _BatchNorm)]
+
+
+class DarkNet19(Backbone):
     """The 18 convolutions of DarkNet-19 below its classifier; `width` multiplies all channel counts."""
 
     def __init__(self, width: float = 1.0) -> None:
@@ -54,6 +108,10 @@ class DarkNet19(nn.Module):
         self.coarse_channels = channels
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The features at strides 16 and 32 of (B, 3, H, W) RGB images in [0, 1]; H and W are multiples of 32."""
+        """See `Backbone.forward`."""
         fine = self.to_stride_16(images)
         return fine, self.to_stride_32(fine)
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """See `Backbone.stages`: six."""
+        return [list(stage.parameters()) for stage in (*self.to_stride_16, self.to_stride_32)]

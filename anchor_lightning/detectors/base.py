@@ -35,6 +35,11 @@ class Detector(nn.Module, ABC):
     def architecture(self) -> dict[str, Any]:
         """Options, by name, on which it depends whether weights fit: a checkpoint must have been made with the same."""
 
+    @property
+    def lr_factors(self) -> dict[str, tuple[nn.Module, float]]:
+        """The parts that have parameter groups of their own, by name, with the factor on their learning rate."""
+        return {}
+
     @abstractmethod
     def training_losses(self, batch: DetectionBatch, step: StepOptions) -> dict[str, Tensor]:
         """The scalar terms of the loss by name, to be summed; `loss_clustering` is λ times Eq. 11-12's term.

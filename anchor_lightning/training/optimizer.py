@@ -15,23 +15,33 @@ from anchor_lightning.anchors import learning_rate_at
 from anchor_lightning.data.sampler import step_seed
 
 
-def parameter_groups(network: nn.Module, log_wh: Tensor, decay: float, lr_mult: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: nn.Module,
+    log_wh: Tensor,
+    decay: float,
+    lr_mult: float,
+    parts: Mapping[str, tuple[nn.Module, float]] | None = None,
+) -> list[dict[str, Any]]:
     """The groups `network` (kernels, decayed), `network_no_decay` (biases, batch norms) and `anchors` (never decayed).
+
+    Frozen parameters are in them too, so that a run can go on with others frozen; the optimizer passes over them.
 
     Args:
         network: The detector; `log_wh` may be among its parameters.
         log_wh: (A, 2) parameter of the shapes.
         decay: Weight decay of `network`.
         lr_mult: Factor on the learning rate of `anchors`; a group's `lr` is its factor, for `StepwiseLR`.
+        parts: Parts of the network with a pair of groups of their own, by name, and their factors.
     """
     decayed = {module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)}
-    kernels = [parameter for parameter in network.parameters() if parameter in decayed]
-    plain = [each for each in network.parameters() if each not in decayed and each is not log_wh]
-    return [
-        {"name": "network", "params": kernels, "lr": 1.0, "weight_decay": decay},
-        {"name": "network_no_decay", "params": plain, "lr": 1.0, "weight_decay": 0.0},
-        {"name": "anchors", "params": [log_wh], "lr": lr_mult, "weight_decay": 0.0},
-    ]
+    groups, taken = list[dict[str, Any]](), {log_wh}
+    for name, (part, factor) in [*(parts or {}).items(), ("network", (network, 1.0))]:
+        own = [parameter for parameter in part.parameters() if parameter not in taken]
+        taken.update(own)
+        kernels, plain = [p for p in own if p in decayed], [p for p in own if p not in decayed]
+        groups.append({"name": name, "params": kernels, "lr": factor, "weight_decay": decay})
+        groups.append({"name": f"{name}_no_decay", "params": plain, "lr": factor, "weight_decay": 0.0})
+    return [*groups, {"name": "anchors", "params": [log_wh], "lr": lr_mult, "weight_decay": 0.0}]
 
 
 class StepwiseLR(LambdaLR):

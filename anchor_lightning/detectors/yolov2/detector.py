@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from anchor_lightning.anchors import AnchorOptions, AnchorShapes, assign, clustering_loss, initial_shapes, num_shapes
+from anchor_lightning.detectors.backbones import Backbone, DarkNet19
 from anchor_lightning.detectors.base import Detector
+from anchor_lightning.detectors.timm_backbone import TimmBackbone
 from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone, read_weights
 from anchor_lightning.detectors.yolov2.loss import region_loss
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
@@ -19,21 +21,31 @@ from anchor_lightning.detectors.yolov2.postprocess import postprocess
 from anchor_lightning.errors import NonFiniteOutputError, UserError
 from anchor_lightning.structures import DetectionBatch, DetectorOutput, StepOptions
 
+DARKNET19: Final = "darknet19"
 COMPILERS: Final = ("c++", "g++", "clang++")
 
 
 class YOLOv2(Detector):
-    """YOLOv2 on DarkNet-19 (Redmon & Farhadi 2017) with the paper's learnable anchors.
+    """YOLOv2 (Redmon & Farhadi 2017) on DarkNet-19 or a network of timm, with the paper's learnable anchors.
 
     Args:
         num_classes: C >= 1.
         anchors: Start of the shapes.
         image_size: Not read: the shapes are in pixels.
-        width: Channel multiplier; 1 is the published network, 0.25 suits small machines.
+        width: Channel multiplier, of a timm backbone not; 1 is the published network, 0.25 suits small machines.
         bn_without_shift: Batch norm without shift on Δw, Δh (§3.2.3).
         bn_scale_init: Start of that norm's scale γ; the paper does not say.
         prior_images: Images for which anchors without a box are pulled to the prior, as in darknet; 0 is off.
-        backbone_weights: darknet's DarkNet-19 as trained for classification (`darknet19_448.conv.23`) to start from.
+        objectness_init: Objectness that the head starts with, in (0, 1); 0.5 is darknet's, which a low learning rate
+            may never raise again once it has fallen to 0 everywhere. 0.01 avoids the fall.
+        backbone: `darknet19`, or the name of a timm network with features at strides 16 and 32 (the extra `timm`).
+        backbone_weights: Weights of image classification to start from: darknet's DarkNet-19
+            (`darknet19_448.conv.23`), or a file of the timm network (`.pth`, `.safetensors`), or `pretrained`, which
+            timm downloads.
+        freeze_backbone: Number of stages of the backbone, from the image on, that are not trained; or `all`.
+        freeze_norms: Whether the backbone's batch norms keep scale, shift and statistics; if not given they do with
+            `backbone_weights`.
+        backbone_lr_mult: Factor on the learning rate of the backbone.
         weights: A whole YOLOv2 of darknet (`yolov2-voc.weights`, `yolov2.weights`) to start from; `anchors.init` is
             then its `.cfg`, `yolov2-voc` or `yolov2-coco`. A checkpoint wins over both.
         compile: Compile the network with `torch.compile`.
@@ -54,7 +66,12 @@ class YOLOv2(Detector):
         bn_without_shift: bool = True,
         bn_scale_init: float = 1.0,
         prior_images: int = 12800,
+        objectness_init: float = 0.5,
+        backbone: str = DARKNET19,
         backbone_weights: str | None = None,
+        freeze_backbone: int | Literal["all"] = 0,
+        freeze_norms: bool | None = None,
+        backbone_lr_mult: float = 1.0,
         weights: str | None = None,
         compile: bool = False,
     ) -> None:
@@ -65,6 +82,12 @@ class YOLOv2(Detector):
             raise UserError(f"{bn_scale_init} must be 0.01 or more", argument="bn_scale_init")
         if prior_images < 0:
             raise UserError(f"{prior_images} must be 0 or more", argument="prior_images")
+        if not 0 < objectness_init < 1:
+            raise UserError(f"{objectness_init} must be between 0 and 1", argument="objectness_init")
+        if backbone_lr_mult < 0:
+            raise UserError(f"{backbone_lr_mult} must be 0 or more", argument="backbone_lr_mult")
+        if weights and backbone != DARKNET19:
+            raise UserError(f"a whole YOLOv2 of darknet has no {backbone}; leave backbone out", argument="weights")
         if weights and backbone_weights:
             raise UserError("a whole YOLOv2 brings its backbone; leave backbone_weights out", argument="weights")
         if weights and anchors.init in ("kmeans", "identical", "uniform"):
@@ -75,9 +98,12 @@ class YOLOv2(Detector):
             )
         num = num_shapes(anchors.init, anchors.num)
         self.anchors = AnchorShapes(num, initial_shapes(anchors.init, anchors.num), learn=anchors.learn)
-        self.network = YOLOv2Network(num, num_classes, width, bn_without_shift, bn_scale_init)
+        network: Backbone = DarkNet19(width) if backbone == DARKNET19 else TimmBackbone(backbone)
+        network.freeze(freeze_backbone, bool(backbone_weights) if freeze_norms is None else freeze_norms)
+        self.network = YOLOv2Network(num, num_classes, width, bn_without_shift, bn_scale_init, objectness_init, network)
         self.register_buffer("images_before", torch.zeros((), dtype=torch.int64))
         self.width, self.prior_images = width, prior_images
+        self.backbone, self.backbone_lr_mult = backbone, backbone_lr_mult
         self.backbone_weights, self.weights, self._compiles = backbone_weights, weights, compile
 
     @property
@@ -87,8 +113,14 @@ class YOLOv2(Detector):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The width, and whether the head has the batch norm without shift."""
-        return {"width": self.width, "bn_without_shift": self.network.head.norm is not None}
+        """Backbone and width, and whether the head has the batch norm without shift."""
+        has_norm = self.network.head.norm is not None
+        return {"backbone": self.backbone, "width": self.width, "bn_without_shift": has_norm}
+
+    @property
+    def lr_factors(self) -> dict[str, tuple[nn.Module, float]]:
+        """The backbone's."""
+        return {"backbone": (self.network.backbone, self.backbone_lr_mult)}
 
     def training_losses(self, batch: DetectionBatch, step: StepOptions) -> dict[str, Tensor]:
         """The terms of Eq. 11: those of `region_loss` with δ held fixed, and the clustering term."""
@@ -114,13 +146,16 @@ class YOLOv2(Detector):
         return DetectorOutput(postprocess(predictions, self.anchors.log_wh, score_threshold))
 
     def load_pretrained(self) -> str:
-        """Loads darknet's weights of the whole network or of the backbone, if the options name any."""
+        """Loads weights of the whole network or of the backbone, if the options name any."""
         if self.weights:
             seen = read_weights(self.weights, self.network)
             self.images_before.fill_(seen)
             return f"The network starts from {self.weights}, trained on {seen:,} images."
-        if self.backbone_weights:
-            seen = read_backbone(self.backbone_weights, self.network.backbone)
+        backbone = self.network.backbone
+        if self.backbone_weights and isinstance(backbone, TimmBackbone):
+            return backbone.load(self.backbone_weights)
+        if self.backbone_weights and isinstance(backbone, DarkNet19):
+            seen = read_backbone(self.backbone_weights, backbone)
             return f"The backbone starts from {self.backbone_weights}, trained on {seen:,} images."
         return (
             "The network starts from random weights; the paper's backbone was pretrained on ImageNet "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import torch
@@ -52,11 +53,18 @@ class BatchNormWithoutShift(nn.BatchNorm2d):
 class RegionHead(nn.Module):
     """The last convolution: A x (5 + C) channels, Δw and Δh optionally through a batch norm without shift.
 
-    With the norm, whose γ starts at `bn_scale_init`, their convolution has no bias.
+    With the norm, whose γ starts at `bn_scale_init`, their convolution has no bias. The objectness starts at
+    `objectness_init` everywhere.
     """
 
     def __init__(
-        self, in_channels: int, num_anchors: int, num_classes: int, bn_without_shift: bool, bn_scale_init: float
+        self,
+        in_channels: int,
+        num_anchors: int,
+        num_classes: int,
+        bn_without_shift: bool,
+        bn_scale_init: float,
+        objectness_init: float = 0.5,
     ) -> None:
         super().__init__()
         self.num_anchors, self.num_classes = num_anchors, num_classes
@@ -72,6 +80,10 @@ class RegionHead(nn.Module):
                 nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        bias = self.all.bias if self.norm is None else self.rest.bias
+        assert bias is not None
+        place = 4 if self.norm is None else 2
+        bias.data.unflatten(0, (num_anchors, -1))[:, place] = math.log(objectness_init / (1 - objectness_init))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, A, 5 + C, H, W) raw predictions from (B, in_channels, H, W)."""

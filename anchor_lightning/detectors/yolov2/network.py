@@ -7,13 +7,16 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from anchor_lightning.detectors.backbones import DarkNet19
+from anchor_lightning.detectors.backbones import Backbone, DarkNet19
 from anchor_lightning.detectors.yolov2.head import Neck, RegionHead
 from anchor_lightning.structures import Predictions
 
 
 class YOLOv2Network(nn.Module):
-    """DarkNet-19, YOLOv2's neck and the region head (Redmon & Farhadi 2017); arguments as of `YOLOv2`."""
+    """A backbone, YOLOv2's neck and the region head (Redmon & Farhadi 2017); arguments as of `YOLOv2`.
+
+    `backbone` is DarkNet-19 of the same width if not given.
+    """
 
     stride: Final = 32
 
@@ -24,11 +27,15 @@ class YOLOv2Network(nn.Module):
         width: float = 1.0,
         bn_without_shift: bool = True,
         bn_scale_init: float = 1.0,
+        objectness_init: float = 0.5,
+        backbone: Backbone | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = DarkNet19(width)
+        self.backbone = backbone or DarkNet19(width)
         self.neck = Neck(self.backbone.fine_channels, self.backbone.coarse_channels, width)
-        self.head = RegionHead(self.neck.out_channels, num_anchors, num_classes, bn_without_shift, bn_scale_init)
+        self.head = RegionHead(
+            self.neck.out_channels, num_anchors, num_classes, bn_without_shift, bn_scale_init, objectness_init
+        )
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Predictions:
