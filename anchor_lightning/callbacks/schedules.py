@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -14,12 +15,36 @@ from anchor_lightning.errors import UserError
 
 
 class StepSchedule(Callback, ABC):
-    """Base class; a pure function of the step, so that no checkpoint need hold it."""
+    """Base class; a pure function of the step, so that no checkpoint need hold it.
 
-    def __init__(self, section: str, **options: float) -> None:
-        for name, value in options.items():
+    Args:
+        section: Name of the callback's options.
+        start: The scheduled value at step 0.
+        steps: Length of the warm-up: optimizer steps, or below 1 a share of those of the run.
+
+    Attributes:
+        num_steps: Length of the warm-up in optimizer steps, of a share from `on_fit_start` on.
+    """
+
+    def __init__(self, section: str, start: float, steps: float) -> None:
+        for name, value in (("start", start), ("steps", steps)):
             if value < 0:
                 raise UserError(f"must be 0 or more, got {value}", f"{section}.{name}")
+        if steps >= 1 and steps != int(steps):
+            raise UserError(f"must be a whole number of steps, or a share below 1, got {steps}", f"{section}.steps")
+        self.section, self.steps = section, steps
+        self.num_steps = 0 if steps < 1 else int(steps)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds the steps that a share stands for; a `UserError` where the run has no end."""
+        if 0 < self.steps < 1:
+            total = trainer.estimated_stepping_batches
+            if not math.isfinite(total):
+                reason = (
+                    f"{self.steps} is a share of the run's steps: give max_steps or max_epochs, or a number of steps"
+                )
+                raise UserError(reason, f"{self.section}.steps")
+            self.num_steps = round(self.steps * total)
 
     @abstractmethod
     def set_values(self, task: Any, step: int) -> None:
@@ -39,23 +64,24 @@ class SoftAssignment(StepSchedule):
 
     Args:
         start: T at step 0; `auto` for the critical temperature of the unaugmented training boxes.
-        steps: Optimizer steps until T is 0, the hard assignment; 0 turns the warm-up off.
+        steps: Optimizer steps until T is 0, the hard assignment; below 1 a share of the run's steps; 0 turns the
+            warm-up off.
         schedule: `linear` (the paper), or `geometric`: a constant factor a step down to 0.005 of the start, then 0.
         distance: Distance of the assignment while T > 0: `l2` in log space, or `iou`; `model.distance` follows.
 
     Raises:
-        UserError: start or steps is negative.
+        UserError: start or steps is negative, or steps a fraction above 1.
     """
 
     def __init__(
         self,
         start: float | Literal["auto"] = 2.0,
-        steps: int = 1500,
+        steps: int | float = 1500,
         schedule: TemperatureSchedule = "linear",
         distance: Distance = "l2",
     ) -> None:
-        super().__init__("soft_assignment", start=0.0 if start == "auto" else start, steps=steps)
-        self.start, self.steps, self.schedule, self.distance = start, steps, schedule, distance
+        super().__init__("soft_assignment", 0.0 if start == "auto" else start, steps)
+        self.start, self.schedule, self.distance = start, schedule, distance
         self._start_temperature = 0.0
 
     def check(self, task: Any) -> None:
@@ -65,7 +91,8 @@ class SoftAssignment(StepSchedule):
             raise UserError(reason, "soft_assignment.steps")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raises what `check` does, and finds the temperature that `auto` stands for, from the training boxes alone."""
+        """Raises what `check` does, and finds what a share and `auto` (of the training boxes alone) stand for."""
+        super().on_fit_start(trainer, pl_module)
         self.check(pl_module)
         task: Any = pl_module
         is_auto = self.start == "auto"
@@ -73,7 +100,7 @@ class SoftAssignment(StepSchedule):
 
     def set_values(self, task: Any, step: int) -> None:
         """Sets T and the distance."""
-        task.temperature = temperature_at(step, self._start_temperature, self.steps, self.schedule)
+        task.temperature = temperature_at(step, self._start_temperature, self.num_steps, self.schedule)
         task.distance = self.distance if task.temperature > 0 else task.hparams["distance"]
 
 
@@ -82,16 +109,16 @@ class ClusteringDecay(StepSchedule):
 
     Args:
         start: λ of Eq. 11 at step 0.
-        steps: Optimizer steps until λ is 0; 0 turns the term off.
+        steps: Optimizer steps until λ is 0; below 1 a share of the run's steps; 0 turns the term off.
 
     Raises:
-        UserError: start or steps is negative.
+        UserError: start or steps is negative, or steps a fraction above 1.
     """
 
-    def __init__(self, start: float = 1.0, steps: int = 1500) -> None:
-        super().__init__("clustering", start=start, steps=steps)
-        self.start, self.steps = start, steps
+    def __init__(self, start: float = 1.0, steps: int | float = 1500) -> None:
+        super().__init__("clustering", start, steps)
+        self.start = start
 
     def set_values(self, task: Any, step: int) -> None:
         """Sets λ."""
-        task.clustering_weight = clustering_weight_at(step, self.start, self.steps)
+        task.clustering_weight = clustering_weight_at(step, self.start, self.num_steps)

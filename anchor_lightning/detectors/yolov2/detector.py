@@ -43,8 +43,8 @@ class YOLOv2(Detector):
             (`darknet19_448.conv.23`), or a file of the timm network (`.pth`, `.safetensors`), or `pretrained`, which
             timm downloads.
         freeze_backbone: Number of stages of the backbone, from the image on, that are not trained; or `all`.
-        freeze_norms: Whether the backbone's batch norms keep scale, shift and statistics; if not given they do with
-            `backbone_weights`.
+        freeze_norms: Whether the backbone's batch norms keep scale, shift and statistics; if not given those of a
+            timm network with `backbone_weights` do, those of DarkNet-19 do not, as in darknet.
         backbone_lr_mult: Factor on the learning rate of the backbone.
         weights: A whole YOLOv2 of darknet (`yolov2-voc.weights`, `yolov2.weights`) to start from; `anchors.init` is
             then its `.cfg`, `yolov2-voc` or `yolov2-coco`. A checkpoint wins over both.
@@ -99,7 +99,8 @@ class YOLOv2(Detector):
         num = num_shapes(anchors.init, anchors.num)
         self.anchors = AnchorShapes(num, initial_shapes(anchors.init, anchors.num), learn=anchors.learn)
         network: Backbone = DarkNet19(width) if backbone == DARKNET19 else TimmBackbone(backbone)
-        network.freeze(freeze_backbone, bool(backbone_weights) if freeze_norms is None else freeze_norms)
+        is_pretrained = backbone != DARKNET19 and backbone_weights is not None
+        network.freeze(freeze_backbone, is_pretrained if freeze_norms is None else freeze_norms)
         self.network = YOLOv2Network(num, num_classes, width, bn_without_shift, bn_scale_init, objectness_init, network)
         self.register_buffer("images_before", torch.zeros((), dtype=torch.int64))
         self.width, self.prior_images = width, prior_images

@@ -1,0 +1,132 @@
+"""Features of a frozen backbone, computed once for a few augmented variants of every image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.utils.data import Dataset
+
+from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.data.dataset import DetectionLoader, Sample, collate
+from anchor_lightning.data.sampler import SampleKey
+from anchor_lightning.data.transforms import distort_colour
+from anchor_lightning.detectors.backbones import Backbone
+from anchor_lightning.structures import DetectionBatch
+
+CELL = 32  # pixels of the coarse stride; a cell's features are laid out over its pixels, so that images keep their size
+VARIANTS = 4
+
+
+def pack(fine: Tensor, coarse: Tensor) -> Tensor:
+    """(B, 1, H, W) from the features at strides 16 and 32, so that boxes and images still have one scale."""
+    channels = torch.cat([pixel_unshuffle(fine, 2), coarse], dim=1)
+    missing = CELL * CELL - channels.shape[1]
+    assert missing >= 0, "the features of a cell must fit into its pixels"
+    return pixel_shuffle(torch.nn.functional.pad(channels, (0, 0, 0, 0, 0, missing)), CELL)
+
+
+class PackedFeatures(Backbone):
+    """In the place of a backbone: gives back the features that `pack` took."""
+
+    def __init__(self, fine_channels: int, coarse_channels: int) -> None:
+        super().__init__()
+        self.fine_channels, self.coarse_channels = fine_channels, coarse_channels
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Backbone.forward`, of packed features instead of images."""
+        channels = pixel_unshuffle(images, CELL)
+        num_fine = 4 * self.fine_channels
+        return pixel_shuffle(channels[:, :num_fine], 2), channels[:, num_fine : num_fine + self.coarse_channels]
+
+    def stages(self) -> list[list[torch.nn.Parameter]]:
+        """None."""
+        return []
+
+
+class FeatureDataset(Dataset[Sample]):
+    """The samples of a split with packed features for images; a variant is a function of seed, epoch and index."""
+
+    def __init__(self, folder: Path, split: str, seed: int) -> None:
+        meta = np.load(folder / f"{split}.npz")
+        self.meta = {name: meta[name] for name in meta.files}
+        self.features = np.load(folder / f"{split}.npy", mmap_mode="r")  # (V, N, 1, H, W) float16
+        self.seed, self.bad_images = seed, list[int]()
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        num_variants, num_images = self.features.shape[:2]
+        draw = np.random.SeedSequence([self.seed, key.epoch, key.index]).generate_state(1)[0]
+        variant = int(draw) % num_variants
+        place = variant * num_images + key.index
+        span = slice(*self.meta["starts"][place : place + 2])
+        size = tuple(self.meta["sizes"][key.index].tolist())
+        image_id = int(self.meta["ids"][key.index])
+        colour = np.zeros(3, dtype=np.float32)
+        features = np.asarray(self.features[variant, key.index])
+        return Sample(features, self.meta["boxes"][span], self.meta["labels"][span], image_id, size, colour)
+
+
+def collate_features(samples: Sequence[Sample]) -> DetectionBatch:
+    """As `collate`, of packed features."""
+    batch = collate([sample._replace(image=np.zeros((1, 1, 3), dtype=np.uint8)) for sample in samples])
+    batch.images = torch.from_numpy(np.stack([sample.image for sample in samples])).float()
+    return batch
+
+
+@torch.no_grad()
+def build(module: DetectionDataModule, backbone: Backbone, folder: Path) -> None:
+    """Computes the features of training and test images, unless they lie in the folder."""
+    backbone.eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, num_variants in (("train", VARIANTS), ("test", 1)):
+        if (folder / f"{split}.npz").exists():
+            continue
+        records = module.records(split)  # type: ignore[arg-type]
+        dataset = module._make_dataset(records, training=split == "train")
+        height, width = module.image_size
+        shape = (num_variants, len(records), 1, height, width)
+        temporary = folder / f"{split}.{os.getpid()}.npy"
+        features = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        boxes, labels, counts, ids, sizes = [], [], [0], [], []
+        for variant in range(num_variants):
+            for start in range(0, len(records), 16):
+                indices = range(start, min(start + 16, len(records)))
+                samples = [dataset[SampleKey(index, variant, module.image_size)] for index in indices]
+                batch = collate(samples)
+                images = batch.images.float().contiguous() / 255
+                if split == "train":
+                    images = distort_colour(images, batch.colour)
+                features[variant, start : start + 16] = pack(*backbone(images)).numpy().astype(np.float16)
+                boxes += [sample.boxes_xyxy for sample in samples]
+                labels += [sample.labels for sample in samples]
+                counts += [len(sample.labels) for sample in samples]
+                if variant == 0:
+                    ids += [sample.image_id for sample in samples]
+                    sizes += [sample.original_size for sample in samples]
+                print(f"\r{folder.name} {split}: {variant * len(records) + start}", end="", flush=True)
+        features.flush()
+        temporary.rename(folder / f"{split}.npy")
+        columns: dict[str, Any] = {"boxes": np.concatenate(boxes), "labels": np.concatenate(labels)}
+        np.savez(folder / f"{split}.npz", starts=np.cumsum(counts), ids=ids, sizes=sizes, **columns)
+        print()
+
+
+def with_features(module: DetectionDataModule, folder: Path) -> DetectionDataModule:
+    """The data module with loaders of packed features."""
+
+    class FeatureModule(type(module)):  # type: ignore[misc]
+        def _loader(self, split: str, batch_sampler: Any, training: bool) -> Any:
+            dataset = FeatureDataset(folder, "train" if training else split, self.data_seed)
+            return DetectionLoader(dataset, batch_sampler=batch_sampler, collate_fn=collate_features)
+
+        def on_after_batch_transfer(self, batch: DetectionBatch, dataloader_idx: int) -> DetectionBatch:
+            return batch
+
+    module.__class__ = FeatureModule
+    return module
