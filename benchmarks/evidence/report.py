@@ -1,0 +1,174 @@
+"""Makes the tables and figures of the evidence from its CSV: docs/evidence/tables.md, forest.png, starts.png.
+
+python benchmarks/evidence/report.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Final
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+FOLDER: Final = Path(__file__).parents[2] / "docs" / "evidence"
+MEASURE: Final = "map_50_frequent"
+BASELINE, CONTROL, FULL = "baseline", "baseline-bn", "opt-soft-clust-bn"
+# Two-sided 95 % quantiles of Student's t by degrees of freedom, 1 to 9 (any table of it).
+T_95: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+Values = dict[int, float]  # by seed
+
+
+def read(path: Path) -> dict[tuple[str, str, str, int], dict[int, dict[str, str]]]:
+    """The rows by set, arm, start and number of shapes, then by seed."""
+    table: dict[tuple[str, str, str, int], dict[int, dict[str, str]]] = defaultdict(dict)
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            table[row["set"], row["arm"], row["start"], int(row["num"])][int(row["seed"])] = row
+    return table
+
+
+def mean_interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half the width of its 95 % interval; NaN for the latter of fewer than two values."""
+    if len(values) < 2:
+        return (values[0] if values else math.nan), math.nan
+    quantile = T_95[min(len(values) - 1, len(T_95)) - 1]
+    return float(np.mean(values)), quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
+def paired(first: Values, second: Values) -> list[float]:
+    """The differences of the seeds that both have."""
+    return [first[seed] - second[seed] for seed in sorted(set(first) & set(second))]
+
+
+def measured(rows: dict[int, dict[str, str]], name: str = MEASURE) -> Values:
+    """A column by seed."""
+    return {seed: float(row[name]) for seed, row in rows.items()}
+
+
+def text(values: list[float], signed: bool = False) -> str:
+    """Mean ± half interval and the count, in points of AP."""
+    if not values:
+        return ""
+    mean, half = mean_interval(values)
+    number = f"{100 * mean:+.1f}" if signed else f"{100 * mean:.1f}"
+    return f"{number} ± {100 * half:.1f} ({len(values)})" if len(values) > 1 else f"{number} (1)"
+
+
+def tables(table: dict[tuple[str, str, str, int], dict[int, dict[str, str]]]) -> str:
+    """All tables as Markdown."""
+    lines = [
+        "# Tables of the evidence",
+        "",
+        "Made by `benchmarks/evidence/report.py` from `runs.csv`. AP@.5 in points, over the classes with at least 50",
+        "boxes; ± is half of the 95 % interval (Student's t); seeds in brackets. Differences are paired by seed.",
+    ]
+    keys = sorted({(s, start, num) for s, _, start, num in table})
+    for name in dict.fromkeys(key[0] for key in keys):
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            "| start | shapes | arm | AP@.5 | against baseline | against baseline + BN | "
+            "AP | small | medium | large | mean best IoU | BPR |",
+            "|" + "---|" * 12,
+        ]
+        for s, start, num in keys:
+            if s != name:
+                continue
+            arms = sorted({arm for t, arm, u, n in table if (t, u, n) == (s, start, num)})
+            for arm in arms:
+                rows = table[s, arm, start, num]
+                values = measured(rows)
+                against = [
+                    text(paired(values, measured(table.get((s, other, start, num), {}))), signed=True)
+                    if other != arm
+                    else ""
+                    for other in (BASELINE, CONTROL)
+                ]
+                means = [
+                    np.nanmean(list(measured(rows, c).values()))
+                    for c in ("map", "map_50_small", "map_50_medium", "map_50_large", "mean_best_iou", "bpr")
+                ]
+                cells = [start, str(num), arm, text(list(values.values())), *against]
+                cells += [f"{100 * mean:.1f}" for mean in means[:4]] + [f"{mean:.3f}" for mean in means[4:]]
+                lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "## Spread over the starts",
+        "",
+        "The largest less the smallest mean AP@.5 over the starts k-means and "
+        "uniform (and identical, where it was run), in points.",
+        "",
+        "| set | arm | starts | spread |",
+        "|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(key[0] for key in keys):
+        for arm in (BASELINE, CONTROL, FULL):
+            means = {
+                start: np.mean(list(measured(table[name, arm, start, 5]).values()))
+                for start in ("kmeans", "uniform", "identical")
+                if (name, arm, start, 5) in table
+            }
+            if len(means) > 1:
+                spread = 100 * (max(means.values()) - min(means.values()))
+                lines.append(f"| {name} | {arm} | {', '.join(means)} | {spread:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def forest(table: dict[tuple[str, str, str, int], dict[int, dict[str, str]]], path: Path) -> None:
+    """Forest plot: set by set, each arm's paired difference to the baseline of the same start."""
+    names = list(dict.fromkeys(key[0] for key in sorted(table)))
+    starts = ("kmeans", "uniform")
+    figure, axes = plt.subplots(1, len(starts), figsize=(11, 1.2 + 0.75 * len(names)), sharex=True, sharey=True)
+    for axis, start in zip(axes, starts, strict=True):
+        for arm, colour, shift in ((CONTROL, "tab:orange", 0.13), (FULL, "tab:blue", -0.13)):
+            for place, name in enumerate(reversed(names)):
+                keys = [(name, each, start, 5) for each in (arm, BASELINE)]
+                if not all(key in table for key in keys):
+                    continue
+                differences = paired(*(measured(table[key]) for key in keys))
+                if not differences:
+                    continue
+                mean, half = mean_interval(differences)
+                axis.errorbar(
+                    100 * mean,
+                    place + shift,
+                    xerr=None if math.isnan(half) else 100 * half,
+                    fmt="o",
+                    color=colour,
+                    capsize=3,
+                    label=arm if place == 0 else None,
+                )
+                axis.scatter(
+                    100 * np.array(differences), [place + shift] * len(differences), s=9, color=colour, alpha=0.35
+                )
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_title(f"start: {start}")
+        axis.set_yticks(range(len(names)), list(reversed(names)))
+        axis.set_xlabel("AP@.5 less that of the baseline, points")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].legend(loc="lower right", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Writes the tables and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=FOLDER / "runs.csv")
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    args = parser.parse_args()
+    table = read(args.runs)
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "tables.md").write_text(tables(dict(table)))
+    forest(dict(table), args.output / "forest.png")
+
+
+if __name__ == "__main__":
+    main()
