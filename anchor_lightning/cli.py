@@ -42,6 +42,7 @@ KNOWN_WARNINGS: Final = (
     r".*is not supported by the model summary",  # the size in MB, not the training
     r".*custom batch sampler `EvalBatchSampler`",  # it returns every index once, which is what is asked for
     r".*The dirpath has changed",  # a resumed run has a folder of its own
+    r".*module\(s\) in eval mode at the start of training",  # the norms of a backbone that is frozen
 )
 
 CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback with these options
