@@ -59,7 +59,7 @@ def grid() -> list[Run]:
 
 
 def train(run: Run, data: Path, weights: str, cache: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Trains and tests; a row of the CSV."""
+    """Trains and tests; a row of the CSV but for the commit."""
     import torch
     from cache import PackedFeatures, with_features
     from lightning.pytorch import Trainer, seed_everything
@@ -153,7 +153,6 @@ def train(run: Run, data: Path, weights: str, cache: Path, overrides: dict[str, 
         "offsets_mean": float(offsets.mean()),
         "offsets_std": float(offsets.std()),
         "seconds": round(time.time() - started),
-        "commit": commit(),
     }
 
 
@@ -232,13 +231,13 @@ def main() -> None:
         print(*todo, sep="\n")
         return
     prepare(todo, args.data, args.weights, args.cache)
-    context = multiprocessing.get_context("spawn")
+    context, revision = multiprocessing.get_context("spawn"), commit()
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
         waiting = {pool.submit(train, r, args.data, args.weights, args.cache, overrides): r for r in todo}
         while waiting:
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 run = waiting.pop(future)
-                row = future.result()
+                row = future.result() | {"commit": revision}
                 append(args.output, row)
                 print(
                     f"{run}: AP@.5 {row['map_50']:.4f}, frequent classes {row['map_50_frequent']:.4f}, "

@@ -21,7 +21,7 @@ RECIPE: dict[str, Any] = {
     "warm_up": 20,  # steps at a tenth of the rate
     "drop_at": 0.75,  # share of the steps after which the rate is a tenth
     "clip": 10.0,
-    "backbone_lr_mult": 0.1,
+    "backbone_lr_mult": 1.0,
     "lr_mult": 1.0,
 }
 
