@@ -40,9 +40,7 @@ class StepSchedule(Callback, ABC):
         if 0 < self.steps < 1:
             total = trainer.estimated_stepping_batches
             if not math.isfinite(total):
-                reason = (
-                    f"{self.steps} is a share of the run's steps: give max_steps or max_epochs, or a number of steps"
-                )
+                reason = f"{self.steps} is a share of a run without end; give max_steps, or a number of steps here"
                 raise UserError(reason, f"{self.section}.steps")
             self.num_steps = round(self.steps * total)
 

@@ -14,14 +14,14 @@ from anchor_lightning.errors import UserError
 BOXES = torch.tensor([[10.0, 20.0], [40.0, 30.0], [90.0, 60.0]])
 
 
-def values(callback: StepSchedule, *names: str, steps: int = 6) -> list[tuple[Any, ...]]:
-    """What the task has during each of its first steps, and when the training has ended."""
+def values(callback: StepSchedule, *names: str, steps: int = 6, total: float = 6) -> list[tuple[Any, ...]]:
+    """What the task has during each of its first steps, of `total`, and when the training has ended."""
     task: Any = SimpleNamespace(
         hparams={"distance": "iou"},
         data=SimpleNamespace(train_box_shapes=lambda: BOXES),
         detector=SimpleNamespace(supports_soft_assignment=True),
     )
-    trainer: Any = SimpleNamespace(global_step=0)
+    trainer: Any = SimpleNamespace(global_step=0, estimated_stepping_batches=total)
     callback.on_fit_start(trainer, task)
     seen = []
     for step in range(steps):
@@ -39,6 +39,16 @@ def test_the_first_step_has_the_start_step_number_steps_has_0_and_the_end_what_t
     soft = values(SoftAssignment(start=2.0, steps=4, distance="l2"), "temperature", "distance")
     assert soft == [(2, "l2"), (1.5, "l2"), (1, "l2"), (0.5, "l2"), (0, "iou"), (0, "iou"), (0, "iou")]
     assert values(ClusteringDecay(start=1.0, steps=8), "clustering_weight", steps=2) == [(1,), (0.875,), (0.75,)]
+
+
+@pytest.mark.parametrize("kind", [SoftAssignment, ClusteringDecay])
+def test_steps_below_1_are_a_share_of_the_run(kind: Any) -> None:
+    name = "temperature" if kind is SoftAssignment else "clustering_weight"
+    assert values(kind(start=1.0, steps=0.25), name, total=16) == values(kind(start=1.0, steps=4), name)
+    with pytest.raises(UserError, match="without end"):
+        values(kind(steps=0.25), name, total=float("inf"))
+    with pytest.raises(UserError, match=r"1\.5"):
+        kind(steps=1.5)
 
 
 def test_start_auto_is_the_critical_temperature_of_the_boxes() -> None:
