@@ -82,7 +82,7 @@ def collate_features(samples: Sequence[Sample]) -> DetectionBatch:
 @torch.no_grad()
 def build(module: DetectionDataModule, backbone: Backbone, folder: Path) -> None:
     """Computes the features of training and test images, unless they lie in the folder."""
-    backbone.eval()
+    backbone.eval().to(memory_format=torch.channels_last)
     folder.mkdir(parents=True, exist_ok=True)
     for split, num_variants in (("train", VARIANTS), ("test", 1)):
         if (folder / f"{split}.npz").exists():
@@ -102,7 +102,8 @@ def build(module: DetectionDataModule, backbone: Backbone, folder: Path) -> None
                 images = batch.images.float().contiguous() / 255
                 if split == "train":
                     images = distort_colour(images, batch.colour)
-                features[variant, start : start + 16] = pack(*backbone(images)).numpy().astype(np.float16)
+                packed = pack(*backbone(images.contiguous(memory_format=torch.channels_last)))
+                features[variant, start : start + 16] = packed.numpy().astype(np.float16)
                 boxes += [sample.boxes_xyxy for sample in samples]
                 labels += [sample.labels for sample in samples]
                 counts += [len(sample.labels) for sample in samples]

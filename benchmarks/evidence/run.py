@@ -12,7 +12,9 @@ import csv
 import logging
 import multiprocessing
 import os
+import signal
 import subprocess
+import sys
 import time
 import warnings
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -230,24 +232,33 @@ def main() -> None:
     if args.list:
         print(*todo, sep="\n")
         return
-    prepare(todo, args.data, args.weights, args.cache)
-    context, revision = multiprocessing.get_context("spawn"), commit()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the pool's processes end, too
+    prepare(todo, args.data, args.weights, args.cache, args.jobs)
+    context, revision, failed = multiprocessing.get_context("spawn"), commit(), 0
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
         waiting = {pool.submit(train, r, args.data, args.weights, args.cache, overrides): r for r in todo}
-        while waiting:
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                run = waiting.pop(future)
-                row = future.result() | {"commit": revision}
-                append(args.output, row)
-                print(
-                    f"{run}: AP@.5 {row['map_50']:.4f}, frequent classes {row['map_50_frequent']:.4f}, "
-                    f"{row['seconds']} s, {len(waiting)} left",
-                    flush=True,
-                )
+        try:
+            while waiting:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    run = waiting.pop(future)
+                    if (error := future.exception()) is not None:
+                        failed += 1
+                        print(f"{run} failed: {error!r}", flush=True)
+                        continue
+                    row = future.result() | {"commit": revision}
+                    append(args.output, row)
+                    scores = f"AP@.5 {row['map_50']:.4f}, frequent classes {row['map_50_frequent']:.4f}"
+                    print(f"{run}: {scores}, {row['seconds']} s, {len(waiting)} left", flush=True)
+        except BaseException:  # Ctrl+C and SIGTERM among them: what runs would go on else
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
+    sys.exit(min(failed, 1))
 
 
-def prepare(runs: list[Run], data: Path, weights: str, cache: Path) -> None:
+def prepare(runs: list[Run], data: Path, weights: str, cache: Path, num_threads: int) -> None:
     """Computes the features of the sets whose backbone is frozen."""
+    import torch
     from cache import build
     from sets import BACKBONE, SETS
 
@@ -258,6 +269,7 @@ def prepare(runs: list[Run], data: Path, weights: str, cache: Path) -> None:
         if real.frozen_stages == "all" and not (folder / "test.npz").exists():
             backbone = TimmBackbone(BACKBONE)
             backbone.load(weights)
+            torch.set_num_threads(num_threads)
             build(real.module(data, 0), backbone, folder)
 
 
