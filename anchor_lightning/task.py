@@ -161,6 +161,7 @@ class DetectionTask(LightningModule):
 
     def on_fit_start(self) -> None:
         """Starts network and shapes, also where a subclass configures its own optimizers."""
+        self.detector.check()
         self._start()
 
     def on_train_start(self) -> None:

@@ -39,7 +39,7 @@ class StepSchedule(Callback, ABC):
         """Finds the steps that a share stands for; a `UserError` where the run has no end."""
         if 0 < self.steps < 1:
             total = trainer.estimated_stepping_batches
-            if not math.isfinite(total):
+            if not 0 < total < math.inf:
                 reason = f"{self.steps} is a share of a run without end; give max_steps, or a number of steps here"
                 raise UserError(reason, f"{self.section}.steps")
             self.num_steps = round(self.steps * total)

@@ -59,6 +59,10 @@ class Backbone(nn.Module, ABC):
     def stages(self) -> list[list[nn.Parameter]]:
         """The parameters of each stage, from the image on; a stage ends where the stride doubles."""
 
+    def check(self) -> None:
+        """Raises a `UserError` where what the trainer has made of the modules no longer computes the same."""
+        return
+
     def freeze(self, num_stages: int | Literal["all"], norms: bool) -> None:
         """Stops the training of the first stages, and of all batch norms' scales, shifts and statistics if `norms`.
 
@@ -68,7 +72,7 @@ class Backbone(nn.Module, ABC):
         stages = self.stages()
         if num_stages == "all":
             num_stages = len(stages)
-        if not 0 <= num_stages <= len(stages):
+        if not isinstance(num_stages, int) or not 0 <= num_stages <= len(stages):
             raise UserError(f"{num_stages}, but there are {len(stages)} stages (or all)", argument="freeze_backbone")
         for parameter in (parameter for stage in stages[:num_stages] for parameter in stage):
             parameter.requires_grad_(False)

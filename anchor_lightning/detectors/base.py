@@ -69,6 +69,10 @@ class Detector(nn.Module, ABC):
             UserError: A file is missing or does not fit.
         """
 
+    def check(self) -> None:
+        """Raises a `UserError` where what the trainer has made of the modules no longer computes the same."""
+        return
+
     def setup(self) -> None:
         """Prepares the network for a run (compilation); called once, before its first batch."""
 

@@ -44,9 +44,10 @@ class TimmBackbone(Backbone):
         self._places = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]
         self.fine_channels, self.coarse_channels = (int(channels[place]) for place in self._places)
         config = self.network.pretrained_cfg
-        for name, value in (("mean", config["mean"]), ("deviation", config["std"])):
-            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
+        for buffer, value in (("mean", config["mean"]), ("deviation", config["std"])):
+            self.register_buffer(buffer, torch.tensor(value)[:, None, None])
         self._stages = self._find_stages()
+        self._num_activations = self._count_activations()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Backbone.forward`."""
@@ -57,6 +58,14 @@ class TimmBackbone(Backbone):
     def stages(self) -> list[list[nn.Parameter]]:
         """See `Backbone.stages`; one a feature map of timm."""
         return self._stages
+
+    def check(self) -> None:
+        """See `Backbone.check`: torch's conversion to SyncBatchNorm drops the activations in timm's batch norms."""
+        if self._count_activations() != self._num_activations:
+            raise UserError(f"it would drop the activations of {self.name}; set it to false", "sync_batchnorm")
+
+    def _count_activations(self) -> int:
+        return sum(hasattr(module, "act") for module in self.network.modules())
 
     def load(self, weights: str) -> str:
         """Loads weights of image classification in place, and returns a sentence on them.
@@ -90,7 +99,7 @@ class TimmBackbone(Backbone):
                 argument="backbone_weights",
             )
         try:
-            given = dict(load_state_dict(weights))
+            given = dict(load_state_dict(weights, weights_only=True))
         except Exception:  # torch.load and safetensors raise whatever the bytes lead them to
             raise UserError(f"{weights} is no file of weights that can be read", argument="backbone_weights") from None
         # timm renames tensors, and passes over those that are missing. Read with other numbers in the file as well: a
@@ -123,11 +132,16 @@ class TimmBackbone(Backbone):
                 f"{self.name} does not give (B, C, H, W) features of images of any size", argument="backbone"
             ) from None
         parameters = list(self.network.parameters())
+        used = sum(features[place].sum() for place in self._places)
+        needed = torch.autograd.grad(used, parameters, retain_graph=True, allow_unused=True)
         for feature in features:
             gradients = torch.autograd.grad(feature.sum(), parameters, retain_graph=True, allow_unused=True)
             stage = [p for p, g in zip(parameters, gradients, strict=True) if g is not None and p not in seen]
             seen.update(stage)
             stages.append(stage)
+        for parameter, gradient in zip(parameters, needed, strict=True):
+            if gradient is None:  # data parallelism would wait for its gradient
+                parameter.requires_grad_(False)
         self.train()
         return stages
 
@@ -146,8 +160,8 @@ def _create(name: str, overlay: dict[str, Any] | None = None) -> Any:
     try:
         if overlay is None:
             return timm.create_model(name, features_only=True)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
             return timm.create_model(name, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay or None)
     except Exception as error:  # of timm, its hub, the network and the file system
         reason = " ".join(str(error).split())[:300]

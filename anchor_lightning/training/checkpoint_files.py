@@ -16,7 +16,7 @@ from anchor_lightning.errors import UserError
 DEFAULT_ROOT: Final = "runs"  # where the run folders lie, unless `trainer.default_root_dir` says otherwise
 NEWEST: Final = "last"
 PROJECT_KEY: Final = "anchor_lightning"  # key of a checkpoint that holds what Lightning does not know of
-FORMAT: Final = 2  # version of what lies under `PROJECT_KEY`
+FORMAT: Final = 3  # version of what lies under `PROJECT_KEY`
 
 
 def find_checkpoint(given: str | Path, root: str | Path = DEFAULT_ROOT) -> Path:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import warnings
+import zlib
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,9 +82,11 @@ def train(run: Run, data: Path, weights: str, cache: Path, overrides: dict[str, 
     steps = int(recipe.get("steps", real.steps))
     seed_everything(run.seed, verbose=False)
     module = real.module(data, run.seed)
+    frozen = real.frozen_stages
     if "test_split" in recipe:
+        if frozen == "all":
+            raise ValueError("the features in the cache are those of the reported split")
         module._given_splits["test"] = recipe["test_split"]
-    frozen = recipe.get("freeze", real.frozen_stages)
     drop = int(steps * recipe["drop_at"])
     rate = recipe["learning_rate"]
     task = DetectionTask(
@@ -111,7 +114,7 @@ def train(run: Run, data: Path, weights: str, cache: Path, overrides: dict[str, 
         learning_rate={0: rate / 10, recipe["warm_up"]: rate, drop: rate / 10},
     )
     if frozen == "all":
-        folder = cache / f"{run.set}-{BACKBONE}-{real.image_size}"
+        folder = feature_folder(cache, run.set, weights)
         backbone = task.detector.network.backbone
         if not (folder / "test.npz").exists():
             raise FileNotFoundError(folder)
@@ -146,7 +149,7 @@ def train(run: Run, data: Path, weights: str, cache: Path, overrides: dict[str, 
     return {
         **run._asdict(),
         "steps": steps,
-        "map_50_frequent": sum(by_class) / max(1, len(by_class)),
+        "map_50_frequent": sum(by_class) / len(by_class) if by_class else float("nan"),
         **{name: metrics[f"test/{name}"] for name in COLUMNS if f"test/{name}" in metrics},
         "bpr": score.recall_ratio,
         "mean_best_iou": score.mean_best_iou,
@@ -186,7 +189,7 @@ def shapes_text(wh: Any) -> str:
 def commit() -> str:
     """The commit that is checked out."""
     return subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
@@ -256,6 +259,13 @@ def main() -> None:
     sys.exit(min(failed, 1))
 
 
+def feature_folder(cache: Path, name: str, weights: str) -> Path:
+    """Where the features of a set lie that a file of weights gives."""
+    from sets import BACKBONE, SETS
+
+    return cache / f"{name}-{BACKBONE}-{SETS[name].image_size}-{zlib.crc32(Path(weights).read_bytes()):08x}"
+
+
 def prepare(runs: list[Run], data: Path, weights: str, cache: Path, num_threads: int) -> None:
     """Computes the features of the sets whose backbone is frozen."""
     import torch
@@ -265,7 +275,7 @@ def prepare(runs: list[Run], data: Path, weights: str, cache: Path, num_threads:
     from anchor_lightning.detectors.timm_backbone import TimmBackbone
 
     for name in dict.fromkeys(run.set for run in runs):
-        real, folder = SETS[name], cache / f"{name}-{BACKBONE}-{SETS[name].image_size}"
+        real, folder = SETS[name], feature_folder(cache, name, weights)
         if real.frozen_stages == "all" and not (folder / "test.npz").exists():
             backbone = TimmBackbone(BACKBONE)
             backbone.load(weights)

@@ -15,7 +15,7 @@ BACKBONE = "tf_efficientnet_lite0"
 # Chosen once, on the baseline, on BCCD's validation split (docs/results.md); the same for all sets, arms and starts.
 RECIPE: dict[str, Any] = {
     "width": 0.25,
-    "objectness_init": 0.5,
+    "objectness_init": 0.01,
     "prior_images": 0,
     "learning_rate": 1e-2,
     "warm_up": 20,  # steps at a tenth of the rate
@@ -56,7 +56,7 @@ class RealSet:
 
 SETS = {
     "voc12": RealSet(VOCDataModule, "VOCdevkit", {"years": [2012], "test_split": "val"}, 320, 16, 400, "all"),
-    "coco": RealSet(COCODataModule, "coco", {"test_split": "val2017"}, 320, 16, 400, "all"),
+    "coco": RealSet(COCODataModule, "coco", {"test_split": "val"}, 320, 16, 400, "all"),
     "bccd": RealSet(VOCDataModule, "BCCD", {"test_split": "test"}, 256, 8, 300, 3),
     "aerial_cars": RealSet(YOLODataModule, "aerial_cars", {"test_split": "val"}, 320, 8, 300, 3),
     "cards": RealSet(VOCDataModule, "cards", {"test_split": "val"}, 256, 8, 300, 3),
@@ -66,11 +66,11 @@ SETS = {
 OVERLAYS = ("baseline", "baseline-bn", "opt", "opt-soft", "opt-soft-clust", "opt-soft-clust-bn")
 ARMS = {name: yaml.safe_load((CONFIGS / "ablation" / f"{name}.yaml").read_text()) for name in OVERLAYS}
 CHOICES: dict[str, dict[str, Any]] = {
-    "full, T auto": {"soft_assignment": {"start": "auto"}},
-    "full, T geometric": {"soft_assignment": {"schedule": "geometric"}},
-    "full, γ 0.3": {"model": {"detector": {"init_args": {"bn_scale_init": 0.3}}}},
-    "full, distance iou": {"soft_assignment": {"distance": "iou"}},
-    "full, T auto geometric, γ 0.3": {
+    "full + T auto": {"soft_assignment": {"start": "auto"}},
+    "full + T geometric": {"soft_assignment": {"schedule": "geometric"}},
+    "full + γ 0.3": {"model": {"detector": {"init_args": {"bn_scale_init": 0.3}}}},
+    "full + distance iou": {"soft_assignment": {"distance": "iou"}},
+    "full + T auto geometric + γ 0.3": {
         "soft_assignment": {"start": "auto", "schedule": "geometric"},
         "model": {"detector": {"init_args": {"bn_scale_init": 0.3}}},
     },

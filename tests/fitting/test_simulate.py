@@ -16,7 +16,7 @@ def test_three_initialisations_end_in_the_same_shapes(voc_boxes: Tensor) -> None
 
     Those of k-means have lost at most 2 % at the end of the warm-up. They need not come back to exactly the k-means
     value: the loss has its optimum at weighted means of logarithms. With seeds 0 and 3 identical shapes end in another
-    arrangement of five, 1.3 % below k-means; with 1, 2 and 4 in the same (docs/results.md).
+    arrangement of five, 1.3 % below k-means; with 1, 2 and 4 in the same (docs/evidence/2026-11.md).
     """
     starts = [kmeans_shapes(voc_boxes, 5), initial_shapes("uniform"), initial_shapes("identical")]
     kmeans, *others = (

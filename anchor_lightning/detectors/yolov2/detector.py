@@ -100,7 +100,8 @@ class YOLOv2(Detector):
         self.anchors = AnchorShapes(num, initial_shapes(anchors.init, anchors.num), learn=anchors.learn)
         network: Backbone = DarkNet19(width) if backbone == DARKNET19 else TimmBackbone(backbone)
         is_pretrained = backbone != DARKNET19 and backbone_weights is not None
-        network.freeze(freeze_backbone, is_pretrained if freeze_norms is None else freeze_norms)
+        self.freeze_norms = is_pretrained if freeze_norms is None else freeze_norms
+        network.freeze(freeze_backbone, self.freeze_norms)
         self.network = YOLOv2Network(num, num_classes, width, bn_without_shift, bn_scale_init, objectness_init, network)
         self.register_buffer("images_before", torch.zeros((), dtype=torch.int64))
         self.width, self.prior_images = width, prior_images
@@ -114,9 +115,10 @@ class YOLOv2(Detector):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """Backbone and width, and whether the head has the batch norm without shift."""
+        """Backbone and width, whether its norms are frozen, and whether the head has the batch norm without shift."""
         has_norm = self.network.head.norm is not None
-        return {"backbone": self.backbone, "width": self.width, "bn_without_shift": has_norm}
+        own = {"backbone": self.backbone, "width": self.width, "freeze_norms": self.freeze_norms}
+        return own | {"bn_without_shift": has_norm}
 
     @property
     def lr_factors(self) -> dict[str, tuple[nn.Module, float]]:
@@ -162,6 +164,10 @@ class YOLOv2(Detector):
             "The network starts from random weights; the paper's backbone was pretrained on ImageNet "
             "(backbone_weights)."
         )
+
+    def check(self) -> None:
+        """See `Backbone.check`."""
+        self.network.backbone.check()
 
     def setup(self) -> None:
         """Compiles the network if asked to."""
