@@ -136,6 +136,22 @@ def test_stages_hold_every_parameter_once() -> None:
         backbone.freeze(6, norms=False)
 
 
+def test_parameters_that_no_feature_needs_are_frozen() -> None:
+    """Data parallelism would wait for their gradients."""
+    backbone = TimmBackbone("hrnet_w18_small")
+    sum(feature.sum() for feature in backbone(torch.rand(2, 3, 64, 64))).backward()  # type: ignore[union-attr]
+    assert all((p.grad is not None) == p.requires_grad for p in backbone.parameters())
+    assert not all(p.requires_grad for p in backbone.parameters()), "the case must have some"
+
+
+def test_batch_norms_that_lose_their_activations_are_rejected() -> None:
+    backbone = TimmBackbone(NAME)
+    backbone.check()
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm(backbone)
+    with pytest.raises(UserError, match="sync_batchnorm"):
+        backbone.check()
+
+
 def test_its_parameter_groups_have_their_factor() -> None:
     detector = {"class_path": "YOLOv2", "init_args": {"backbone": NAME, "backbone_lr_mult": 0.1, "width": 0.1}}
     task = DetectionTask(2, detector=detector, anchors=AnchorOptions("identical", lr_mult=3.0), learning_rate=1e-2)
