@@ -66,6 +66,7 @@ SETS = {
 OVERLAYS = ("baseline", "baseline-bn", "opt", "opt-soft", "opt-soft-clust", "opt-soft-clust-bn")
 ARMS = {name: yaml.safe_load((CONFIGS / "ablation" / f"{name}.yaml").read_text()) for name in OVERLAYS}
 CHOICES: dict[str, dict[str, Any]] = {
+    "full + fixed shapes": {"model": {"anchors": {"learn": False}}},  # soft assignment and batch norm alone
     "full + T auto": {"soft_assignment": {"start": "auto"}},
     "full + T geometric": {"soft_assignment": {"schedule": "geometric"}},
     "full + γ 0.3": {"model": {"detector": {"init_args": {"bn_scale_init": 0.3}}}},
@@ -85,4 +86,5 @@ def arm_options(arm: str) -> dict[str, Any]:
     change = CHOICES.get(arm, {})
     detector = base["model"]["detector"]["init_args"] | change.get("model", {}).get("detector", {}).get("init_args", {})
     schedules = {name: base[name] | change.get(name, {}) for name in ("soft_assignment", "clustering")}
-    return {"detector": detector, "learn": base["model"]["anchors"]["learn"], **schedules}
+    learn = (base["model"]["anchors"] | change.get("model", {}).get("anchors", {}))["learn"]
+    return {"detector": detector, "learn": learn, **schedules}
