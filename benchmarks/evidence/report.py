@@ -156,8 +156,10 @@ def forest(table: dict[tuple[str, str, str, int], dict[int, dict[str, str]]], pa
         axis.set_yticks(range(len(names)), list(reversed(names)))
         axis.set_xlabel("difference of AP@.5, points")
         axis.grid(axis="x", alpha=0.3)
-    axes[0].legend(loc="lower right", fontsize=8)
-    figure.tight_layout()
+    axes[0].set_ylim(-0.6, len(names) - 0.4)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.tight_layout(rect=(0, 0.25 / figure.get_figheight(), 1, 1))
+    figure.legend(handles, labels, loc="lower center", ncols=len(PLOTTED), fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
