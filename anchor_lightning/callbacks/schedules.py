@@ -42,7 +42,7 @@ class StepSchedule(Callback, ABC):
             if not 0 < total < math.inf:
                 reason = f"{self.steps} is a share of a run without end; give max_steps, or a number of steps here"
                 raise UserError(reason, f"{self.section}.steps")
-            self.num_steps = round(self.steps * total)
+            self.num_steps = max(1, round(self.steps * total))  # of a trial of two steps, too
 
     @abstractmethod
     def set_values(self, task: Any, step: int) -> None:

@@ -45,6 +45,7 @@ def test_the_first_step_has_the_start_step_number_steps_has_0_and_the_end_what_t
 def test_steps_below_1_are_a_share_of_the_run(kind: Any) -> None:
     name = "temperature" if kind is SoftAssignment else "clustering_weight"
     assert values(kind(start=1.0, steps=0.25), name, total=16) == values(kind(start=1.0, steps=4), name)
+    assert values(kind(start=1.0, steps=0.25), name, total=1)[:2] == [(1,), (0,)], "at least one step"
     with pytest.raises(UserError, match="without end"):
         values(kind(steps=0.25), name, total=float("inf"))
     with pytest.raises(UserError, match=r"1\.5"):
