@@ -54,6 +54,7 @@ def grid() -> list[Run]:
         runs += [Run(s, arm, start, seed, 5) for s in SETS for start in ("kmeans", "uniform") for arm in main]
     for seed in range(4):
         runs += [Run(s, arm, start, seed, 5) for s in SETS for start in ("kmeans", "uniform") for arm in OVERLAYS]
+        runs += [Run(s, "full + fixed shapes", "uniform", seed, 5) for s in ("voc12", "bccd")]
         runs += [Run(s, arm, "identical", seed, 5) for s in SETS for arm in main]
         runs += [Run("aerial_cars", arm, "coco", seed, 5) for arm in main]
         runs += [Run("voc12", arm, "kmeans", seed, num) for num in (3, 7, 9) for arm in main]
@@ -116,13 +117,10 @@ def train(run: Run, data: Path, weights: str, cache: Path, overrides: dict[str, 
     if frozen == "all":
         folder = feature_folder(cache, run.set, weights)
         backbone = task.detector.network.backbone
-        if not (folder / "test.npz").exists():
-            raise FileNotFoundError(folder)
         module = with_features(module, folder)
         task.detector.network.backbone = PackedFeatures(backbone.fine_channels, backbone.coarse_channels)
-    share = int(steps * WARM_UP_SHARE)
     schedules = [
-        kind(**{**options[name], "steps": share if options[name]["steps"] else 0})
+        kind(**{**options[name], "steps": WARM_UP_SHARE if options[name]["steps"] else 0})
         for name, kind in (("soft_assignment", SoftAssignment), ("clustering", ClusteringDecay))
     ]
     trainer = Trainer(
