@@ -49,7 +49,6 @@ class Backbone(nn.Module, ABC):
 
     fine_channels: int
     coarse_channels: int
-    _freezes_norms: bool = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +75,6 @@ class Backbone(nn.Module, ABC):
             raise UserError(f"{num_stages}, but there are {len(stages)} stages (or all)", argument="freeze_backbone")
         for parameter in (parameter for stage in stages[:num_stages] for parameter in stage):
             parameter.requires_grad_(False)
-        self._freezes_norms = norms
         for parameter in (p for norm in self._norms() for p in norm.parameters() if norms):
             parameter.requires_grad_(False)
         self.train(self.training)
@@ -85,7 +83,7 @@ class Backbone(nn.Module, ABC):
         """Sets the mode; norms that are not trained stay in evaluation, with the statistics they have."""
         super().train(mode)
         for norm in self._norms():
-            if self._freezes_norms or (norm.weight is not None and not norm.weight.requires_grad):
+            if norm.affine and not norm.weight.requires_grad:
                 norm.eval()
         return self
 
