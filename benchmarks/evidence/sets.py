@@ -71,6 +71,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "full + T geometric": {"soft_assignment": {"schedule": "geometric"}},
     "full + γ 0.3": {"model": {"detector": {"init_args": {"bn_scale_init": 0.3}}}},
     "full + distance iou": {"soft_assignment": {"distance": "iou"}},
+    "full + norm over positives": {"model": {"detector": {"class_path": "variants.YOLOv2NormOverPositives"}}},
     "full + T auto geometric + γ 0.3": {
         "soft_assignment": {"start": "auto", "schedule": "geometric"},
         "model": {"detector": {"init_args": {"bn_scale_init": 0.3}}},
@@ -81,10 +82,12 @@ WARM_UP_SHARE = 0.25  # of the steps, where an overlay has the paper's 1,500
 
 
 def arm_options(arm: str) -> dict[str, Any]:
-    """The options of an arm: `bn_without_shift`, `bn_scale_init`, `learn`, `soft_assignment` and `clustering`."""
+    """The options of an arm: `class_path` and `detector` (its arguments), `learn`, `soft_assignment`, `clustering`."""
     base = ARMS["opt-soft-clust-bn"] if arm in CHOICES else ARMS[arm]
     change = CHOICES.get(arm, {})
-    detector = base["model"]["detector"]["init_args"] | change.get("model", {}).get("detector", {}).get("init_args", {})
+    changed = change.get("model", {}).get("detector", {})
+    detector = base["model"]["detector"]["init_args"] | changed.get("init_args", {})
     schedules = {name: base[name] | change.get(name, {}) for name in ("soft_assignment", "clustering")}
     learn = (base["model"]["anchors"] | change.get("model", {}).get("anchors", {}))["learn"]
-    return {"detector": detector, "learn": learn, **schedules}
+    class_path = changed.get("class_path", "YOLOv2")
+    return {"class_path": class_path, "detector": detector, "learn": learn, **schedules}

@@ -1,0 +1,81 @@
+"""The evidence's command: its grid, how it goes on after a stop, its arms and the norm over positives."""
+
+import importlib
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def evidence(monkeypatch):
+    pytest.importorskip("timm")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "evidence"))
+
+
+def load(name):
+    return importlib.import_module(name)
+
+
+def test_grid_has_eight_seeds_of_the_main_arms_and_no_run_twice():
+    sets, runs = load("sets"), load("run").grid()
+    assert len(runs) == len(set(runs))
+    seeds = Counter((r.set, r.arm, r.start) for r in runs if r.num == 5)
+    for name in sets.SETS:
+        for arm in ("baseline", "baseline-bn", "opt-soft-clust-bn"):
+            assert seeds[name, arm, "kmeans"] == seeds[name, arm, "uniform"] == 8
+
+
+def test_what_is_in_the_csv_is_done(tmp_path: Path):
+    run = load("run")
+    path, first = tmp_path / "a" / "runs.csv", run.grid()[0]
+    assert run.done(path) == set()
+    run.append(path, dict.fromkeys(run.COLUMNS, "x") | first._asdict() | {"map": 0.123456789, "by_class": "cat 0.5"})
+    run.append(path, dict.fromkeys(run.COLUMNS, "x") | first._replace(seed=1)._asdict())
+    assert run.done(path) == {tuple(map(str, first)), tuple(map(str, first._replace(seed=1)))}
+    header, line, _ = path.read_text().splitlines()
+    assert header == ",".join(run.COLUMNS)
+    assert ",0.123457," in line
+
+
+def test_arms_differ_from_the_full_method_in_what_their_names_say():
+    sets = load("sets")
+    full = sets.arm_options("opt-soft-clust-bn")
+    assert (full["class_path"], full["learn"]) == ("YOLOv2", True)
+    assert not sets.arm_options("baseline")["detector"]["bn_without_shift"]
+    differences = {
+        arm: {k for k, v in sets.arm_options(arm).items() if v != full[k]} for arm in (*sets.OVERLAYS, *sets.CHOICES)
+    }
+    assert differences["opt-soft-clust-bn"] == set()
+    assert differences["baseline"] == {"detector", "learn", "soft_assignment", "clustering"}
+    assert differences["baseline-bn"] == {"learn", "soft_assignment", "clustering"}
+    assert differences["full + fixed shapes"] == {"learn"}
+    assert differences["full + T auto"] == differences["full + T geometric"] == {"soft_assignment"}
+    assert differences["full + γ 0.3"] == {"detector"}
+    assert differences["full + norm over positives"] == {"class_path"}
+
+
+def test_statistics_over_positives_by_hand():
+    norm = load("variants").PositivesNorm(4, scale_init=3.0)
+    offsets = torch.zeros(1, 4, 1, 3)
+    offsets[0, 0, 0] = torch.tensor([1.0, 5.0, 100.0])  # Δw of the first anchor, the last cell without a box
+    norm.delta = torch.zeros(1, 2, 1, 3)
+    norm.delta[0, 0, 0] = torch.tensor([1.5, 0.5, 0.0])
+    out = norm(offsets)
+    mean, variance = (1.5 * 1 + 0.5 * 5) / 2, (1.5 * 1 + 0.5 * 9) / 2  # 2 and 3
+    expected = [3 * (x - mean) / math.sqrt(variance + norm.eps) for x in (1, 5, 100)]
+    assert out[0, 0, 0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert norm.running_mean.tolist() == pytest.approx([0.2, 0, 0, 0])
+    # The second anchor has no box: running statistics (0 and 1 at first), which stay.
+    assert norm.running_var.tolist() == pytest.approx([1 + 0.1 * (variance - 1), 0.9, 1, 1])
+
+
+def test_interval_and_pairs():
+    report = load("report")
+    assert report.paired({0: 3.0, 1: 5.0, 4: 1.0}, {1: 1.0, 0: 2.0, 7: 0.0}) == [1.0, 4.0]
+    mean, half = report.mean_interval([1.0, 2.0, 3.0])
+    assert (mean, half) == pytest.approx((2.0, 4.303 * 1 / math.sqrt(3)))
