@@ -14,7 +14,16 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.common import SplitReader, distinct_names
-from anchor_lightning.data.formats.voc_files import SplitCounts, compare_with_published, fetch_voc, parse_voc_xml
+from anchor_lightning.data.formats.detect import detect_data
+from anchor_lightning.data.formats.voc_files import (
+    SplitCounts,
+    compare_with_published,
+    corners,
+    fetch_voc,
+    is_difficult,
+    parse_voc_xml,
+    text_of,
+)
 from anchor_lightning.data.formats.voc_layout import VOCFolder, find_layout
 from anchor_lightning.data.images import ImageHeader, image_header
 from anchor_lightning.data.module import DetectionDataModule, Split
@@ -117,14 +126,21 @@ class VOCDataModule(DetectionDataModule):
         folder = self._devkit() / f"VOC{year}"
         missing = [name for name in SET_FOLDERS if not (folder / name).is_dir()]
         if missing:
-            here = [name for name in SET_FOLDERS if (self._root() / name).is_dir()]
-            hint = f" It has {', '.join(here)} itself, but not the rest." if here else ""
-            raise UserError(
-                f"{folder} lacks {', '.join(missing)}.{hint} {self._root()} must hold VOC{year} with "
-                f"{', '.join(SET_FOLDERS)} (or be such a folder itself): correct it or years, or set download to true.",
-                argument="root",
-            )
+            raise UserError(self._why_no_devkit(folder, missing), argument="root")
         return folder
+
+    def _why_no_devkit(self, folder: Path, missing: list[str]) -> str:
+        root = self._root()
+        if not root.is_dir():
+            return f"there is no folder {root}. Correct it, or set download to true to fetch VOC to it."
+        with suppress(UserError):
+            kind, _ = detect_data(root)
+            if kind != type(self).__name__:
+                return f"{root} is no set of {type(self).__name__} but of {kind}: give it as --data {root}."
+        return (
+            f"{folder} lacks {', '.join(missing)}. {root} must hold {folder.name} with {', '.join(SET_FOLDERS)}, or "
+            ".xml files and images of its own (docs/data.md): correct it or years, or set download to true."
+        )
 
     def _default_split(self, role: Split) -> str:
         if self._own is None and self.years == [2007, 2012]:
@@ -157,8 +173,8 @@ class VOCDataModule(DetectionDataModule):
             difficult: list[bool] = []  # of every object of the files, the broken ones that are dropped included
             for key in members:
                 tree = parse_voc_xml(folder.xml[key])
-                difficult += map(_is_difficult, tree.findall("object"))
-                path = folder.image(key, _text(tree, "filename"))
+                difficult += map(is_difficult, tree.findall("object"))
+                path = folder.image(key, text_of(tree, "filename"))
                 if path is None and folder.lists is None:
                     reader.leave_out("annotation files without an image", str(folder.xml[key]))
                     continue
@@ -195,20 +211,20 @@ class VOCDataModule(DetectionDataModule):
         header = self._header(file, tree, path, reader)
         objects = tree.findall("object")  # direct children: a `part` has a name and a box of its own
         for obj in objects:
-            if _text(obj, "name") not in labels:
+            if text_of(obj, "name") not in labels:
                 raise UserError(
-                    f"{file}: unknown class {_text(obj, 'name')!r} in <object><name>. Correct it, or list all classes "
-                    f"as class_names; known are {', '.join(labels)}."
+                    f"{file}: unknown class {text_of(obj, 'name')!r} in <object><name>. Correct it, or list all "
+                    f"classes as class_names; known are {', '.join(labels)}."
                 )
         return reader.record(
             image_id,
             path,
             name,
             header.shown_size,
-            np.array([_box(file, obj, self._is_zero_based) for obj in objects]),
-            [labels[_text(obj, "name")] for obj in objects],
+            np.array([corners(file, obj, self._is_zero_based) for obj in objects]),
+            [labels[text_of(obj, "name")] for obj in objects],
             str(file),
-            ignore=[_is_difficult(obj) for obj in objects],
+            ignore=[is_difficult(obj) for obj in objects],
             orientation=header.orientation,
         )
 
@@ -217,7 +233,7 @@ class VOCDataModule(DetectionDataModule):
 
         Labelling tools show an image as its EXIF orientation says, unless <size> is that of the stored image.
         """
-        texts = [_text(tree, f"size/{side}") for side in ("height", "width")]
+        texts = [text_of(tree, f"size/{side}") for side in ("height", "width")]
         stated = (int(texts[0]), int(texts[1])) if all(t.isdigit() and int(t) for t in texts) else None
         try:
             header = image_header(path)
@@ -238,9 +254,9 @@ class VOCDataModule(DetectionDataModule):
         names, least = set[str](), math.inf
         for file in self._own.xml.values():
             for obj in parse_voc_xml(file).findall("object"):
-                names.add(_text(obj, "name"))
+                names.add(text_of(obj, "name"))
                 with suppress(ValueError):  # said with the file's name when its split is read
-                    least = min(least, *(float(_text(obj, f"bndbox/{side}") or "inf") for side in ("xmin", "ymin")))
+                    least = min(least, *(float(text_of(obj, f"bndbox/{side}") or "inf") for side in ("xmin", "ymin")))
         return sorted(names - {""}), least
 
     @property
@@ -266,31 +282,3 @@ def _no_such_split(folder: VOCFolder, name: str) -> UserError:
         f"{folder.lists / name}.txt: no such list. Set the split to a list that exists (there are: {there}; "
         "`2007/test` names the list of one year)."
     )
-
-
-def _text(element: Element, field: str) -> str:
-    return (element.findtext(field) or "").strip()
-
-
-def _is_difficult(obj: Element) -> bool:
-    return _text(obj, "difficult") == "1"
-
-
-def _box(file: Path, obj: Element, zero_based: bool) -> list[float]:
-    """Continuous, 0-based corners, in the file's order; of VOC's 1-based inclusive pixels equal ones stay so."""
-    if obj.find("bndbox") is None:
-        has = " but a <robndbox>; rotated boxes are not read" if obj.find("robndbox") is not None else ""
-        raise UserError(f"{file}: an object {_text(obj, 'name')!r} lacks <bndbox>{has}. Add the box or take it out.")
-    values = []
-    for field in ("xmin", "ymin", "xmax", "ymax"):
-        text = _text(obj, f"bndbox/{field}")
-        try:
-            values.append(float(text))
-        except ValueError:
-            raise UserError(
-                f"{file}: <bndbox><{field}> of an object {_text(obj, 'name')!r} is {text!r}, not a number. Correct it."
-            ) from None
-    if zero_based:
-        return values
-    first, second = np.array(values).reshape(2, 2)
-    return [*(first - (first < second)).tolist(), *(second - (second < first)).tolist()]
