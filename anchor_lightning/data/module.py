@@ -94,6 +94,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         self.skip_bad_images = skip_bad_images
         self.val_share = val_share
         self.split_seed = split_seed
+        self._validates = True  # whether a training validates; else nothing is held out for it
         self._given_seed = seed
         self._given_splits: dict[Split, str | None] = {"train": train_split, "val": val_split, "test": test_split}
         self._records: dict[str, Sequence[ImageRecord]] = {}
@@ -178,7 +179,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         """Whether validation gets a share of the training images, because the set has no validation split."""
         given, default = self._given_splits["val"], self._default_split("val")
         is_missing = given is None and not self._has_split(default) and self._has_split(self.split_name("train"))
-        return self.val_share > 0 and is_missing
+        return self.val_share > 0 and self._validates and is_missing
 
     def image_names(self, split: Split, image_ids: Sequence[int]) -> list[str]:
         """The names of images by their ids."""
@@ -232,14 +233,15 @@ class DetectionDataModule(LightningDataModule, ABC):
         area = max(math.prod(self.image_size), math.prod(self.val_image_size))
         ranks = 1 if self.trainer is None else self.trainer.world_size
         check_workers(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
+        self._validates = stage != "fit" or self.trainer is None or self.trainer.limit_val_batches > 0
         if stage == "fit":
-            self.ground_truth("train")
+            self._say_unused_classes(self.ground_truth("train"))
             if self.trainer is not None:
                 self._train_sampler()  # raises for a batch that is too large
-            if self.trainer is None or self.trainer.limit_val_batches:
+            if self._validates:
                 self.ground_truth("val")
                 self._check_overlap("val")
-            if self._has_split(self.split_name("test")):
+            if self.split_name("test") != self.split_name("val") and self._has_split(self.split_name("test")):
                 self._check_overlap("test")
         elif stage == "predict":
             self.records("test")
@@ -247,6 +249,11 @@ class DetectionDataModule(LightningDataModule, ABC):
             self.ground_truth("val" if stage == "validate" else "test")
             if stage == "test" and self.split_name("test") == self.split_name("val") and not self._given_splits["test"]:
                 rank_zero_info("The set has no test split of its own: what is measured is its validation split.")
+
+    def _say_unused_classes(self, ground_truths: list[GroundTruth]) -> None:
+        used = set(np.concatenate([truth.labels for truth in ground_truths]).tolist())
+        if unused := [name for label, name in enumerate(self.class_names) if label not in used]:
+            rank_zero_info(f"{len(unused)} of {self.num_classes} classes have no training box: {', '.join(unused)}.")
 
     def _check_overlap(self, split: Split) -> None:
         shared = {r.path for r in self.records("train")} & {r.path for r in self.records(split)}
