@@ -1,4 +1,4 @@
-"""`python -m anchor_lightning {fit,validate,test,predict} --config NAME.yaml`."""
+"""`python -m anchor_lightning`, the same as the command `anchor-lightning`."""
 
 from anchor_lightning.cli import main
 

@@ -30,7 +30,7 @@ PAPER: Final = {
 RUN_ID: Final = "wandb_run_id"  # key of a checkpoint that holds the id of its W&B run
 
 
-class WandbLogger(LightningWandbLogger):
+class FallbackWandbLogger(LightningWandbLogger):
     """Lightning's W&B logger, offline (which it says in a line) without a key or a way to the server.
 
     WANDB_MODE wins over both. `fit --ckpt_path` continues the run whose id the checkpoint carries, unless given
