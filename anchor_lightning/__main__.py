@@ -2,5 +2,11 @@
 
 from anchor_lightning.cli import main
 
-if __name__ == "__main__":
+
+def run() -> None:
+    """Runs the command line; without its result, which a console script would print as an error."""
     main()
+
+
+if __name__ == "__main__":
+    run()

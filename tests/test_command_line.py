@@ -174,6 +174,12 @@ def test_the_short_name_of_the_wandb_logger_is_ours(recwarn: pytest.WarningsReco
     assert any("Checkpoint is Lightning's base class" in str(warning.message) for warning in recwarn)
 
 
+def test_tensorboard_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anchor_lightning.cli.trainer.find_spec", lambda name: None)
+    said = refused("fit", *SYNTHETIC, "--config", "logger/tensorboard.yaml")
+    assert "pip install tensorboard" in said and not Path("runs").exists()
+
+
 def test_metrics_by_hand() -> None:
     metrics = {"test/map": torch.tensor(0.123456), "test/map_large": float("nan")}
     by_class = {"test/ap/rider/bike": 0.5, "test/ap_voc/rider/bike": 1, "test/ap/cup": 0.25}

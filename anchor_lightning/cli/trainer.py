@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +45,7 @@ CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback 
     "prediction_writer": callbacks.PredictionWriter,
     "checkpoint": callbacks.RunCheckpoint,
 }
+TENSORBOARD: Final = "lightning.pytorch.loggers.TensorBoardLogger"
 WANDB: Final = "lightning.pytorch.loggers.WandbLogger"
 BASE_CHECKPOINT: Final = "lightning.pytorch.callbacks.Checkpoint"
 RESUME: Final = "resume"
@@ -112,7 +114,7 @@ class AnchorLightningCLI(LightningCLI):
         if subcommand != "fit":
             config.ckpt_path = config.ckpt_path and str(find_checkpoint(config.ckpt_path, root))
             return
-        text = self._parser(subcommand).dump(config, skip_none=False)
+        text = self._parser(subcommand).dump(config, skip_unset=False)
         resume = config.pop(RESUME)  # config.yaml is to repeat this run, and serves the other sub-commands as well
         folders = [Path(folder) for folder in (root, config.checkpoint.dirpath) if folder]
         path = checkpoint_of(config.ckpt_path, resume, folders, text)
@@ -134,6 +136,8 @@ class AnchorLightningCLI(LightningCLI):
         for logger in (logger for logger in _listed(trainer.logger) if isinstance(logger, Namespace)):
             if logger.class_path == WANDB:
                 _take_our_wandb_logger(logger)
+            if logger.class_path == TENSORBOARD and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
+                raise UserError("TensorBoardLogger needs a package: pip install tensorboard", "trainer.logger")
             if logger.init_args.get("save_dir") == DEFAULT_ROOT:
                 logger.init_args.save_dir = trainer.default_root_dir
         if any(callback.class_path == BASE_CHECKPOINT for callback in _listed(trainer.callbacks)):

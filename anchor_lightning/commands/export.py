@@ -33,8 +33,8 @@ def export(
         format: `darknet`: `.cfg`, `.weights` and `.names`, which C darknet and OpenCV run. `onnx`: `.onnx` for
             onnxruntime and others, with any number of images a batch; its inputs and outputs are those of
             `onnx_model`, and the file states them.
-        output: Path of the files, with or without a suffix of the format; `export/yolov2` in the checkpoint's run folder
-            if not given.
+        output: Path of the files, with or without a suffix of the format; `export/yolov2` in the checkpoint's
+            run folder if not given.
         image_size: Side, or height and width, of the network input in pixels; that of the validation if not given.
         nms: Of `onnx`: true ends in final boxes, scores and labels (the default), false in all boxes and scores
             before the suppression.

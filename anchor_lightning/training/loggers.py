@@ -99,7 +99,7 @@ class RunRecord(SaveConfigCallback):
 
     @cached_property
     def _text(self) -> str:
-        return str(self.parser.dump(self.config, skip_none=False))
+        return str(self.parser.dump(self.config, skip_unset=False))
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Adds the parts of the configuration that are no hyper-parameters of the model to the run's config."""
