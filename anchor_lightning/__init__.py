@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from anchor_lightning.detectors.torchvision.convert import make_anchors_learnable as make_anchors_learnable
     from anchor_lightning.task import DetectionTask as DetectionTask
 
+__version__ = "0.1.0"
+
 _MODULES = {
     **dict.fromkeys(("AnchorOptions", "AnchorShapes"), "anchors"),
     "DetectionTask": "task",

@@ -1,6 +1,12 @@
-"""`python -m anchor_lightning {fit,validate,test,predict} --config NAME.yaml`."""
+"""`python -m anchor_lightning`, the same as the command `anchor-lightning`."""
 
 from anchor_lightning.cli import main
 
-if __name__ == "__main__":
+
+def run() -> None:
+    """Runs the command line; without its result, which a console script would print as an error."""
     main()
+
+
+if __name__ == "__main__":
+    run()

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor,
 from lightning.pytorch.loggers import CSVLogger
 
 from anchor_lightning import DetectionTask
-from anchor_lightning.callbacks import Checkpoint, ClusteringDecay, SoftAssignment
+from anchor_lightning.callbacks import ClusteringDecay, RunCheckpoint, SoftAssignment
 from anchor_lightning.data import SyntheticDataModule
 from anchor_lightning.detectors import SSD, YOLOv2
 from anchor_lightning.fitting import kmeans_shapes
@@ -147,7 +147,7 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(tmp_path: Path
         if trainer.global_step == 3:
             batch.images.fill_(float("nan"))
 
-    checkpoint = Checkpoint(every_n_train_steps=2, dirpath=str(tmp_path))
+    checkpoint = RunCheckpoint(every_n_train_steps=2, dirpath=str(tmp_path))
     trainer = make_trainer(tmp_path, callbacks=[AtBatchStart(poison), checkpoint], enable_checkpointing=True)
     with pytest.raises(FloatingPointError, match=r"step 3: loss_xy nan.*images: train-0.*last checkpoint.*last\.ckpt"):
         trainer.fit(make_task(), datamodule=make_data())
@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(tmp_path: Path
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     """A step with a finite loss can still break them; the next loss would tell, but a checkpoint may come first."""
-    checkpoint = Checkpoint(every_n_train_steps=1, dirpath=str(tmp_path))
+    checkpoint = RunCheckpoint(every_n_train_steps=1, dirpath=str(tmp_path))
     trainer = make_trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True)
     with pytest.raises(FloatingPointError, match="not finite; nothing was written"):
         trainer.fit(make_task(learning_rate={0: 1e-3, 2: 1e37}), datamodule=make_data())

@@ -4,14 +4,14 @@ from anchor_lightning.callbacks.anchor_logger import AnchorLogger
 from anchor_lightning.callbacks.learn_anchors import LearnAnchors
 from anchor_lightning.callbacks.predictions import PredictionPictures, PredictionWriter
 from anchor_lightning.callbacks.schedules import ClusteringDecay, SoftAssignment
-from anchor_lightning.training.checkpoints import Checkpoint
+from anchor_lightning.training.checkpoints import RunCheckpoint
 
 __all__ = [
     "AnchorLogger",
-    "Checkpoint",
     "ClusteringDecay",
     "LearnAnchors",
     "PredictionPictures",
     "PredictionWriter",
+    "RunCheckpoint",
     "SoftAssignment",
 ]

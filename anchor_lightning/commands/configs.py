@@ -81,3 +81,12 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date that cannot be, say
         raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+
+
+def print_configs() -> None:
+    """Lists the shipped configurations, each with what the first line of its file says."""
+    names = shipped_configs()
+    width = max(map(len, names))
+    for name in names:
+        first = (CONFIG_FOLDER / name).read_text(encoding="utf-8").splitlines()[0]
+        print(f"{name:<{width}}  {first.removeprefix('# ')}")

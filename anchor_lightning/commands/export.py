@@ -33,7 +33,8 @@ def export(
         format: `darknet`: `.cfg`, `.weights` and `.names`, which C darknet and OpenCV run. `onnx`: `.onnx` for
             onnxruntime and others, with any number of images a batch; its inputs and outputs are those of
             `onnx_model`, and the file states them.
-        output: Path of the files without their suffix; `export/yolov2` in the checkpoint's run folder if not given.
+        output: Path of the files, with or without a suffix of the format; `export/yolov2` in the checkpoint's
+            run folder if not given.
         image_size: Side, or height and width, of the network input in pixels; that of the validation if not given.
         nms: Of `onnx`: true ends in final boxes, scores and labels (the default), false in all boxes and scores
             before the suppression.
@@ -57,7 +58,9 @@ def export(
         raise UserError(f"a .cfg of YOLOv2 cannot hold the backbone {task.detector.backbone}; take onnx", "format")
     size = network_size(image_size, details)
     stem = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "export" / "yolov2"
-    # Names may hold dots: with_suffix would cut them.
+    if stem.suffix in SUFFIXES[format]:
+        stem = stem.with_suffix("")
+    # Other names may hold dots: with_suffix would cut them.
     files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES[format]]
     if format == "onnx":
         _write_onnx(task, task.detector, files[0], size, nms is not False, checkpoint.name)

@@ -207,6 +207,10 @@ def _predict_video(file: Path, folder: Path, finder: Finder, size: tuple[int, in
             for picture, _ in finder.annotate(_frames(file.name, video, size), batch_size):
                 annotated.write(picture)
         finder.write(results, images)
+    if not annotated.plays_in_browsers:
+        print(
+            'The video is MPEG-4 Part 2, which browsers do not play; for H.264: pip install ".[video]" in the checkout'
+        )
     if video.stated is not None and len(finder.images) < video.stated:
         print(f"{file} states {video.stated} frames; only {len(finder.images)} of them can be read.")
 

@@ -6,19 +6,18 @@ import errno
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from pkgutil import resolve_name
 from typing import Any, Final, NoReturn
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import LightningArgumentParser
 
-from anchor_lightning import data, detectors
-from anchor_lightning.anchors import AnchorOptions
 from anchor_lightning.commands.configs import LINKED
 from anchor_lightning.errors import UserError
 
-PROGRAM: Final = "anchor_lightning"
+PROGRAM: Final = "anchor_lightning"  # of `python -m`; errors begin with it
+COMMAND: Final = "anchor-lightning"  # of a shell
 _FORBIDDEN: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 UNWRITABLE: Final = (*_FORBIDDEN, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOENT)
 NO_MEMORY: Final = ("can't allocate memory", "Insufficient memory", "out of memory", "Cannot allocate memory")
@@ -42,6 +41,8 @@ FORMER_DETECTORS: Final = {  # values of `model.detector` before it became a cla
 class ShortErrors:
     """Mixin for parsers: an error in three lines: what is wrong, the nearest valid name, where help is."""
 
+    all_options = "--help"  # the word that shows every option
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints the error and exits with status 2."""
         parser: Any = getattr(ex, "subcommand_parser", None) or self
@@ -56,28 +57,23 @@ class CommandParser(ShortErrors, ArgumentParser):
     """Parser of a sub-command of this project."""
 
 
-class TrainerParser(ShortErrors, LightningArgumentParser):
-    """Parser of Lightning's sub-commands."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-
 def explain(message: str, parser: ArgumentParser) -> list[str]:
     """What jsonargparse says of an error, in two or three lines, by the options that `parser` knows."""
-    where = f"Options: {parser.prog.replace(' [options]', '')} --help"
-    kind = re.search(r"class_path[=']+ ?'?([\w.]+)'", message)
+    where = f"Options: {parser.prog.replace(' [options]', '')} {getattr(parser, 'all_options', '--help')}"
+    kind = re.search(r"class_path[= ']+([\w.]+)'", message)
+    option = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     if kind is not None:
-        section = "model.detector" if kind[1].startswith(detectors.__name__) else "data"
-        where += f", or --{section}.help {kind[1].rpartition('.')[2]}"
+        where += f", or --{option}.help {kind[1].rpartition('.')[2]}"
     if (name := _unknown_option(message)) is not None:
         former = FORMER_OPTIONS.get(name)
         owner = f" of {kind[1].rpartition('.')[2]}" if kind is not None else ""
         lines = [f"--{name} is now --{former}" if former else f"--{name} is not an option{owner}"]
-        known = [option for option in known_options(parser, kind and kind[1]) if not name.startswith(f"{option}.")]
+        known = [other for other in known_options(parser, option, kind and kind[1]) if not name.startswith(f"{other}.")]
         nearest = get_close_matches(name, known, n=1, cutoff=0.6)
         return [*lines, *(f"Did you mean --{match}?" for match in nearest if former is None), where]
-    option = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    if nested := re.search(r"NestedArg\(key='([\w.]+)'", message):  # an option of a class where no class is known
+        asked = f"give --{option} CLASS before it, or a --config that names one"
+        return [f"--{option}.{nested[1]}: no class is chosen for {option}; {asked}", where]
     if missing := re.search(r"Expected a dot import path string: (\S+)", message):
         return _unknown_class(option, missing[1], where)
     # Of nested messages the innermost counts: what follows the last key, up to the value that it was given.
@@ -104,6 +100,8 @@ def _unknown_option(message: str) -> str | None:
 
 
 def _unknown_class(option: str, name: str, where: str) -> list[str]:
+    from anchor_lightning import data, detectors  # seconds, for which only a mistake has to wait
+
     known: list[str] = []
     if option == "model.detector":
         known = [kind for kind in detectors.__all__ if kind != detectors.Detector.__name__]
@@ -118,22 +116,34 @@ def _unknown_class(option: str, name: str, where: str) -> list[str]:
     return [text, *(f"Did you mean {match}?" for match in nearest), where]
 
 
-def known_options(parser: ArgumentParser, class_path: str | None = None) -> list[str]:
-    """Options of a parser and its nested classes: those of `class_path`, or of all detectors and data modules."""
+def known_options(parser: ArgumentParser, section: str = "", class_path: str | None = None) -> list[str]:
+    """Options of a parser and its nested classes: those of a section's `class_path`, or of all detectors and data."""
     strings = [string for action in parser._actions for string in action.option_strings]
-    names = [string.lstrip("-") for string in strings if string.startswith("--")]
-    nested = option_names({}, None if class_path is None else class_path.rpartition(".")[2])
+    names = [s.lstrip("-") for s in strings if s.startswith("--") and not s.endswith(("+", ".help"))]
+    if class_path is not None and isinstance(kind := resolve_name(class_path), type):
+        nested = [f"{section}.{name}" for name in parameters_of(kind)]
+        nested = [name for name in nested if not _is_linked(name)]
+    else:
+        nested = option_names({})
     return [*names, *(option for option in nested if any(option.startswith(f"{name}.") for name in names))]
 
 
-def option_names(sections: Mapping[str, type], nested: str | None = None) -> list[str]:
-    """Options of each section's class, the shapes, and all detectors and data modules (or the one `nested`)."""
-    owners = [("data.", vars(data)[name]) for name in data.__all__ if nested in (None, name)]
+def option_names(sections: Mapping[str, type]) -> list[str]:
+    """Options of each section's class, the shapes, and all detectors and data modules."""
+    from anchor_lightning import data, detectors
+    from anchor_lightning.anchors import AnchorOptions
+
+    owners = [("data.", vars(data)[name]) for name in data.__all__]
     owners += [(f"{name}.", kind) for name, kind in sections.items()]
-    owners += [("model.detector.", vars(detectors)[name]) for name in detectors.__all__ if nested in (None, name)]
+    owners += [("model.detector.", vars(detectors)[name]) for name in detectors.__all__]
     owners.append(("model.anchors.", AnchorOptions))
     names = dict.fromkeys(f"{prefix}{name}" for prefix, kind in owners for name in parameters_of(kind))
-    return [name for name in names if not (name.startswith("model.") and name.rpartition(".")[2] in LINKED)]
+    return [name for name in names if not _is_linked(name)]
+
+
+def _is_linked(name: str) -> bool:
+    """Whether a value comes from elsewhere and is no option: from the data module, or `model.anchors` in a detector."""
+    return name == "model.detector.anchors" or (name.startswith("model.") and name.rpartition(".")[2] in LINKED)
 
 
 def parameters_of(kind: type) -> Iterator[str]:
@@ -146,12 +156,12 @@ def parameters_of(kind: type) -> Iterator[str]:
                 return
 
 
-def message_of(error: BaseException, options: Iterable[str] = ()) -> str | None:
-    """What the user reads of an error, with the one of `options` at fault; None where the traceback is needed."""
+def message_of(error: BaseException, options: Callable[[], list[str]] = list) -> str | None:
+    """What the user reads of an error, with the one of `options()` at fault; None where the traceback is needed."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
-            return _without_worker(_with_option(cause, list(options)))
+            return _without_worker(_with_option(cause, options))
         cause = cause.__cause__  # jsonargparse raises its own error from what a class raises when it is made
     cause = error
     while cause is not None:
@@ -161,10 +171,10 @@ def message_of(error: BaseException, options: Iterable[str] = ()) -> str | None:
     return None
 
 
-def _with_option(error: UserError, options: list[str]) -> str:
+def _with_option(error: UserError, options: Callable[[], list[str]]) -> str:
     if error.argument is None:
         return error.message
-    named = [name for name in options if name == error.argument or name.endswith(f".{error.argument}")]
+    named = [name for name in options() if name == error.argument or name.endswith(f".{error.argument}")]
     return f"--{named[0]}: {error.message}" if named else str(error)
 
 

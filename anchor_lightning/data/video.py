@@ -1,4 +1,4 @@
-"""Videos, read and written frame by frame through OpenCV's FFmpeg."""
+"""Videos, frame by frame: read through OpenCV's FFmpeg, written through PyAV's where it is installed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -57,10 +58,22 @@ def open_video(file: Path) -> Iterator[Video]:
 
 
 class VideoFile:
-    """An `.mp4` to write in a `with` block, as large as its first frame; `fps` is frames a second."""
+    """An `.mp4` to write in a `with` block, as large as its first frame: H.264 through PyAV, else MPEG-4 Part 2.
+
+    H.264 has even sides only, so that an odd one gets a row or column more.
+
+    Args:
+        file: Where to.
+        fps: Frames a second.
+
+    Attributes:
+        plays_in_browsers: Whether it is H.264; browsers do not play the other.
+    """
 
     def __init__(self, file: Path, fps: float) -> None:
-        self._file, self._fps, self._writer = file, fps, cv2.VideoWriter()
+        self._file, self._fps = file, fps
+        self.plays_in_browsers = has_h264()
+        self._writer: H264Writer | Mpeg4Writer | None = None
 
     def write(self, frame: np.ndarray) -> None:
         """Appends an (H, W, 3) uint8 RGB frame.
@@ -68,17 +81,72 @@ class VideoFile:
         Raises:
             UserError: No video of this size can be written there.
         """
-        if not self._writer.isOpened():
+        if self._writer is None:
             height, width = frame.shape[:2]
-            fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-            if not self._writer.open(str(self._file), fourcc, self._fps, (width, height)):
-                raise UserError(f"no .mp4 of {width} x {height} pixels can be written to {self._file.parent}")
-        self._writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+            kind = H264Writer if self.plays_in_browsers else Mpeg4Writer
+            try:
+                self._writer = kind(self._file, self._fps, (width, height))
+            except (OSError, ValueError):
+                where = f"no .mp4 of {width} x {height} pixels can be written to {self._file.parent}"
+                raise UserError(where) from None
+        self._writer.write(frame)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def has_h264() -> bool:
+    """Whether PyAV (the extra `video`) is installed with an encoder of H.264."""
+    try:
+        import av
+    except ImportError:
+        return False
+    return "libx264" in av.codecs_available
+
+
+class H264Writer:
+    """A file of H.264 through PyAV; `size` is the width and height of its frames in pixels."""
+
+    def __init__(self, file: Path, fps: float, size: tuple[int, int]) -> None:
+        import av
+
+        self._container = av.open(str(file), "w", format="mp4", options={"movflags": "faststart"})
+        self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        self._stream.width, self._stream.height = (side + side % 2 for side in size)
+        self._stream.pix_fmt = "yuv420p"  # the only one that all browsers play
+        self._container.start_encoding()  # writes the head of the file, or raises
+
+    def write(self, frame: np.ndarray) -> None:
+        """Appends an (H, W, 3) uint8 RGB frame."""
+        from av import VideoFrame
+
+        even = np.pad(frame, [(0, side % 2) for side in frame.shape[:2]] + [(0, 0)], mode="edge")
+        self._container.mux(self._stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
+
+    def close(self) -> None:
+        """Writes what is left, and closes the file."""
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+
+class Mpeg4Writer:
+    """A file of MPEG-4 Part 2 (`mp4v`) through OpenCV, whose wheels have no encoder of H.264; odd sides are cut."""
+
+    def __init__(self, file: Path, fps: float, size: tuple[int, int]) -> None:
+        self._writer = cv2.VideoWriter()
+        if not self._writer.open(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, size):
+            raise OSError(f"OpenCV cannot write {file}")
+
+    def write(self, frame: np.ndarray) -> None:
+        """Appends an (H, W, 3) uint8 RGB frame."""
+        self._writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+
+    def close(self) -> None:
+        """Closes the file."""
         self._writer.release()
 
 

@@ -70,7 +70,7 @@ class StopSignals:
             rank_zero_info(f"\n{signal.Signals(number).name}: the run is saved and ends after this step{again}.")
 
 
-class Checkpoint(ModelCheckpoint):
+class RunCheckpoint(ModelCheckpoint):
     """`ModelCheckpoint` at the end of optimizer steps, from which a resumed run equals one that was never stopped.
 
     The last step, and the one that SIGTERM or SIGINT interrupts (status 143 and 1), are saved as well; a validation

@@ -30,7 +30,7 @@ PAPER: Final = {
 RUN_ID: Final = "wandb_run_id"  # key of a checkpoint that holds the id of its W&B run
 
 
-class WandbLogger(LightningWandbLogger):
+class FallbackWandbLogger(LightningWandbLogger):
     """Lightning's W&B logger, offline (which it says in a line) without a key or a way to the server.
 
     WANDB_MODE wins over both. `fit --ckpt_path` continues the run whose id the checkpoint carries, unless given
@@ -99,7 +99,7 @@ class RunRecord(SaveConfigCallback):
 
     @cached_property
     def _text(self) -> str:
-        return str(self.parser.dump(self.config, skip_none=False))
+        return str(self.parser.dump(self.config, skip_unset=False))
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Adds the parts of the configuration that are no hyper-parameters of the model to the run's config."""

@@ -77,7 +77,7 @@ def test_opencv_finds_the_boxes_of_a_detector_trained_on_real_images(shared_data
 def test_there_and_back_again(trained: tuple[str, Path]) -> None:
     """The exported files as model.detector.weights and model.anchors.init: the same metrics, without the checkpoint."""
     root, checkpoint = trained
-    cfg, weights, _ = main(["export", "--ckpt_path", str(checkpoint), "--output", "out"])
+    cfg, weights, _ = main(["export", "--ckpt_path", str(checkpoint), "--output", "out.cfg"])
     common = ["validate", "--config", "small.yaml", "--data.root", root, *MODEL, "--model.score_threshold", "0.0001"]
     by_checkpoint = main([*common, *SHAPES, "--ckpt_path", str(checkpoint)])
     by_files = main([*common, "--model.detector.weights", str(weights), "--model.anchors.init", str(cfg)])

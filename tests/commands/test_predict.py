@@ -188,6 +188,16 @@ def test_a_video_comes_back_annotated(checkpoint: Path, args: list[str], height:
     assert not capture.read()[0]
 
 
+def test_a_video_for_want_of_an_encoder_of_h264_is_said(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_video("film.mp4")
+    for h264 in (True, False):
+        monkeypatch.setattr("anchor_lightning.data.video.has_h264", lambda h264=h264: h264)
+        predict("--source", "film.mp4", "--output", "out")
+        assert ("browsers do not play" in capsys.readouterr().out) != h264
+
+
 def test_a_frame_is_reduced_as_a_png_is() -> None:
     for size in ((96, 128), (127, 300), (128, 192), (300, 900), (1100, 1600)):
         draw(Path("a.png"), 0, size)

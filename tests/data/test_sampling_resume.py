@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from anchor_lightning.structures import DetectionBatch
-from anchor_lightning.training.checkpoints import Checkpoint
+from anchor_lightning.training.checkpoints import RunCheckpoint
 from tests.helpers.tiny_data import MemoryModule
 
 Event = tuple[Any, ...]
@@ -73,7 +73,7 @@ def run(folder: Path, module: Recorder, log: Log, every: int = 2, **options: Any
     """Trains from the folder's checkpoint to the end, or to where the module stops it."""
     off = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "use_distributed_sampler"), False)
     options = {"max_steps": 11, "accelerator": "cpu", "log_every_n_steps": 1, "num_sanity_val_steps": 0, **options}
-    checkpoint = Checkpoint(every, dirpath=folder, enable_version_counter=False)
+    checkpoint = RunCheckpoint(every, dirpath=folder, enable_version_counter=False)
     data = MemoryModule(batch_size=4, image_size=[32, 64], num_workers=0, seed=3)
     last = folder / "last.ckpt"
     resumed = {"ckpt_path": str(last), "weights_only": True} if last.exists() else {}

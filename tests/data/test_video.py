@@ -8,12 +8,13 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 import anchor_lightning
-from anchor_lightning.data.video import VideoFile, open_video, quiet
+from anchor_lightning.data.video import Mpeg4Writer, VideoFile, open_video, quiet
 
 VARIABLES = ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG", "OPENCV_LOG_LEVEL")
 
@@ -24,17 +25,24 @@ def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("codec", "size"), [("h264", (98, 130)), ("mpeg4", (96, 128))])
+def test_what_is_written_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, size: tuple[int, int]
+) -> None:
+    """An odd side gets a row or column more in H.264, and loses one through OpenCV."""
+    monkeypatch.setattr("anchor_lightning.data.video.has_h264", lambda: codec == "h264")
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
     with VideoFile(tmp_path / "film.mp4", 12.5) as film:
         for colour in colours:
-            film.write(np.full((96, 128, 3), colour, dtype=np.uint8))
+            film.write(np.full((97, 129, 3), colour, dtype=np.uint8))
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        assert container.streams.video[0].codec_context.name == codec
     with open_video(tmp_path / "film.mp4") as video:
         assert (video.fps, video.stated) == (12.5, 3)
         for frame, colour in zip(video.frames, colours, strict=True):
-            assert frame.shape == (96, 128, 3) and frame.dtype == np.uint8
+            assert frame.shape == (*size, 3) and frame.dtype == np.uint8
             assert np.abs(frame.astype(int) - colour).mean() < 15, "RGB"
-    with pytest.raises(ValueError, match=r"no \.mp4 of 128 x 96 pixels can be written to .*none"), quiet():
+    with pytest.raises(ValueError, match=r"no \.mp4 of 1\d\d x 9\d pixels can be written to .*none"), quiet():
         VideoFile(tmp_path / "none" / "film.mp4", 25).write(frame)
 
 
@@ -60,9 +68,10 @@ for name in names:
 def test_of_broken_videos_nothing_but_our_sentence_is_printed(tmp_path: Path) -> None:
     """In a process of its own: FFmpeg writes past Python's stderr, and reads its level once."""
     noise = np.random.default_rng(0).integers(0, 255, (20, 96, 128, 3), dtype=np.uint8)
-    with VideoFile(tmp_path / "film.mp4", 10) as film:
-        for frame in noise:
-            film.write(frame)
+    film = Mpeg4Writer(tmp_path / "film.mp4", 10, (128, 96))  # a damaged frame does not spoil those behind it
+    for frame in noise:
+        film.write(frame)
+    film.close()
     whole = (tmp_path / "film.mp4").read_bytes()
     middle = len(whole) // 2
     contents = {

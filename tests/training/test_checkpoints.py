@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from anchor_lightning.training.checkpoints import Checkpoint
+from anchor_lightning.training.checkpoints import RunCheckpoint
 from tests.helpers.end_at import EndAt
 from tests.helpers.tiny_training import make_trainer
 
@@ -21,8 +21,8 @@ class Scored(BoringModel):
         self.log("val/score", SCORES[self.global_step])
 
 
-def fit(folder: Path, end: EndAt | None = None, val_check_interval: int = 2, **options: Any) -> Checkpoint:
-    checkpoint = Checkpoint(dirpath=folder, **options)
+def fit(folder: Path, end: EndAt | None = None, val_check_interval: int = 2, **options: Any) -> RunCheckpoint:
+    checkpoint = RunCheckpoint(dirpath=folder, **options)
     callbacks = [checkpoint] if end is None else [checkpoint, end]
     limits = {"max_steps": 7, "val_check_interval": val_check_interval, "limit_val_batches": 1}
     make_trainer(folder, callbacks=callbacks, enable_checkpointing=True, **limits).fit(Scored())

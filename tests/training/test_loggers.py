@@ -20,7 +20,7 @@ from wandb.proto import wandb_internal_pb2
 from anchor_lightning.cli import main
 from anchor_lightning.errors import UserError
 from anchor_lightning.training.checkpoint_files import read_checkpoint
-from anchor_lightning.training.loggers import RUN_ID, WandbLogger, continue_run
+from anchor_lightning.training.loggers import RUN_ID, FallbackWandbLogger, continue_run
 from tests.helpers.launching import run
 from tests.helpers.tiny_training import SYNTHETIC
 
@@ -104,7 +104,7 @@ def items(entries: Any) -> dict[str, Any]:
 
 def make_logger() -> None:
     del os.environ["WANDB_MODE"]
-    logger = WandbLogger(save_dir="runs", log_model=True)
+    logger = FallbackWandbLogger(save_dir="runs", log_model=True)
     print("mode:", logger._wandb_init.get("mode"), flush=True)
     logger.check()
 
@@ -132,7 +132,7 @@ def test_offline_unless_there_is_a_key_and_the_server_answers(tmp_path: Path, se
 
 def test_a_mode_of_the_users_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
-    assert "mode" not in WandbLogger(save_dir=str(tmp_path))._wandb_init, "without a key"
+    assert "mode" not in FallbackWandbLogger(save_dir=str(tmp_path))._wandb_init, "without a key"
 
 
 def test_a_run_that_wandb_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_a_run_that_wandb_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(wandb, "init", reject)
     monkeypatch.setenv("WANDB_MODE", "offline")
     with pytest.raises(UserError, match="no such project"):
-        WandbLogger(save_dir=str(tmp_path)).log_metrics({"loss": 1.0})
+        FallbackWandbLogger(save_dir=str(tmp_path)).log_metrics({"loss": 1.0})
 
 
 def test_which_run_is_continued(tmp_path: Path) -> None:
@@ -150,13 +150,13 @@ def test_which_run_is_continued(tmp_path: Path) -> None:
     for name, run_id in (("with", {RUN_ID: "abc"}), ("without", {})):
         torch.save(content | run_id, tmp_path / f"{name}.ckpt")
     given: list[dict[str, Any]] = [{}, {"id": "mine"}, {"resume": "never"}]
-    loggers = [WandbLogger(save_dir=str(tmp_path), **options) for options in given]
+    loggers = [FallbackWandbLogger(save_dir=str(tmp_path), **options) for options in given]
     for name, first in (("without", None), ("with", "abc")):
         continue_run(loggers, tmp_path / f"{name}.ckpt")
         assert [logger._wandb_init["id"] for logger in loggers] == [first, "mine", None]
     assert loggers[0].version == "abc"
     with pytest.raises(UserError, match="missing"):
-        continue_run([WandbLogger(save_dir=str(tmp_path))], tmp_path / "missing.ckpt")
+        continue_run([FallbackWandbLogger(save_dir=str(tmp_path))], tmp_path / "missing.ckpt")
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -1,28 +1,27 @@
-"""The command line: Lightning's, with configurations by name and a run folder that always holds the same files."""
+"""Lightning's sub-commands, with configurations by name and a run folder that always holds the same files."""
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
-import warnings
+from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any, Final
 
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import Namespace, dict_to_namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning import callbacks
-from anchor_lightning.commands import command_options, is_command, run_command, summary
-from anchor_lightning.commands.configs import named_configs
-from anchor_lightning.commands.reporting import PROGRAM, TrainerParser, message_of, option_names
-from anchor_lightning.commands.sources import data_paths
+from anchor_lightning.cli.help import ALL
+from anchor_lightning.cli.results import metrics_text
+from anchor_lightning.commands.reporting import COMMAND, ShortErrors, option_names
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
@@ -35,16 +34,8 @@ from anchor_lightning.training.checkpoint_files import (
     read_checkpoint,
 )
 from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
-from anchor_lightning.training.loggers import RunRecord, WandbLogger, continue_run
+from anchor_lightning.training.loggers import FallbackWandbLogger, RunRecord, continue_run
 from anchor_lightning.training.resume import checkpoint_of
-
-KNOWN_WARNINGS: Final = (
-    r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on recent versions of torch
-    r".*is not supported by the model summary",  # the size in MB, not the training
-    r".*custom batch sampler `EvalBatchSampler`",  # it returns every index once, which is what is asked for
-    r".*The dirpath has changed",  # a resumed run has a folder of its own
-    r".*module\(s\) in eval mode at the start of training",  # the norms of a backbone that is frozen
-)
 
 CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback with these options
     "soft_assignment": callbacks.SoftAssignment,
@@ -52,12 +43,37 @@ CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback 
     "anchor_logger": callbacks.AnchorLogger,
     "prediction_pictures": callbacks.PredictionPictures,
     "prediction_writer": callbacks.PredictionWriter,
-    "checkpoint": callbacks.Checkpoint,
+    "checkpoint": callbacks.RunCheckpoint,
+}
+TENSORBOARD: Final = "lightning.pytorch.loggers.TensorBoardLogger"
+WANDB: Final = "lightning.pytorch.loggers.WandbLogger"
+BASE_CHECKPOINT: Final = "lightning.pytorch.callbacks.Checkpoint"
+RESUME: Final = "resume"
+QUIET: Final[dict[str, dict[str, bool]]] = {  # arguments of the trainer's methods
+    "validate": {"verbose": False},  # `metrics_text` is shown instead
+    "test": {"verbose": False},
+    "predict": {"return_predictions": False},  # nobody takes them; `PredictionWriter` writes them
+}
+TRAINER_DEFAULTS: Final = {
+    "default_root_dir": DEFAULT_ROOT,
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,  # `_check_early` says the number of parameters
 }
 
 
-class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the list of sub-commands."""
+class TrainerParser(ShortErrors, LightningArgumentParser):
+    """Parser of Lightning's sub-commands."""
+
+    all_options = ALL
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def dump(self, cfg: Namespace, *args: Any, **kwargs: Any) -> str:
+        """The configuration as text that every sub-command takes: without the word `resume` of `fit`."""
+        cfg = cfg.clone()
+        cfg.pop(RESUME, None)
+        return str(super().dump(cfg, *args, **kwargs))
 
 
 class AnchorLightningCLI(LightningCLI):
@@ -71,11 +87,19 @@ class AnchorLightningCLI(LightningCLI):
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         parser.link_arguments("data.image_size", "model.image_size", compute_fn=list, apply_on="instantiate")
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, without the arguments that only one of them would take: a configuration serves them all."""
+        return {name: skipped | set(QUIET.get(name, ())) for name, skipped in LightningCLI.subcommands().items()}
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return super()._prepare_subcommand_kwargs(subcommand) | QUIET.get(subcommand, {})
+
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "fit":
             parser.add_argument(
-                "--resume",
+                f"--{RESUME}",
                 action="store_true",
                 help="Go on from the newest run of this configuration; where there is none, start afresh.",
             )
@@ -90,8 +114,8 @@ class AnchorLightningCLI(LightningCLI):
         if subcommand != "fit":
             config.ckpt_path = config.ckpt_path and str(find_checkpoint(config.ckpt_path, root))
             return
-        text = self._parser(subcommand).dump(config, skip_none=False)
-        resume = config.pop("resume")  # config.yaml is to repeat this run, and serves the other sub-commands as well
+        text = self._parser(subcommand).dump(config, skip_unset=False)
+        resume = config.pop(RESUME)  # config.yaml is to repeat this run, and serves the other sub-commands as well
         folders = [Path(folder) for folder in (root, config.checkpoint.dirpath) if folder]
         path = checkpoint_of(config.ckpt_path, resume, folders, text)
         config.ckpt_path = path and str(path)
@@ -107,20 +131,27 @@ class AnchorLightningCLI(LightningCLI):
             raise UserError(str(error), argument="seed_everything") from None
 
     def before_instantiate_classes(self) -> None:
-        """Puts what the loggers write where the run folders are, unless an option says otherwise."""
+        """Chooses our W&B logger, and puts what the loggers write where the run folders are, unless told otherwise."""
         trainer = self._get(self.config, "trainer")
-        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
-        for logger in loggers:
-            if isinstance(logger, Namespace) and logger.init_args.get("save_dir") == DEFAULT_ROOT:
+        for logger in (logger for logger in _listed(trainer.logger) if isinstance(logger, Namespace)):
+            if logger.class_path == WANDB:
+                _take_our_wandb_logger(logger)
+            if logger.class_path == TENSORBOARD and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
+                raise UserError("TensorBoardLogger needs a package: pip install tensorboard", "trainer.logger")
+            if logger.init_args.get("save_dir") == DEFAULT_ROOT:
                 logger.init_args.save_dir = trainer.default_root_dir
+        if any(callback.class_path == BASE_CHECKPOINT for callback in _listed(trainer.callbacks)):
+            rank_zero_warn(
+                "trainer.callbacks: Checkpoint is Lightning's base class and saves nothing; the checkpoints are those "
+                "of --checkpoint.every_n_train_steps and so on, and ModelCheckpoint saves others as well."
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with a CSV logger first: its folder is the run's, and holds the config and the checkpoints."""
         trainer = self._get(self.config_init, "trainer")
-        given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
-        loggers = [logger for logger in given if isinstance(logger, Logger)]
+        loggers = [logger for logger in _listed(trainer.logger) if isinstance(logger, Logger)]
         for logger in loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, FallbackWandbLogger):
                 logger.check()
         if not any(isinstance(logger, CSVLogger) for logger in loggers):
             loggers.append(CSVLogger(trainer.default_root_dir, name=""))
@@ -163,7 +194,15 @@ class AnchorLightningCLI(LightningCLI):
         if not checkpoint:
             self.model.check_start(self.datamodule)
         if subcommand == "fit":
+            total = sum(parameter.numel() for parameter in self.model.parameters())
+            rank_zero_info(f"{type(self.model.detector).__name__}: {total:,} parameters")
             rank_zero_info(describe(self.trainer, self.datamodule.batch_size))
+
+    @rank_zero_only
+    def _show_metrics(self) -> None:
+        print(metrics_text(self.trainer.callback_metrics))
+
+    after_validate = after_test = _show_metrics
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -179,49 +218,48 @@ class AnchorLightningCLI(LightningCLI):
                     logger.experiment.finish()
 
 
-def _named(args: list[str]) -> list[str]:
-    """Arguments with configurations by name, and data sets by path, replaced by what they stand for."""
-    args = named_configs(args)
-    return args if is_command(args) else data_paths(args)  # a command replaces the paths itself
+def _listed(value: Any) -> list[Any]:
+    """A value of the trainer's that may be one or several, as a list."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def main(args: ArgsType = None) -> Any:
-    """Runs a sub-command with these arguments, else those of `sys.argv`, and returns its result, or the CLI."""
-    for message in KNOWN_WARNINGS:
-        warnings.filterwarnings("ignore", message)
-    own_options: list[str] = []
+def _take_our_wandb_logger(logger: Namespace) -> None:
+    """Puts our logger in the place of Lightning's own, which is the one that the short name finds, with its options."""
+    import wandb  # a second, which no other command has to wait for
+
+    known = signature(wandb.init).parameters | signature(LightningWandbLogger).parameters
+    given = {name: value for name, value in logger.init_args.items() if value != known[name].default}
+    logger.class_path = f"{FallbackWandbLogger.__module__}.{FallbackWandbLogger.__name__}"
+    logger.init_args = dict_to_namespace({"save_dir": DEFAULT_ROOT} | given)
+
+
+def all_options() -> list[str]:
+    """Names of the options of Lightning's sub-commands."""
+    return ["ckpt_path", RESUME, *option_names({"model": DetectionTask, "trainer": Trainer} | CALLBACKS)]
+
+
+def run_trainer(args: ArgsType = None) -> AnchorLightningCLI:
+    """Runs one of Lightning's sub-commands with these arguments, else those of `sys.argv`.
+
+    Raises:
+        SystemExit: After help, an option that it does not take, or SIGTERM.
+        UserError: Data, options, weights or a checkpoint are invalid.
+    """
     try:
-        if args is None:
-            sys.argv[1:] = _named(sys.argv[1:])  # in place: DDP starts its other processes with the same
-        elif isinstance(args, list):
-            args = _named(args)
-        given = sys.argv[1:] if args is None else args
-        if isinstance(given, list) and is_command(given):
-            own_options = command_options(given)
-            return run_command(given)
         return AnchorLightningCLI(
             DetectionTask,
             DetectionDataModule,
             subclass_mode_data=True,
-            trainer_defaults={"default_root_dir": DEFAULT_ROOT, "use_distributed_sampler": False},
+            trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=RunRecord,
             save_config_kwargs={"overwrite": True},
             parser_class=TrainerParser,
-            parser_kwargs={"prog": PROGRAM, "epilog": summary(), "formatter_class": HelpFormatter},
+            parser_kwargs={"prog": COMMAND},
             args=args,
         )
     except SIGTERMException:
         # Lightning ends with 0, as if the training had been finished. So does here a process that it has started: else
         # it would kill the first one, which may still be saving.
         raise SystemExit(0 if started_by_lightning() else 128 + signal.SIGTERM) from None
-    except Exception as error:
-        options = own_options or [
-            "ckpt_path",
-            "resume",
-            *option_names({"model": DetectionTask, "trainer": Trainer} | CALLBACKS),
-        ]
-        if (text := message_of(error, options)) is None:
-            raise
-        raise SystemExit(f"{PROGRAM}: error: {text}") from None
