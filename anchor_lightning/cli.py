@@ -9,9 +9,9 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import DefaultHelpFormatter, Namespace, set_dumper
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
@@ -20,9 +20,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning import callbacks
 from anchor_lightning.commands import command_options, is_command, run_command, summary
-from anchor_lightning.commands.configs import named_configs
+from anchor_lightning.commands.configs import dump_yaml, named_configs
 from anchor_lightning.commands.reporting import PROGRAM, TrainerParser, message_of, option_names
 from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.data.checks import check_place
 from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import (
@@ -33,9 +34,11 @@ from anchor_lightning.training.checkpoint_files import (
     find_checkpoint,
     read_checkpoint,
 )
+from anchor_lightning.training.checkpoints import Checkpoint
 from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
 from anchor_lightning.training.loggers import RunRecord, WandbLogger, continue_run
 from anchor_lightning.training.resume import checkpoint_of
+from anchor_lightning.training.trainer_checks import check_averaging, check_callbacks
 
 KNOWN_WARNINGS: Final = (
     r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on recent versions of torch
@@ -51,7 +54,7 @@ CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback 
     "anchor_logger": callbacks.AnchorLogger,
     "prediction_pictures": callbacks.PredictionPictures,
     "prediction_writer": callbacks.PredictionWriter,
-    "checkpoint": callbacks.Checkpoint,
+    "checkpoint": Checkpoint,
 }
 
 
@@ -85,13 +88,12 @@ class AnchorLightningCLI(LightningCLI):
         if not (subcommand := self.config.get("subcommand")):
             return
         config = self.config[subcommand]
-        root = config.trainer.default_root_dir
+        folders = _run_folders(config)
         if subcommand != "fit":
-            config.ckpt_path = config.ckpt_path and str(find_checkpoint(config.ckpt_path, root))
+            config.ckpt_path = config.ckpt_path and str(find_checkpoint(config.ckpt_path, *folders))
             return
         text = self._parser(subcommand).dump(config, skip_none=False)
         resume = config.pop("resume")  # config.yaml is to repeat this run, and serves the other sub-commands as well
-        folders = [Path(folder) for folder in (root, config.checkpoint.dirpath) if folder]
         path = checkpoint_of(config.ckpt_path, resume, folders, text)
         config.ckpt_path = path and str(path)
         if sys.argv[1:2] == [subcommand]:
@@ -108,9 +110,8 @@ class AnchorLightningCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Puts what the loggers write where the run folders are, unless an option says otherwise."""
         trainer = self._get(self.config, "trainer")
-        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
-        for logger in loggers:
-            if isinstance(logger, Namespace) and logger.init_args.get("save_dir") == DEFAULT_ROOT:
+        for logger in _logger_configs(trainer):
+            if logger.init_args.get("save_dir") == DEFAULT_ROOT:
                 logger.init_args.save_dir = trainer.default_root_dir
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -121,15 +122,24 @@ class AnchorLightningCLI(LightningCLI):
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 logger.check()
-        if not any(isinstance(logger, CSVLogger) for logger in loggers):
+        if not trainer.barebones and not any(isinstance(logger, CSVLogger) for logger in loggers):
             loggers.append(CSVLogger(trainer.default_root_dir, name=""))
         if self.subcommand == "fit" and (checkpoint := self._get(self.config, "ckpt_path")):
             continue_run(loggers, checkpoint)
         loggers.sort(key=lambda logger: not isinstance(logger, CSVLogger))
         try:
-            return super().instantiate_trainer(logger=loggers, **kwargs)
-        except MisconfigurationException as error:  # trainer options that do not go together, or with the machine
+            return super().instantiate_trainer(logger=loggers or False, **kwargs)
+        except (MisconfigurationException, ValueError) as error:  # options that do not go together, or with the machine
             raise UserError(str(error)) from error
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        if config["barebones"] or config["enable_checkpointing"] is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
+            if self.subcommand == "fit":
+                rank_zero_info("No checkpoint is written, so the run cannot be resumed.")
+        if config["barebones"]:
+            self.save_config_callback = None  # there is no run folder
+        return super()._instantiate_trainer(config, callbacks)
 
     def _is_done(self) -> bool:
         """Whether the checkpoint to go on from has all steps already: a requeued job may have ended."""
@@ -159,7 +169,10 @@ class AnchorLightningCLI(LightningCLI):
         self.datamodule.trainer = self.trainer
         self.datamodule.prepare_data()
         self.datamodule.setup(subcommand)
-        if not checkpoint:
+        if checkpoint and subcommand == "fit":
+            check_averaging(content, self.trainer)
+            check_place(content.get(type(self.datamodule).__qualname__, {}), self.datamodule.state_dict())
+        elif not checkpoint:
             self.model.check_start(self.datamodule)
         if subcommand == "fit":
             rank_zero_info(describe(self.trainer, self.datamodule.batch_size))
@@ -167,6 +180,7 @@ class AnchorLightningCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             check_launcher(self.trainer)
+            check_callbacks(self.trainer)
             self._check_early(subcommand)
             if subcommand == "fit" and self._is_done():
                 return
@@ -178,10 +192,24 @@ class AnchorLightningCLI(LightningCLI):
                     logger.experiment.finish()
 
 
+def _logger_configs(trainer: Namespace) -> list[Namespace]:
+    given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    return [logger for logger in given if isinstance(logger, Namespace)]
+
+
+def _run_folders(config: Namespace) -> list[Path]:
+    """Where runs of these options lie: a CSV logger of the user's own may put them elsewhere, as `dirpath` does."""
+    loggers = [logger.init_args for logger in _logger_configs(config.trainer)]
+    own = [Path(logger.save_dir, logger.get("name") or "") for logger in loggers if logger.get("save_dir")]
+    given = [config.trainer.default_root_dir, config.checkpoint.dirpath]
+    return list(dict.fromkeys([*(Path(folder) for folder in given if folder), *own]))
+
+
 def main(args: ArgsType = None) -> Any:
     """Runs a sub-command with these arguments, else those of `sys.argv`, and returns its result, or the CLI."""
     for message in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
+    set_dumper("yaml", dump_yaml)
     own_options: list[str] = []
     try:
         if args is None:

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from anchor_lightning.data.checks import check_workers, parse_image_size
+from anchor_lightning.data.checks import check_accumulation, check_limits, check_place, check_workers, parse_image_size
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, collate
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
 from anchor_lightning.data.transforms import distort_colour, draw_jitter, draw_native_crop, warp_boxes
@@ -196,19 +196,26 @@ class DetectionDataModule(LightningDataModule, ABC):
         area = max(math.prod(self.image_size), math.prod(self.val_image_size))
         ranks = 1 if self.trainer is None else self.trainer.world_size
         check_workers(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
+        limited: dict[str, int] = {}  # loader, as the trainer's limits name it -> batches of an epoch
         if stage == "fit":
             self.ground_truth("train")
             if self.trainer is not None:
-                self._train_sampler()  # raises for a batch that is too large
+                limited["train"] = len(self._train_sampler())  # raises for a batch that is too large
             if self.trainer is None or self.trainer.limit_val_batches:
                 self.ground_truth("val")
                 self._check_overlap("val")
+                limited["val"] = len(self._eval_sampler("val"))
             if self._has_split(self.split_name("test")):
                 self._check_overlap("test")
         elif stage == "predict":
             self.records("test")
+            limited["predict"] = len(self._eval_sampler("test"))
         else:
-            self.ground_truth("val" if stage == "validate" else "test")
+            split: Split = "val" if stage == "validate" else "test"
+            self.ground_truth(split)
+            limited[split] = len(self._eval_sampler(split))
+        if self.trainer is not None:
+            check_limits(self.trainer, limited)
 
     def _check_overlap(self, split: Split) -> None:
         shared = {r.path for r in self.records("train")} & {r.path for r in self.records(split)}
@@ -227,15 +234,27 @@ class DetectionDataModule(LightningDataModule, ABC):
     def _train_sampler(self) -> TrainBatchSampler:
         options: dict[str, Any] = {}
         if (trainer := self.trainer) is not None:
+            check_accumulation(trainer)
             options = {
                 "rank": trainer.global_rank,
                 "world_size": trainer.world_size,
                 "accumulation": trainer.accumulate_grad_batches,
                 "limit": trainer.limit_train_batches,
+                "shuffle": not trainer.overfit_batches,  # type: ignore[attr-defined]  # set at run time
                 "global_step": lambda: trainer.global_step,
             }
         num_images = len(self.records("train"))
         return TrainBatchSampler(num_images, self.batch_size, self.image_size, seed=self.data_seed, **options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the place in the data is counted in, for `load_state_dict`."""
+        sampler = self._train_sampler()
+        return {"accumulate_grad_batches": sampler.accumulation, "batches_per_epoch": sampler.num_batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises a `UserError` where a training cannot find its place in the data: Lightning counts it in batches."""
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            check_place(state_dict, self.state_dict())
 
     def val_dataloader(self) -> DetectionLoader:
         """The validation batches of this rank, each image once and in order."""
@@ -248,11 +267,13 @@ class DetectionDataModule(LightningDataModule, ABC):
     predict_dataloader = test_dataloader
 
     def _eval_loader(self, split: Split) -> DetectionLoader:
+        return self._loader(split, self._eval_sampler(split), training=False)
+
+    def _eval_sampler(self, split: Split) -> EvalBatchSampler:
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         batch_size = per_rank_batch_size(self.batch_size, world_size)
         num_images = len(self.records(split))
-        sampler = EvalBatchSampler(num_images, batch_size, self.val_image_size, rank=rank, world_size=world_size)
-        return self._loader(split, sampler, training=False)
+        return EvalBatchSampler(num_images, batch_size, self.val_image_size, rank=rank, world_size=world_size)
 
     def _loader(self, split: Split, batch_sampler: Sampler[list[SampleKey]], training: bool) -> DetectionLoader:
         dataset = self._make_dataset(self.records(split), training)

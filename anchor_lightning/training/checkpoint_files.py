@@ -19,14 +19,19 @@ PROJECT_KEY: Final = "anchor_lightning"  # key of a checkpoint that holds what L
 FORMAT: Final = 3  # version of what lies under `PROJECT_KEY`
 
 
-def find_checkpoint(given: str | Path, root: str | Path = DEFAULT_ROOT) -> Path:
-    """The file that `ckpt_path` names: a path, or `last` for the newest run's under `root`; else a `UserError`."""
+def find_checkpoint(given: str | Path, *folders: str | Path) -> Path:
+    """The file that `ckpt_path` names: a path, or `last` for the newest run's under the folders, `runs` by default.
+
+    Raises:
+        UserError: There is no such file.
+    """
     if given != NEWEST:
         if not Path(given).is_file():
             raise UserError(f"there is no file {given}", "ckpt_path")
         return Path(given)
-    if (newest := next(newest_checkpoints([Path(root)]), None)) is None:
-        raise UserError(f"{NEWEST}: no checkpoints/last.ckpt under {root}", "ckpt_path")
+    roots = [Path(folder) for folder in folders or (DEFAULT_ROOT,)]
+    if (newest := next(newest_checkpoints(roots), None)) is None:
+        raise UserError(f"{NEWEST}: no checkpoints/last.ckpt under {' or '.join(map(str, roots))}", "ckpt_path")
     return newest
 
 
@@ -34,13 +39,14 @@ def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator
     """The newest undamaged checkpoint of each run, and what SLURM's requeueing wrote, the newest first.
 
     Args:
-        folders: Where run folders lie, at any depth.
+        folders: Where run folders lie, at any depth; or one that holds a `last.ckpt` itself.
         strict: Whether a run that has damaged ones only is an error, rather than passed over with a warning.
 
     Raises:
         UserError: All checkpoints of a run are damaged.
     """
-    runs = [_by_age(path.glob("*.ckpt")) for folder in folders for path in folder.rglob("checkpoints")]
+    holders = {path.absolute(): path for folder in folders for path in _checkpoint_folders(folder)}
+    runs = [_by_age(path.glob("*.ckpt")) for path in holders.values()]
     requeued = [[path] for folder in folders for path in requeue_checkpoints(folder)]
     for files in sorted(filter(None, [*runs, *requeued]), key=lambda files: _age(files[0]), reverse=True):
         damaged = ""
@@ -59,6 +65,11 @@ def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator
                     "ckpt_path",
                 )
             rank_zero_warn(f"{damaged} and is passed over.")
+
+
+def _checkpoint_folders(folder: Path) -> list[Path]:
+    own = [folder] if (folder / "last.ckpt").is_file() else []  # `checkpoint.dirpath`
+    return [*own, *folder.rglob("checkpoints")]
 
 
 def requeue_checkpoints(folder: Path) -> list[Path]:

@@ -24,7 +24,8 @@ from anchor_lightning.training.checkpoint_files import (
 DECISIVE: Final = ("seed_everything", "model", "data", "soft_assignment", "clustering", "trainer")
 INDIFFERENT: Final = (  # options in the decisive parts that training does not depend on
     r"data\.(num_workers|val_image_size|val_split|test_split)"
-    r"|trainer\.(?!(accumulate_grad_batches|precision|gradient_clip_val|gradient_clip_algorithm|limit_train_batches)$).*"
+    r"|trainer\.(?!(accumulate_grad_batches|precision|gradient_clip_val|gradient_clip_algorithm|limit_train_batches"
+    r"|overfit_batches)$).*"
 )
 
 
@@ -61,7 +62,8 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
         return requeued[0]
     if resume or given:
         asked = "resume" if resume else "ckpt_path last"
-        nothing = f"no checkpoint to go on from under {folders[0]}; the training starts afresh"
+        places = " or ".join(map(str, folders))
+        nothing = f"no checkpoint to go on from under {places}; the training starts afresh"
         rank_zero_info(f"{asked}: {nothing}.{differing}")
     return None
 
