@@ -158,12 +158,18 @@ class AnchorLightningCLI(LightningCLI):
     @rank_zero_only
     def _check_early(self, subcommand: str) -> None:
         """Checks what the run needs before a logger makes a folder for it; rank 0 starts or ends the others."""
+        trainer: Any = self.trainer  # which has options that are set at run time
         if checkpoint := self._get(self.config, "ckpt_path"):
             content = read_checkpoint(checkpoint)
             check_checkpoint(content, self.model.must_match)
             check_weights(checkpoint, content, self.model.state_dict(), resume=subcommand == "fit")
-        in_use: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # set at run time
-        for callback in in_use if subcommand == "fit" else ():
+        elif subcommand != "fit" and not (self.model.detector.is_trained or trainer.fast_dev_run):
+            raise UserError(
+                f"is not given, and {subcommand} would show what random weights find; give FILE, last or best "
+                "(or, for YOLOv2, darknet's file of a whole network as model.detector.weights)",
+                "ckpt_path",
+            )
+        for callback in trainer.callbacks if subcommand == "fit" else ():
             if isinstance(callback, callbacks.SoftAssignment):
                 callback.check(self.model)
         self.datamodule.trainer = self.trainer

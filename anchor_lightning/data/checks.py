@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.utilities import rank_zero_warn
 
 from anchor_lightning.data.sampler import limited
 from anchor_lightning.errors import UserError
@@ -77,6 +78,26 @@ def _open_files() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
+def check_overlap(shared: Set[Path], split: str, train: str, argument: str | None) -> None:
+    """Says that training has images of another split.
+
+    Args:
+        shared: The images.
+        split: Name of the other split.
+        train: Name of the training split.
+        argument: The option that gave the other split; None where such images are allowed, and only warned of.
+
+    Raises:
+        UserError: There are such images and they are not allowed.
+    """
+    if not shared:
+        return
+    found = f"{len(shared)} images of {split} are also in the training split {train}, {min(shared).name} for one"
+    if argument is not None:
+        raise UserError(f"{found}. Give splits without common images, or allow_overlap true to mean it.", argument)
+    rank_zero_warn(f"{found}: its metrics also show what was learned by heart.")
+
+
 def check_accumulation(trainer: Any) -> None:
     """Raises a `UserError` where the batches that a step accumulates change: the sampler counts with one number."""
     for callback in trainer.callbacks:
@@ -92,17 +113,17 @@ def check_place(saved: Mapping[str, int], own: Mapping[str, int]) -> None:
     """Raises a `UserError` where a checkpoint's place in the data is none of a step of this run's.
 
     Args:
-        saved: State of the data module in the checkpoint; empty if it has none.
-        own: That of this run.
+        saved: `TrainBatchSampler.units` in the checkpoint; empty if it has none.
+        own: Those of this run.
     """
-    there, here = (state.get("accumulate_grad_batches", 1) for state in (saved or own, own))
+    there, here = (units["accumulate_grad_batches"] for units in (saved or own, own))
     if there != here:
         raise UserError(
             f"the checkpoint was made with {there}, this run has {here}, and the place in the data is counted in steps "
             "of that many batches; give the same, or start afresh",
             argument="accumulate_grad_batches",
         )
-    there, here = (state.get("batches_per_epoch", 0) for state in (saved or own, own))
+    there, here = (units["batches_per_epoch"] for units in (saved or own, own))
     if there != here and own["accumulate_grad_batches"] > 1:
         raise UserError(
             f"an epoch of the checkpoint has {there} batches and one of this run {here}; where steps accumulate "

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from anchor_lightning.data.checks import check_accumulation, check_limits, check_place, check_workers, parse_image_size
+from anchor_lightning.data import checks
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, collate
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
 from anchor_lightning.data.transforms import distort_colour, draw_jitter, draw_native_crop, warp_boxes
@@ -43,6 +43,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         augment: Draw geometry and colour in training.
         keep_difficult: Train on boxes marked difficult (VOC) or crowd (COCO). Evaluation ignores them in any case.
         skip_bad_images: Warn of an image that cannot be read; training takes the next one, evaluation leaves it out.
+        allow_overlap: Warn of images that training and evaluation share, rather than end with an error.
         seed: Of order and augmentation; that of `seed_everything` if not given, 0 if there is none either.
 
     Raises:
@@ -65,15 +66,16 @@ class DetectionDataModule(LightningDataModule, ABC):
         augment: bool = True,
         keep_difficult: bool = False,
         skip_bad_images: bool = False,
+        allow_overlap: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
         # A rank without images takes part in evaluation with an empty batch, see EvalBatchSampler.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.root = None if root is None else Path(root)
-        self.image_size = parse_image_size(image_size)
+        self.image_size = checks.parse_image_size(image_size)
         self.val_image_size = (
-            self.image_size if val_image_size is None else parse_image_size(val_image_size, "val_image_size")
+            self.image_size if val_image_size is None else checks.parse_image_size(val_image_size, "val_image_size")
         )
         per_rank_batch_size(batch_size, 1)
         for name, value in (("num_workers", num_workers), ("seed", seed or 0)):
@@ -84,6 +86,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         self.augment = augment
         self.keep_difficult = keep_difficult
         self.skip_bad_images = skip_bad_images
+        self.allow_overlap = allow_overlap
         self._given_seed = seed
         self._given_splits: dict[Split, str | None] = {"train": train_split, "val": val_split, "test": test_split}
         self._records: dict[str, Sequence[ImageRecord]] = {}
@@ -195,7 +198,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         """
         area = max(math.prod(self.image_size), math.prod(self.val_image_size))
         ranks = 1 if self.trainer is None else self.trainer.world_size
-        check_workers(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
+        checks.check_workers(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
         limited: dict[str, int] = {}  # loader, as the trainer's limits name it -> batches of an epoch
         if stage == "fit":
             self.ground_truth("train")
@@ -215,17 +218,12 @@ class DetectionDataModule(LightningDataModule, ABC):
             self.ground_truth(split)
             limited[split] = len(self._eval_sampler(split))
         if self.trainer is not None:
-            check_limits(self.trainer, limited)
+            checks.check_limits(self.trainer, limited)
 
     def _check_overlap(self, split: Split) -> None:
-        shared = {r.path for r in self.records("train")} & {r.path for r in self.records(split)}
-        if shared:
-            raise UserError(
-                f"{len(shared)} images of {self.split_name(split)!r} are also in the training split "
-                f"{self.split_name('train')!r} of {self.root}, {min(shared).name} for one. Give splits without common "
-                "images.",
-                argument=f"{split}_split",
-            )
+        train, other = ({record.path for record in self.records(role)} for role in ("train", split))
+        names = f"{self.split_name(split)!r} of {self.root}", repr(self.split_name("train"))
+        checks.check_overlap(train & other, *names, None if self.allow_overlap else f"{split}_split")
 
     def train_dataloader(self) -> DetectionLoader:
         """The training batches of this rank, in the seed's order, from the trainer's `global_step` on."""
@@ -234,7 +232,7 @@ class DetectionDataModule(LightningDataModule, ABC):
     def _train_sampler(self) -> TrainBatchSampler:
         options: dict[str, Any] = {}
         if (trainer := self.trainer) is not None:
-            check_accumulation(trainer)
+            checks.check_accumulation(trainer)
             options = {
                 "rank": trainer.global_rank,
                 "world_size": trainer.world_size,
@@ -248,13 +246,12 @@ class DetectionDataModule(LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What the place in the data is counted in, for `load_state_dict`."""
-        sampler = self._train_sampler()
-        return {"accumulate_grad_batches": sampler.accumulation, "batches_per_epoch": sampler.num_batches}
+        return self._train_sampler().units
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises a `UserError` where a training cannot find its place in the data: Lightning counts it in batches."""
         if self.trainer is not None and self.trainer.state.fn == "fit":
-            check_place(state_dict, self.state_dict())
+            checks.check_place(state_dict, self.state_dict())
 
     def val_dataloader(self) -> DetectionLoader:
         """The validation batches of this rank, each image once and in order."""

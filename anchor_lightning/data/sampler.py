@@ -85,6 +85,11 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         """Batches of an epoch after `limit`."""
         return limited(len(self), self.limit)
 
+    @property
+    def units(self) -> dict[str, int]:
+        """What a place in the data is counted in: batches per step, and per epoch."""
+        return {"accumulate_grad_batches": self.accumulation, "batches_per_epoch": self.num_batches}
+
     def __iter__(self) -> Iterator[list[SampleKey]]:
         # Not itself a generator: the step must be read now, not when the first batch is asked for.
         steps_per_epoch = math.ceil(self.num_batches / self.accumulation)

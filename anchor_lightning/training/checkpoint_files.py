@@ -15,24 +15,45 @@ from anchor_lightning.errors import UserError
 
 DEFAULT_ROOT: Final = "runs"  # where the run folders lie, unless `trainer.default_root_dir` says otherwise
 NEWEST: Final = "last"
+BEST: Final = "best"
 PROJECT_KEY: Final = "anchor_lightning"  # key of a checkpoint that holds what Lightning does not know of
 FORMAT: Final = 3  # version of what lies under `PROJECT_KEY`
 
 
 def find_checkpoint(given: str | Path, *folders: str | Path) -> Path:
-    """The file that `ckpt_path` names: a path, or `last` for the newest run's under the folders, `runs` by default.
+    """The file that `ckpt_path` names.
+
+    Args:
+        given: A path; `last` for the newest run's last one; `best` for the best of that run by the metric it monitors.
+        folders: Where run folders lie; `runs` if not given.
 
     Raises:
         UserError: There is no such file.
     """
-    if given != NEWEST:
+    if given not in (NEWEST, BEST):
         if not Path(given).is_file():
             raise UserError(f"there is no file {given}", "ckpt_path")
         return Path(given)
     roots = [Path(folder) for folder in folders or (DEFAULT_ROOT,)]
     if (newest := next(newest_checkpoints(roots), None)) is None:
-        raise UserError(f"{NEWEST}: no checkpoints/last.ckpt under {' or '.join(map(str, roots))}", "ckpt_path")
-    return newest
+        raise UserError(f"{given}: no checkpoints/last.ckpt under {' or '.join(map(str, roots))}", "ckpt_path")
+    return newest if given == NEWEST else _best_of(newest)
+
+
+def _best_of(newest: Path) -> Path:
+    """The best checkpoint of the run, or of the one that it went on from, as its newest one says."""
+    for state in _load(newest).get("callbacks", {}).values():
+        if isinstance(state, dict) and state.get("monitor") and state.get("best_model_path"):
+            best = Path(state["best_model_path"])
+            for path in (best, newest.with_name(best.name)):  # a run folder may have been moved
+                if path.is_file():
+                    return path
+            raise UserError(f"{BEST}: {best}, of the run of {newest}, is not there any more", "ckpt_path")
+    raise UserError(
+        f"{BEST}: the newest run, that of {newest}, monitored no metric; train with --checkpoint.monitor val/map_50, "
+        f"or give {NEWEST}",
+        "ckpt_path",
+    )
 
 
 def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator[Path]:

@@ -130,6 +130,12 @@ class Checkpoint(ModelCheckpoint):
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         super().setup(trainer, pl_module, stage)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over which checkpoint was the best so far: a resumed run has another folder, and is the same run."""
+        if Path(state_dict["best_model_path"]).is_file():
+            state_dict = {name: value for name, value in state_dict.items() if name != "dirpath"}
+        super().load_state_dict(state_dict)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Cleans up after a killed run; a `UserError` where the processes would continue different checkpoints."""
         path = trainer.ckpt_path

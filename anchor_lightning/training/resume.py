@@ -33,7 +33,7 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
     """The checkpoint that `fit` goes on from; None to start afresh, which is said.
 
     Args:
-        given: A file, `last`, or None.
+        given: A file, `last`, `best`, or None.
         resume: Whether to take the newest run of the same configuration; where there is none, what was given.
         folders: Where the run folders lie; the first is the trainer's `default_root_dir`.
         config: This run's whole configuration, as YAML.
@@ -50,7 +50,7 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
             return path
         differing = differing or f" The newest, {path}, is of another run: {difference}. As ckpt_path it is taken."
     if given is not None and given != NEWEST:
-        return find_checkpoint(given)
+        return find_checkpoint(given, *folders)
     # Lightning takes the newest by itself, whatever run it is of.
     if SLURMEnvironment.detect() and (requeued := requeue_checkpoints(folders[0])):
         if difference := _difference(requeued[0], config):
