@@ -12,6 +12,7 @@ from typing import Any, Final
 from jsonargparse import DefaultHelpFormatter, Namespace, set_dumper
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
@@ -19,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning import callbacks
+from anchor_lightning.callbacks import StepProgressBar, ValidationSummary
 from anchor_lightning.commands import command_options, is_command, run_command, summary
 from anchor_lightning.commands.configs import dump_yaml, named_configs
 from anchor_lightning.commands.reporting import PROGRAM, TrainerParser, message_of, option_names
@@ -38,7 +40,7 @@ from anchor_lightning.training.checkpoints import Checkpoint
 from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
 from anchor_lightning.training.loggers import RunRecord, WandbLogger, continue_run
 from anchor_lightning.training.resume import checkpoint_of
-from anchor_lightning.training.trainer_checks import check_averaging, check_callbacks
+from anchor_lightning.training.trainer_checks import check_averaging, check_callbacks, check_precision
 
 KNOWN_WARNINGS: Final = (
     r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 on recent versions of torch
@@ -129,7 +131,8 @@ class AnchorLightningCLI(LightningCLI):
         loggers.sort(key=lambda logger: not isinstance(logger, CSVLogger))
         try:
             return super().instantiate_trainer(logger=loggers or False, **kwargs)
-        except (MisconfigurationException, ValueError) as error:  # options that do not go together, or with the machine
+        # Options that do not go together, or with the machine, or with the packages that there are.
+        except (MisconfigurationException, ValueError, ImportError) as error:
             raise UserError(str(error)) from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -137,8 +140,11 @@ class AnchorLightningCLI(LightningCLI):
             callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
             if self.subcommand == "fit":
                 rank_zero_info("No checkpoint is written, so the run cannot be resumed.")
+        callbacks = [*callbacks, ValidationSummary()]
         if config["barebones"]:
             self.save_config_callback = None  # there is no run folder
+        elif config["enable_progress_bar"] is not False and not _has_progress_bar(config["callbacks"]):
+            callbacks.append(StepProgressBar())
         return super()._instantiate_trainer(config, callbacks)
 
     def _is_done(self) -> bool:
@@ -187,6 +193,8 @@ class AnchorLightningCLI(LightningCLI):
         try:
             check_launcher(self.trainer)
             check_callbacks(self.trainer)
+            if subcommand == "fit":
+                check_precision(self.trainer)
             self._check_early(subcommand)
             if subcommand == "fit" and self._is_done():
                 return
@@ -196,6 +204,10 @@ class AnchorLightningCLI(LightningCLI):
                 # The next run of this process is a run of its own; one that never began need not be ended.
                 if isinstance(logger, LightningWandbLogger) and logger._experiment is not None:
                     logger.experiment.finish()
+
+
+def _has_progress_bar(given: list[Callback] | Callback | None) -> bool:
+    return any(isinstance(callback, ProgressBar) for callback in (given if isinstance(given, list) else [given]))
 
 
 def _logger_configs(trainer: Namespace) -> list[Namespace]:

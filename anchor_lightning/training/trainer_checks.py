@@ -1,4 +1,4 @@
-"""Callbacks of Lightning that a run of the command line cannot honour, and runs that a training cannot go on from."""
+"""What a run of the command line cannot honour of Lightning's trainer, and what a training cannot go on from."""
 
 from __future__ import annotations
 
@@ -39,6 +39,16 @@ def check_callbacks(trainer: Trainer) -> None:
         for kind, reason in REFUSED.items():
             if isinstance(callback, kind):
                 raise UserError(f"{type(callback).__name__} {reason}", argument="trainer.callbacks")
+
+
+def check_precision(trainer: Trainer) -> None:
+    """Raises a `UserError` for a precision in which a training loses its small gradients."""
+    if trainer.precision == "16-true":
+        raise UserError(
+            "16-true has float16 weights and gradients and does not scale the loss, so that small gradients become 0; "
+            "give 16-mixed, bf16-mixed or bf16-true",
+            argument="precision",
+        )
 
 
 def check_averaging(checkpoint: Mapping[str, Any], trainer: Trainer) -> None:

@@ -77,6 +77,8 @@ def equal(ours: Any, theirs: Any) -> bool:
             "--trainer.val_check_interval: 4 is more than the 3 batches of an epoch",
         ),
         (["--trainer.strategy", "fsdp"], "`fsdp` requires a GPU accelerator"),
+        (["--trainer.precision", "16-true"], "--trainer.precision: 16-true has float16 weights"),
+        (["--trainer.precision", "transformer-engine"], "transformer_engine"),
         (["--trainer.barebones", "true"], "barebones=True, log_every_n_steps=1"),
     ],
 )
