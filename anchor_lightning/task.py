@@ -22,8 +22,10 @@ from anchor_lightning.fitting import check_distinct, kmeans_shapes
 from anchor_lightning.metrics.evaluation import Evaluation, scales_to_stored
 from anchor_lightning.structures import DetectionBatch, Detections, DetectorOutput, StepOptions
 from anchor_lightning.training.checkpoint_files import FORMAT, PROJECT_KEY, check_checkpoint
+from anchor_lightning.training.lightning_private import start_averages
 from anchor_lightning.training.non_finite import NonFiniteLoss, check_weights_finite
 from anchor_lightning.training.optimizer import StepSeed, StepwiseLR, clip_gradients, parameter_groups
+from anchor_lightning.training.trainer_checks import check_averaging
 
 # §4.2.1: (0~100, 1e-4), (100~15000, 1e-3), (15000~27000, 1e-4), (27000~30000, 1e-5)
 VOC_LEARNING_RATE: Final = {0: 1e-4, 100: 1e-3, 15000: 1e-4, 27000: 1e-5}
@@ -163,6 +165,8 @@ class DetectionTask(LightningModule):
         """Starts network and shapes, also where a subclass configures its own optimizers."""
         self.detector.check()
         self._start()
+        if self.trainer.ckpt_path is None:
+            start_averages(self.trainer, self)
 
     def on_train_start(self) -> None:
         """Puts this run's options into the optimizer, which has taken those of a checkpoint when it was restored."""
@@ -312,4 +316,6 @@ class DetectionTask(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises a `UserError` for a checkpoint that does not fit."""
         check_checkpoint(checkpoint, self.must_match)
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            check_averaging(checkpoint, self.trainer)
         self._is_started = True

@@ -220,6 +220,9 @@ def test_what_is_refused_leaves_nothing(trained: Path, tmp_path: Path) -> None:
     for command, args, message in (
         ("fit", "--data.batch_size=1000", "--data.batch_size: "),
         ("fit", "--ckpt_path=foreign.ckpt", "foreign.ckpt"),
+        ("validate", "", "--ckpt_path: is not given, and validate would show what random weights find"),
+        ("test", "", "--ckpt_path: is not given"),
+        ("predict", "", "--ckpt_path: is not given"),
         ("validate", "--ckpt_path=foreign.ckpt", "foreign.ckpt"),
         ("validate", "--ckpt_path=cut.ckpt", "cut.ckpt"),
         ("fit", "--ckpt_path=weights.ckpt", "weights.ckpt"),

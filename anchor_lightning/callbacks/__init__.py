@@ -1,8 +1,9 @@
-"""Callbacks: two warm-up schedules, records of shapes and predictions, and anchors for other people's detectors."""
+"""Callbacks: warm-up schedules, records of shapes and predictions, progress, anchors for other people's detectors."""
 
 from anchor_lightning.callbacks.anchor_logger import AnchorLogger
 from anchor_lightning.callbacks.learn_anchors import LearnAnchors
 from anchor_lightning.callbacks.predictions import PredictionPictures, PredictionWriter
+from anchor_lightning.callbacks.progress import StepProgressBar, ValidationSummary
 from anchor_lightning.callbacks.schedules import ClusteringDecay, SoftAssignment
 from anchor_lightning.training.checkpoints import RunCheckpoint
 
@@ -14,4 +15,6 @@ __all__ = [
     "PredictionWriter",
     "RunCheckpoint",
     "SoftAssignment",
+    "StepProgressBar",
+    "ValidationSummary",
 ]

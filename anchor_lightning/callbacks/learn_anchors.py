@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor, nn
 
 from anchor_lightning.anchors import clustering_weight_at
+from anchor_lightning.callbacks.lightning_classes import is_lightning
 from anchor_lightning.callbacks.own_group import add_own_group
 from anchor_lightning.callbacks.shape_recorder import MAX_BOXES, ShapeRecorder
 from anchor_lightning.callbacks.torchvision_export import (
@@ -198,15 +196,15 @@ class LearnAnchors(ShapeRecorder):
 
     def _check(self, trainer: Trainer) -> None:
         strategy: Any = trainer.strategy
-        is_sharded = isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy))
-        if is_sharded or isinstance(strategy.launcher, _MultiProcessingLauncher):
+        is_sharded = is_lightning(strategy, "FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+        if is_sharded or is_lightning(strategy.launcher, "_MultiProcessingLauncher"):
             raise UserError(
                 "LearnAnchors works on one device and with strategy='ddp'; sharded strategies and those that spawn or "
                 "fork their processes would lose the learned anchors"
             )
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set at run time
         for callback in callbacks[: callbacks.index(self)]:
-            if isinstance(callback, (StochasticWeightAveraging, WeightAveraging)):
+            if is_lightning(callback, "StochasticWeightAveraging", "WeightAveraging"):
                 name = type(callback).__name__
                 raise UserError(f"put LearnAnchors before {name}, which copies the module's parameters")
 

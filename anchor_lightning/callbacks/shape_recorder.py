@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from anchor_lightning.anchors import AnchorShapes
+from anchor_lightning.callbacks.lightning_classes import is_lightning
 from anchor_lightning.errors import UserError
 from anchor_lightning.training.files import atomic_files, run_folder
 from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure, trajectory_figure
@@ -120,10 +120,11 @@ class ShapeRecorder(Callback):
             if folder is not None:
                 with atomic_files(folder / f"{name}.png") as (path,):
                     save_figure(figure, path)
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
+            loggers: list[Any] = trainer.loggers
+            for logger in loggers:
+                if is_lightning(logger, "WandbLogger"):
                     logger.log_image(key, [figure], step=step)  # Lightning makes it `trainer/global_step`
-                elif isinstance(logger, TensorBoardLogger):
+                elif is_lightning(logger, "TensorBoardLogger"):
                     logger.experiment.add_figure(key, figure, global_step=step)
 
     def _log(self, trainer: Trainer) -> None:

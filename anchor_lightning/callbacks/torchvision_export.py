@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from anchor_lightning.callbacks.lightning_classes import is_lightning
 from anchor_lightning.training.files import run_folder
 
 CELLS: Final = (
@@ -73,8 +73,8 @@ def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, l
 
 def _best_checkpoint(trainer: Trainer) -> Path | None:
     """The best checkpoint by a metric, if this training has written it: it is loaded with code and all."""
-    callback = trainer.checkpoint_callback  # a resumed one has taken the path from a checkpoint
-    if not isinstance(callback, ModelCheckpoint) or not (callback.monitor and callback.dirpath):
+    callback: Any = trainer.checkpoint_callback  # a resumed one has taken the path from a checkpoint
+    if not is_lightning(callback, "ModelCheckpoint") or not (callback.monitor and callback.dirpath):
         return None
     best = Path(callback.best_model_path)
     return best if best.is_file() and best.is_relative_to(callback.dirpath) else None

@@ -9,9 +9,10 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Final
 
-from jsonargparse import Namespace, dict_to_namespace
+from jsonargparse import Namespace, dict_to_namespace, set_dumper
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
@@ -19,10 +20,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning import callbacks
+from anchor_lightning.callbacks import RunCheckpoint, StepProgressBar, ValidationSummary
 from anchor_lightning.cli.help import ALL
 from anchor_lightning.cli.results import metrics_text
+from anchor_lightning.commands.configs import dump_yaml
 from anchor_lightning.commands.reporting import COMMAND, ShortErrors, option_names
 from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.data.checks import check_place
 from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import (
@@ -36,6 +40,7 @@ from anchor_lightning.training.checkpoint_files import (
 from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
 from anchor_lightning.training.loggers import FallbackWandbLogger, RunRecord, continue_run
 from anchor_lightning.training.resume import checkpoint_of
+from anchor_lightning.training.trainer_checks import check_averaging, check_callbacks, check_precision
 
 CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback with these options
     "soft_assignment": callbacks.SoftAssignment,
@@ -43,7 +48,7 @@ CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback 
     "anchor_logger": callbacks.AnchorLogger,
     "prediction_pictures": callbacks.PredictionPictures,
     "prediction_writer": callbacks.PredictionWriter,
-    "checkpoint": callbacks.RunCheckpoint,
+    "checkpoint": RunCheckpoint,
 }
 TENSORBOARD: Final = "lightning.pytorch.loggers.TensorBoardLogger"
 WANDB: Final = "lightning.pytorch.loggers.WandbLogger"
@@ -110,13 +115,12 @@ class AnchorLightningCLI(LightningCLI):
         if not (subcommand := self.config.get("subcommand")):
             return
         config = self.config[subcommand]
-        root = config.trainer.default_root_dir
+        folders = _run_folders(config)
         if subcommand != "fit":
-            config.ckpt_path = config.ckpt_path and str(find_checkpoint(config.ckpt_path, root))
+            config.ckpt_path = config.ckpt_path and str(find_checkpoint(config.ckpt_path, *folders))
             return
         text = self._parser(subcommand).dump(config, skip_unset=False)
         resume = config.pop(RESUME)  # config.yaml is to repeat this run, and serves the other sub-commands as well
-        folders = [Path(folder) for folder in (root, config.checkpoint.dirpath) if folder]
         path = checkpoint_of(config.ckpt_path, resume, folders, text)
         config.ckpt_path = path and str(path)
         if sys.argv[1:2] == [subcommand]:
@@ -133,7 +137,7 @@ class AnchorLightningCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Chooses our W&B logger, and puts what the loggers write where the run folders are, unless told otherwise."""
         trainer = self._get(self.config, "trainer")
-        for logger in (logger for logger in _listed(trainer.logger) if isinstance(logger, Namespace)):
+        for logger in _logger_configs(trainer):
             if logger.class_path == WANDB:
                 _take_our_wandb_logger(logger)
             if logger.class_path == TENSORBOARD and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
@@ -153,15 +157,28 @@ class AnchorLightningCLI(LightningCLI):
         for logger in loggers:
             if isinstance(logger, FallbackWandbLogger):
                 logger.check()
-        if not any(isinstance(logger, CSVLogger) for logger in loggers):
+        if not trainer.barebones and not any(isinstance(logger, CSVLogger) for logger in loggers):
             loggers.append(CSVLogger(trainer.default_root_dir, name=""))
         if self.subcommand == "fit" and (checkpoint := self._get(self.config, "ckpt_path")):
             continue_run(loggers, checkpoint)
         loggers.sort(key=lambda logger: not isinstance(logger, CSVLogger))
         try:
-            return super().instantiate_trainer(logger=loggers, **kwargs)
-        except MisconfigurationException as error:  # trainer options that do not go together, or with the machine
+            return super().instantiate_trainer(logger=loggers or False, **kwargs)
+        # Options that do not go together, or with the machine, or with the packages that there are.
+        except (MisconfigurationException, ValueError, ImportError) as error:
             raise UserError(str(error)) from error
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        if config["barebones"] or config["enable_checkpointing"] is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
+            if self.subcommand == "fit":
+                rank_zero_info("No checkpoint is written, so the run cannot be resumed.")
+        callbacks = [*callbacks, ValidationSummary()]
+        if config["barebones"]:
+            self.save_config_callback = None  # there is no run folder
+        elif config["enable_progress_bar"] is not False and not _has_progress_bar(config["callbacks"]):
+            callbacks.append(StepProgressBar())
+        return super()._instantiate_trainer(config, callbacks)
 
     def _is_done(self) -> bool:
         """Whether the checkpoint to go on from has all steps already: a requeued job may have ended."""
@@ -180,18 +197,27 @@ class AnchorLightningCLI(LightningCLI):
     @rank_zero_only
     def _check_early(self, subcommand: str) -> None:
         """Checks what the run needs before a logger makes a folder for it; rank 0 starts or ends the others."""
+        trainer: Any = self.trainer  # which has options that are set at run time
         if checkpoint := self._get(self.config, "ckpt_path"):
             content = read_checkpoint(checkpoint)
             check_checkpoint(content, self.model.must_match)
             check_weights(checkpoint, content, self.model.state_dict(), resume=subcommand == "fit")
-        in_use: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # set at run time
-        for callback in in_use if subcommand == "fit" else ():
+        elif subcommand != "fit" and not (self.model.detector.is_trained or trainer.fast_dev_run):
+            raise UserError(
+                f"is not given, and {subcommand} would show what random weights find; give FILE, last or best "
+                "(or, for YOLOv2, darknet's file of a whole network as model.detector.weights)",
+                "ckpt_path",
+            )
+        for callback in trainer.callbacks if subcommand == "fit" else ():
             if isinstance(callback, callbacks.SoftAssignment):
                 callback.check(self.model)
         self.datamodule.trainer = self.trainer
         self.datamodule.prepare_data()
         self.datamodule.setup(subcommand)
-        if not checkpoint:
+        if checkpoint and subcommand == "fit":
+            check_averaging(content, self.trainer)
+            check_place(content.get(type(self.datamodule).__qualname__, {}), self.datamodule.state_dict())
+        elif not checkpoint:
             self.model.check_start(self.datamodule)
         if subcommand == "fit":
             total = sum(parameter.numel() for parameter in self.model.parameters())
@@ -207,6 +233,9 @@ class AnchorLightningCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             check_launcher(self.trainer)
+            check_callbacks(self.trainer)
+            if subcommand == "fit":
+                check_precision(self.trainer)
             self._check_early(subcommand)
             if subcommand == "fit" and self._is_done():
                 return
@@ -221,6 +250,22 @@ class AnchorLightningCLI(LightningCLI):
 def _listed(value: Any) -> list[Any]:
     """A value of the trainer's that may be one or several, as a list."""
     return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _has_progress_bar(given: list[Callback] | Callback | None) -> bool:
+    return any(isinstance(callback, ProgressBar) for callback in _listed(given))
+
+
+def _logger_configs(trainer: Namespace) -> list[Namespace]:
+    return [logger for logger in _listed(trainer.logger) if isinstance(logger, Namespace)]
+
+
+def _run_folders(config: Namespace) -> list[Path]:
+    """Where runs of these options lie: a CSV logger of the user's own may put them elsewhere, as `dirpath` does."""
+    loggers = [logger.init_args for logger in _logger_configs(config.trainer)]
+    own = [Path(logger.save_dir, logger.get("name") or "") for logger in loggers if logger.get("save_dir")]
+    given = [config.trainer.default_root_dir, config.checkpoint.dirpath]
+    return list(dict.fromkeys([*(Path(folder) for folder in given if folder), *own]))
 
 
 def _take_our_wandb_logger(logger: Namespace) -> None:
@@ -245,6 +290,7 @@ def run_trainer(args: ArgsType = None) -> AnchorLightningCLI:
         SystemExit: After help, an option that it does not take, or SIGTERM.
         UserError: Data, options, weights or a checkpoint are invalid.
     """
+    set_dumper("yaml", dump_yaml)
     try:
         return AnchorLightningCLI(
             DetectionTask,

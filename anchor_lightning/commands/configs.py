@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,3 +91,16 @@ def print_configs() -> None:
     for name in names:
         first = (CONFIG_FOLDER / name).read_text(encoding="utf-8").splitlines()[0]
         print(f"{name:<{width}}  {first.removeprefix('# ')}")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a member of an enumeration, as Lightning's Timer has for a default, as its value."""
+
+
+_Dumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
+
+
+def dump_yaml(content: Any) -> str:
+    """The text of a configuration, for jsonargparse."""
+    text: str = yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    return text

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from anchor_lightning.data.checks import check_workers, parse_image_size
+from anchor_lightning.data import checks
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, collate
 from anchor_lightning.data.division import check_boxes, divided
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
@@ -47,6 +47,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         val_share: Share of the training images that validation gets where the set has no validation split, in [0, 1);
             0 leaves such a set without.
         split_seed: Of the draw of these images.
+        allow_overlap: Warn of images that training and evaluation share, rather than end with an error.
         seed: Of order and augmentation; that of `seed_everything` if not given, 0 if there is none either.
 
     Raises:
@@ -71,15 +72,16 @@ class DetectionDataModule(LightningDataModule, ABC):
         skip_bad_images: bool = False,
         val_share: float = 0.2,
         split_seed: int = 0,
+        allow_overlap: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
         # A rank without images takes part in evaluation with an empty batch, see EvalBatchSampler.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.root = None if root is None else Path(root).expanduser()
-        self.image_size = parse_image_size(image_size)
+        self.image_size = checks.parse_image_size(image_size)
         self.val_image_size = (
-            self.image_size if val_image_size is None else parse_image_size(val_image_size, "val_image_size")
+            self.image_size if val_image_size is None else checks.parse_image_size(val_image_size, "val_image_size")
         )
         per_rank_batch_size(batch_size, 1)
         for name, value in (("num_workers", num_workers), ("seed", seed or 0), ("split_seed", split_seed)):
@@ -95,6 +97,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         self.val_share = val_share
         self.split_seed = split_seed
         self._validates = True  # whether a training validates; else nothing is held out for it
+        self.allow_overlap = allow_overlap
         self._given_seed = seed
         self._given_splits: dict[Split, str | None] = {"train": train_split, "val": val_split, "test": test_split}
         self._records: dict[str, Sequence[ImageRecord]] = {}
@@ -232,23 +235,30 @@ class DetectionDataModule(LightningDataModule, ABC):
         """
         area = max(math.prod(self.image_size), math.prod(self.val_image_size))
         ranks = 1 if self.trainer is None else self.trainer.world_size
-        check_workers(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
+        checks.check_workers(self.num_workers, math.ceil(self.batch_size / ranks) * area * 3)
         self._validates = stage != "fit" or self.trainer is None or self.trainer.limit_val_batches > 0
+        limited: dict[str, int] = {}  # loader, as the trainer's limits name it -> batches of an epoch
         if stage == "fit":
             self._say_unused_classes(self.ground_truth("train"))
             if self.trainer is not None:
-                self._train_sampler()  # raises for a batch that is too large
+                limited["train"] = len(self._train_sampler())  # raises for a batch that is too large
             if self._validates:
                 self.ground_truth("val")
                 self._check_overlap("val")
+                limited["val"] = len(self._eval_sampler("val"))
             if self.split_name("test") != self.split_name("val") and self._has_split(self.split_name("test")):
                 self._check_overlap("test")
         elif stage == "predict":
             self.records("test")
+            limited["predict"] = len(self._eval_sampler("test"))
         else:
-            self.ground_truth("val" if stage == "validate" else "test")
+            split: Split = "val" if stage == "validate" else "test"
+            self.ground_truth(split)
+            limited[split] = len(self._eval_sampler(split))
             if stage == "test" and self.split_name("test") == self.split_name("val") and not self._given_splits["test"]:
                 rank_zero_info("The set has no test split of its own: what is measured is its validation split.")
+        if self.trainer is not None:
+            checks.check_limits(self.trainer, limited)
 
     def _say_unused_classes(self, ground_truths: list[GroundTruth]) -> None:
         used = set(np.concatenate([truth.labels for truth in ground_truths]).tolist())
@@ -256,14 +266,9 @@ class DetectionDataModule(LightningDataModule, ABC):
             rank_zero_info(f"{len(unused)} of {self.num_classes} classes have no training box: {', '.join(unused)}.")
 
     def _check_overlap(self, split: Split) -> None:
-        shared = {r.path for r in self.records("train")} & {r.path for r in self.records(split)}
-        if shared:
-            raise UserError(
-                f"{len(shared)} images of {self.split_name(split)!r} are also in the training split "
-                f"{self.split_name('train')!r} of {self.root}, {min(shared).name} for one. Give splits without common "
-                "images.",
-                argument=f"{split}_split",
-            )
+        train, other = ({record.path for record in self.records(role)} for role in ("train", split))
+        names = f"{self.split_name(split)!r} of {self.root}", repr(self.split_name("train"))
+        checks.check_overlap(train & other, *names, None if self.allow_overlap else f"{split}_split")
 
     def train_dataloader(self) -> DetectionLoader:
         """The training batches of this rank, in the seed's order, from the trainer's `global_step` on."""
@@ -272,15 +277,26 @@ class DetectionDataModule(LightningDataModule, ABC):
     def _train_sampler(self) -> TrainBatchSampler:
         options: dict[str, Any] = {}
         if (trainer := self.trainer) is not None:
+            checks.check_accumulation(trainer)
             options = {
                 "rank": trainer.global_rank,
                 "world_size": trainer.world_size,
                 "accumulation": trainer.accumulate_grad_batches,
                 "limit": trainer.limit_train_batches,
+                "shuffle": not trainer.overfit_batches,  # type: ignore[attr-defined]  # set at run time
                 "global_step": lambda: trainer.global_step,
             }
         num_images = len(self.records("train"))
         return TrainBatchSampler(num_images, self.batch_size, self.image_size, seed=self.data_seed, **options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the place in the data is counted in, for `load_state_dict`."""
+        return self._train_sampler().units
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises a `UserError` where a training cannot find its place in the data: Lightning counts it in batches."""
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            checks.check_place(state_dict, self.state_dict())
 
     def val_dataloader(self) -> DetectionLoader:
         """The validation batches of this rank, each image once and in order."""
@@ -293,11 +309,13 @@ class DetectionDataModule(LightningDataModule, ABC):
     predict_dataloader = test_dataloader
 
     def _eval_loader(self, split: Split) -> DetectionLoader:
+        return self._loader(split, self._eval_sampler(split), training=False)
+
+    def _eval_sampler(self, split: Split) -> EvalBatchSampler:
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         batch_size = per_rank_batch_size(self.batch_size, world_size)
         num_images = len(self.records(split))
-        sampler = EvalBatchSampler(num_images, batch_size, self.val_image_size, rank=rank, world_size=world_size)
-        return self._loader(split, sampler, training=False)
+        return EvalBatchSampler(num_images, batch_size, self.val_image_size, rank=rank, world_size=world_size)
 
     def _loader(self, split: Split, batch_sampler: Sampler[list[SampleKey]], training: bool) -> DetectionLoader:
         dataset = self._make_dataset(self.records(split), training)

@@ -47,6 +47,8 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         world_size: Number of processes.
         accumulation: Batches per optimizer step.
         limit: `trainer.limit_train_batches`: at most that many batches an epoch (int), or that share of them (float).
+        shuffle: Whether every epoch has an order of its own; else each takes the images in the order of the split, as
+            `trainer.overfit_batches` asks.
         global_step: Returns the number of optimizer steps done, read at every `iter()`.
 
     Raises:
@@ -62,6 +64,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
     world_size: int = 1
     accumulation: int = 1
     limit: int | float = 1.0
+    shuffle: bool = True
     global_step: Callable[[], int] = lambda: 0
 
     def __post_init__(self) -> None:
@@ -80,8 +83,12 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
     @property
     def num_batches(self) -> int:
         """Batches of an epoch after `limit`."""
-        # An int counts batches and a float is a share, as in Lightning: 1 is one batch, 1.0 is all.
-        return min(len(self), self.limit) if isinstance(self.limit, int) else int(len(self) * self.limit)
+        return limited(len(self), self.limit)
+
+    @property
+    def units(self) -> dict[str, int]:
+        """What a place in the data is counted in: batches per step, and per epoch."""
+        return {"accumulate_grad_batches": self.accumulation, "batches_per_epoch": self.num_batches}
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         # Not itself a generator: the step must be read now, not when the first batch is asked for.
@@ -91,7 +98,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
 
     def _batches(self, epoch: int, first: int) -> Iterator[list[SampleKey]]:
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
-        order = rng.permutation(self.num_images)
+        order = rng.permutation(self.num_images) if self.shuffle else np.arange(self.num_images)
         for batch in range(first, self.num_batches):
             members = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield [SampleKey(int(i), epoch, self.image_size) for i in members[self.rank :: self.world_size]]
@@ -121,6 +128,12 @@ class EvalBatchSampler(Sampler[list[SampleKey]]):
             yield [SampleKey(NO_IMAGE, 0, self.image_size)]
         for start in range(0, len(self.share), self.batch_size):
             yield [SampleKey(i, 0, self.image_size) for i in self.share[start : start + self.batch_size]]
+
+
+def limited(num_batches: int, limit: int | float) -> int:
+    """The batches of an epoch that one of the trainer's limits leaves."""
+    # An int counts batches and a float is a share, as in Lightning: 1 is one batch, 1.0 is all.
+    return min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
 
 
 def per_rank_batch_size(batch_size: int, world_size: int) -> int:

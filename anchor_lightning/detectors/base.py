@@ -36,6 +36,11 @@ class Detector(nn.Module, ABC):
         """Options, by name, on which it depends whether weights fit: a checkpoint must have been made with the same."""
 
     @property
+    def is_trained(self) -> bool:
+        """Whether its options name weights of the whole network, so that it can be evaluated without a checkpoint."""
+        return False
+
+    @property
     def lr_factors(self) -> dict[str, tuple[nn.Module, float]]:
         """The parts that have parameter groups of their own, by name, with the factor on their learning rate."""
         return {}

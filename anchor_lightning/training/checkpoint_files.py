@@ -15,32 +15,59 @@ from anchor_lightning.errors import UserError
 
 DEFAULT_ROOT: Final = "runs"  # where the run folders lie, unless `trainer.default_root_dir` says otherwise
 NEWEST: Final = "last"
+BEST: Final = "best"
 PROJECT_KEY: Final = "anchor_lightning"  # key of a checkpoint that holds what Lightning does not know of
 FORMAT: Final = 3  # version of what lies under `PROJECT_KEY`
 
 
-def find_checkpoint(given: str | Path, root: str | Path = DEFAULT_ROOT) -> Path:
-    """The file that `ckpt_path` names: a path, or `last` for the newest run's under `root`; else a `UserError`."""
-    if given != NEWEST:
+def find_checkpoint(given: str | Path, *folders: str | Path) -> Path:
+    """The file that `ckpt_path` names.
+
+    Args:
+        given: A path; `last` for the newest run's last one; `best` for the best of that run by the metric it monitors.
+        folders: Where run folders lie; `runs` if not given.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if given not in (NEWEST, BEST):
         if not Path(given).is_file():
             raise UserError(f"there is no file {given}", "ckpt_path")
         return Path(given)
-    if (newest := next(newest_checkpoints([Path(root)]), None)) is None:
-        raise UserError(f"{NEWEST}: no checkpoints/last.ckpt under {root}", "ckpt_path")
-    return newest
+    roots = [Path(folder) for folder in folders or (DEFAULT_ROOT,)]
+    if (newest := next(newest_checkpoints(roots), None)) is None:
+        raise UserError(f"{given}: no checkpoints/last.ckpt under {' or '.join(map(str, roots))}", "ckpt_path")
+    return newest if given == NEWEST else _best_of(newest)
+
+
+def _best_of(newest: Path) -> Path:
+    """The best checkpoint of the run, or of the one that it went on from, as its newest one says."""
+    for state in _load(newest).get("callbacks", {}).values():
+        if isinstance(state, dict) and state.get("monitor") and state.get("best_model_path"):
+            best = Path(state["best_model_path"])
+            for path in (best, newest.with_name(best.name)):  # a run folder may have been moved
+                if path.is_file():
+                    return path
+            raise UserError(f"{BEST}: {best}, of the run of {newest}, is not there any more", "ckpt_path")
+    raise UserError(
+        f"{BEST}: the newest run, that of {newest}, monitored no metric; train with --checkpoint.monitor val/map_50, "
+        f"or give {NEWEST}",
+        "ckpt_path",
+    )
 
 
 def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator[Path]:
     """The newest undamaged checkpoint of each run, and what SLURM's requeueing wrote, the newest first.
 
     Args:
-        folders: Where run folders lie, at any depth.
+        folders: Where run folders lie, at any depth; or one that holds a `last.ckpt` itself.
         strict: Whether a run that has damaged ones only is an error, rather than passed over with a warning.
 
     Raises:
         UserError: All checkpoints of a run are damaged.
     """
-    runs = [_by_age(path.glob("*.ckpt")) for folder in folders for path in folder.rglob("checkpoints")]
+    holders = {path.absolute(): path for folder in folders for path in _checkpoint_folders(folder)}
+    runs = [_by_age(path.glob("*.ckpt")) for path in holders.values()]
     requeued = [[path] for folder in folders for path in requeue_checkpoints(folder)]
     for files in sorted(filter(None, [*runs, *requeued]), key=lambda files: _age(files[0]), reverse=True):
         damaged = ""
@@ -59,6 +86,11 @@ def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator
                     "ckpt_path",
                 )
             rank_zero_warn(f"{damaged} and is passed over.")
+
+
+def _checkpoint_folders(folder: Path) -> list[Path]:
+    own = [folder] if (folder / "last.ckpt").is_file() else []  # `checkpoint.dirpath`
+    return [*own, *folder.rglob("checkpoints")]
 
 
 def requeue_checkpoints(folder: Path) -> list[Path]:

@@ -11,14 +11,20 @@ from typing import Any, Literal
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning.errors import UserError
 from anchor_lightning.training.checkpoint_files import PROJECT_KEY
 from anchor_lightning.training.files import AtomicCheckpointIO, remove_unfinished
-from anchor_lightning.training.lightning_private import cluster_environment, mark_validation_due, validation_follows
+from anchor_lightning.training.lightning_private import (
+    cluster_environment,
+    mark_batch_end,
+    mark_validation_due,
+    stops_early,
+    validation_follows,
+)
 
 
 class StopSignals:
@@ -113,6 +119,8 @@ class RunCheckpoint(ModelCheckpoint):
         self._signals = StopSignals()
         self._step = -1  # the optimizer step in progress
         self._ending = False  # whether a signal has come on any process, and its step is saved
+        self._stopping = False  # whether a callback has asked within a step for the end of the run
+        self._unscheduled = False  # whether the checkpoint is written in a validation that an early end has brought
         self._validation_due = False  # whether the checkpoint that is written needs its validation repeated
         self._unflushed = False  # whether a checkpoint was written since the loggers' files were
 
@@ -121,6 +129,12 @@ class RunCheckpoint(ModelCheckpoint):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one that the user chose
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over which checkpoint was the best so far: a resumed run has another folder, and is the same run."""
+        if Path(state_dict["best_model_path"]).is_file():
+            state_dict = {name: value for name, value in state_dict.items() if name != "dirpath"}
+        super().load_state_dict(state_dict)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Cleans up after a killed run; a `UserError` where the processes would continue different checkpoints."""
@@ -137,7 +151,7 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to listen to signals."""
         super().on_train_start(trainer, pl_module)
-        self._step, self._ending = -1, False
+        self._step, self._ending, self._stopping = -1, False, False
         self._signals.install(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -154,9 +168,8 @@ class RunCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves an optimizer step that no validation follows."""
-        # A run that counts epochs only loses its place when it is resumed for the second time, once from here.
-        at_epoch_end = trainer.is_last_batch and trainer.max_steps == -1
-        if not at_epoch_end and not validation_follows(trainer):
+        self._defer_stop(trainer)
+        if not self._is_counted_end(trainer) and not validation_follows(trainer):
             self._finish_step(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -175,13 +188,21 @@ class RunCheckpoint(ModelCheckpoint):
         """Ends the run at once when a signal came: a validation may last longer than the time that is left."""
         # Several processes have not the same batches to ask each other in.
         if trainer.state.fn == "fit" and trainer.world_size == 1 and self._signals.stop is not None:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set at run time
+                if isinstance(callback, WeightAveraging):  # validates the averaged weights in the place of the raw ones
+                    callback.on_validation_epoch_end(trainer, pl_module)
             self._end_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the optimizer step before the validation."""
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._finish_step(trainer, validated=True)
+            self._defer_stop(trainer)
+            self._unscheduled = stops_early(trainer) and not self._is_counted_end(trainer)
+            try:
+                self._finish_step(trainer, validated=True)
+            finally:
+                self._unscheduled = False
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the last step if nobody knew before that it is the last."""
@@ -196,10 +217,22 @@ class RunCheckpoint(ModelCheckpoint):
         self._signals.remove()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Notes a validation that is still to be done."""
+        """Notes a validation that is still to be done, or that a resumed run would not expect."""
+        if self._unscheduled:
+            mark_batch_end(checkpoint)
         if self._validation_due:
             mark_validation_due(checkpoint)
             checkpoint.setdefault(PROJECT_KEY, {})["validation_due"] = True
+
+    def _is_counted_end(self, trainer: Trainer) -> bool:
+        # A run that counts epochs only loses its place when it is resumed for the second time, once from a batch's end.
+        return bool(trainer.is_last_batch and trainer.max_steps == -1)
+
+    def _defer_stop(self, trainer: Trainer) -> None:
+        """Lets a stop that a callback asks for within accumulated batches wait for the end of their step."""
+        in_step = trainer.global_step == self._step
+        self._stopping |= trainer.should_stop
+        trainer.should_stop = self._stopping and not in_step
 
     def _finish_step(self, trainer: Trainer, validated: bool = False) -> None:
         if trainer.global_step == self._step:
@@ -213,7 +246,7 @@ class RunCheckpoint(ModelCheckpoint):
         is_last = trainer.global_step == trainer.max_steps or (
             trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         )
-        last = is_due or is_last or self._ending
+        last = is_due or is_last or self._ending or stops_early(trainer)
         self._save(trainer, last, numbered=last if self.monitor is None else validated and every > 0)
 
     def _save(self, trainer: Trainer, last: bool = True, numbered: bool = False) -> None:

@@ -24,7 +24,8 @@ from anchor_lightning.training.checkpoint_files import (
 DECISIVE: Final = ("seed_everything", "model", "data", "soft_assignment", "clustering", "trainer")
 INDIFFERENT: Final = (  # options in the decisive parts that training does not depend on
     r"data\.(num_workers|val_image_size|val_split|test_split)"
-    r"|trainer\.(?!(accumulate_grad_batches|precision|gradient_clip_val|gradient_clip_algorithm|limit_train_batches)$).*"
+    r"|trainer\.(?!(accumulate_grad_batches|precision|gradient_clip_val|gradient_clip_algorithm|limit_train_batches"
+    r"|overfit_batches)$).*"
 )
 
 
@@ -32,7 +33,7 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
     """The checkpoint that `fit` goes on from; None to start afresh, which is said.
 
     Args:
-        given: A file, `last`, or None.
+        given: A file, `last`, `best`, or None.
         resume: Whether to take the newest run of the same configuration; where there is none, what was given.
         folders: Where the run folders lie; the first is the trainer's `default_root_dir`.
         config: This run's whole configuration, as YAML.
@@ -49,7 +50,7 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
             return path
         differing = differing or f" The newest, {path}, is of another run: {difference}. As ckpt_path it is taken."
     if given is not None and given != NEWEST:
-        return find_checkpoint(given)
+        return find_checkpoint(given, *folders)
     # Lightning takes the newest by itself, whatever run it is of.
     if SLURMEnvironment.detect() and (requeued := requeue_checkpoints(folders[0])):
         if difference := _difference(requeued[0], config):
@@ -61,7 +62,8 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
         return requeued[0]
     if resume or given:
         asked = "resume" if resume else "ckpt_path last"
-        nothing = f"no checkpoint to go on from under {folders[0]}; the training starts afresh"
+        places = " or ".join(map(str, folders))
+        nothing = f"no checkpoint to go on from under {places}; the training starts afresh"
         rank_zero_info(f"{asked}: {nothing}.{differing}")
     return None
 

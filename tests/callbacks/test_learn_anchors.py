@@ -196,6 +196,16 @@ def test_what_cannot_work_raises_an_error_for_the_user(tmp_path: Path) -> None:
             LearnAnchors(**{option: -1})
 
 
+def test_the_same_classes_of_the_other_package_raise_it_too() -> None:
+    other = pytest.importorskip("pytorch_lightning")
+    learn, options = LearnAnchors(), {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    swa = other.callbacks.StochasticWeightAveraging(swa_lrs=0.1)
+    with pytest.raises(UserError, match="put LearnAnchors before StochasticWeightAveraging"):
+        learn.setup(other.Trainer(callbacks=[swa, learn], **options), Client(), "fit")
+    with pytest.raises(UserError, match="spawn"):
+        learn.setup(other.Trainer(callbacks=[learn], strategy="ddp_spawn", **options), Client(), "fit")
+
+
 def test_two_processes_hold_the_same_shapes(tmp_path: Path) -> None:
     script = REPOSITORY / "tests" / "helpers" / "clients.py"
     ((code, output),) = run_all(tmp_path, [sys.executable, str(script), str(tmp_path)], seconds=280)

@@ -18,6 +18,7 @@ from anchor_lightning.training.checkpoints import RunCheckpoint
 from tests.helpers.tiny_data import MemoryModule
 
 Event = tuple[Any, ...]
+STOP = 0  # in place of a signal's number: the run is to end, as a Timer asks
 
 
 class Log(DummyLogger):
@@ -45,7 +46,10 @@ class Recorder(LightningModule):
         if place == self.place and sum(event[0] == place for event in self.seen) == self.stop_at:
             if self.number is None:
                 raise KeyError("the run fails")
-            signal.raise_signal(self.number)
+            if self.number == STOP:
+                self.trainer.should_stop = True
+            else:
+                signal.raise_signal(self.number)
 
     def training_step(self, batch: DetectionBatch, batch_idx: int) -> Tensor:
         self.note("train", batch)
@@ -91,6 +95,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "every epoch": {},
     "limit": {"limit_train_batches": 3},
     "share": {"limit_train_batches": 0.6, "val_check_interval": 2, "check_val_every_n_epoch": None},
+    "overfit": {"overfit_batches": 2},
+    "overfit a share": {"overfit_batches": 0.6, "accumulate_grad_batches": 2},
     "accumulate 2": {"accumulate_grad_batches": 2},
     "accumulate 3": {"accumulate_grad_batches": 3, "val_check_interval": 2, "check_val_every_n_epoch": None},
     "every batch": {"accumulate_grad_batches": 2, "val_check_interval": 1, "check_val_every_n_epoch": None},
@@ -138,3 +144,29 @@ def test_a_finished_run_goes_on_to_more_steps(tmp_path: Path, name: str) -> None
         assert from_step(steps, rest.seen) == from_step(steps, module.seen)
         assert set(log.rows) == set(expected.rows)
         assert last_of(tmp_path / str(steps))["state_dict"] == last_of(tmp_path / "whole")["state_dict"]
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "every epoch", "accumulate 3", "every batch", "epochs", "epochs, accumulate"]
+)
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_a_run_that_a_callback_stops_goes_on(tmp_path: Path, name: str) -> None:
+    """Within accumulated batches the stop waits for their step; Lightning validates before it ends the run."""
+    module, expected = Recorder(), Log()
+    run(tmp_path / "whole", module, expected, **OPTIONS[name])
+    whole = last_of(tmp_path / "whole")
+    for place, at in (("train", 4), ("train", 6), ("val", 1)):
+        folder = tmp_path / f"{place}_{at}"
+        run(folder, stopped := Recorder(place, at, STOP), Log(), **OPTIONS[name])
+        first = last_of(folder)["global_step"]
+        assert 0 < first < whole["global_step"] or place == "val"
+        run(folder, rest := Recorder(), Log(), **OPTIONS[name])
+        trained = [event for part in (stopped, rest) for event in part.seen if event[0] == "train"]
+        assert trained == [event for event in module.seen if event[0] == "train"], (place, at)
+        assert last_of(folder)["state_dict"] == whole["state_dict"]
+
+
+def test_overfit_batches_are_the_first_of_the_split_in_its_order(tmp_path: Path) -> None:
+    run(tmp_path, module := Recorder(), Log(), overfit_batches=2, max_steps=5)
+    trained = [event[3:] for event in module.seen if event[0] == "train"]
+    assert trained == [(1, 2, 3, 4), (5, 6, 7, 8)] * 2 + [(1, 2, 3, 4)]

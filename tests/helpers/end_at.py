@@ -13,7 +13,8 @@ class EndAt(Callback):
     """Does something once.
 
     Args:
-        what: Name of a signal; `error` for an exception; `nan` for images that are not finite.
+        what: Name of a signal; `error` for an exception; `nan` for images that are not finite; `stop` for the end that
+            a Timer asks for.
         step: Optimizer step.
         place: Before the forward pass of a batch, after it, or before that of a validation batch.
         batch: How many batches of the step, or of the validation, went before.
@@ -47,7 +48,9 @@ class EndAt(Callback):
             return
         if self.what == "error":
             raise KeyError("the roof came down")
-        if self.what == "nan":
+        if self.what == "stop":
+            trainer.should_stop = True
+        elif self.what == "nan":
             batch.images.fill_(float("nan"))
         else:
             os.kill(os.getpid(), signal.Signals[self.what])

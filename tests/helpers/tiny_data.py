@@ -65,7 +65,8 @@ class MemoryModule(DetectionDataModule):
 def attach(module: MemoryModule, **attributes: Any) -> MemoryModule:
     """Pretend that a trainer runs the module."""
     defaults = {"global_rank": 0, "world_size": 1, "accumulate_grad_batches": 1, "global_step": 0, "training": True}
-    defaults |= {"limit_train_batches": 1.0, "limit_val_batches": 1.0}
+    defaults |= {f"limit_{loader}_batches": 1.0 for loader in ("train", "val", "test", "predict")}
+    defaults |= {"overfit_batches": 0.0, "check_val_every_n_epoch": 1, "callbacks": []}
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     module.trainer = SimpleNamespace(**(defaults | attributes), strategy=strategy)  # type: ignore[assignment]
     return module

@@ -9,6 +9,8 @@ import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
 
+from anchor_lightning.errors import UserError
+from anchor_lightning.training.checkpoint_files import find_checkpoint
 from anchor_lightning.training.checkpoints import RunCheckpoint
 from tests.helpers.end_at import EndAt
 from tests.helpers.tiny_training import make_trainer
@@ -21,11 +23,17 @@ class Scored(BoringModel):
         self.log("val/score", SCORES[self.global_step])
 
 
-def fit(folder: Path, end: EndAt | None = None, val_check_interval: int = 2, **options: Any) -> RunCheckpoint:
+def fit(
+    folder: Path,
+    end: EndAt | None = None,
+    val_check_interval: int = 2,
+    ckpt_path: Path | None = None,
+    **options: Any,
+) -> RunCheckpoint:
     checkpoint = RunCheckpoint(dirpath=folder, **options)
     callbacks = [checkpoint] if end is None else [checkpoint, end]
     limits = {"max_steps": 7, "val_check_interval": val_check_interval, "limit_val_batches": 1}
-    make_trainer(folder, callbacks=callbacks, enable_checkpointing=True, **limits).fit(Scored())
+    make_trainer(folder, callbacks=callbacks, enable_checkpointing=True, **limits).fit(Scored(), ckpt_path=ckpt_path)
     return checkpoint
 
 
@@ -59,3 +67,25 @@ def test_with_a_monitored_metric_the_last_checkpoint_does_not_wait_for_it(tmp_pa
     with pytest.raises(KeyError):
         fit(tmp_path, EndAt("error", 5), val_check_interval=7, every_n_train_steps=3, monitor="val/score")
     assert steps(tmp_path) == {"last": 3}
+
+
+def test_the_best_checkpoint_of_a_resumed_run_may_be_the_one_before(tmp_path: Path) -> None:
+    """Validations after 2, 4, 6 and 7 steps score 0.1, 0.5, 0.3 and 0.2."""
+    options = {"every_n_train_steps": 3, "monitor": "val/score"}
+    folders = [tmp_path / name / "checkpoints" for name in ("a", "b")]
+    with pytest.raises(KeyError):
+        fit(folders[0], EndAt("error", 6), **options)
+    best = folders[0] / "step4.ckpt"
+    assert find_checkpoint("best", tmp_path) == best
+    resumed = fit(folders[1], ckpt_path=best, **options)
+    assert steps(folders[1]) == {"last": 7} and float(resumed.best_model_score) == pytest.approx(0.5)
+    assert find_checkpoint("best", tmp_path) == best
+    (tmp_path / "a").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"ckpt_path: best: .*step4.ckpt, .* is not there any more"):
+        find_checkpoint("best", tmp_path / "b")
+
+
+def test_there_is_no_best_checkpoint_without_a_monitored_metric(tmp_path: Path) -> None:
+    fit(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match=r"monitored no metric; train with --checkpoint.monitor val/map_50"):
+        find_checkpoint("best", tmp_path)

@@ -125,6 +125,11 @@ class YOLOv2(Detector):
         """The backbone's."""
         return {"backbone": (self.network.backbone, self.backbone_lr_mult)}
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether darknet's weights of a whole YOLOv2 are given."""
+        return bool(self.weights)
+
     def training_losses(self, batch: DetectionBatch, step: StepOptions) -> dict[str, Tensor]:
         """The terms of Eq. 11: those of `region_loss` with δ held fixed, and the clustering term."""
         log_wh = self.anchors.log_wh

@@ -260,3 +260,9 @@ def test_the_real_blood_cells(shared_data: Path) -> None:
     assert module.class_names == ["Platelets", "RBC", "WBC"]
     boxes = sum(len(t.labels) for split in ("train", "val", "test") for t in module.ground_truth(split))
     assert boxes == 4888 - 2
+
+
+def test_overlap_that_is_allowed_is_warned_of(own_set: Path) -> None:
+    module = VOCDataModule(root=str(own_set), val_split="train", allow_overlap=True)
+    with pytest.warns(UserWarning, match=r"2 images of 'train' of .* are also in the training split 'train'"):
+        module.setup("fit")

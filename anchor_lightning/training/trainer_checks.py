@@ -1,0 +1,66 @@
+"""What a run of the command line cannot honour of Lightning's trainer, and what a training cannot go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+
+from anchor_lightning.errors import UserError
+
+AVERAGED: Final = "current_model_state"  # key of the raw weights where `state_dict` holds averaged ones
+
+REFUSED: Final[dict[type[Callback], str]] = {
+    BatchSizeFinder: (
+        "would train with a batch size that config.yaml does not have, so that the run could be neither repeated nor "
+        "resumed; give data.batch_size"
+    ),
+    LearningRateFinder: (
+        "would train with a rate that config.yaml does not have, and search again when the run is resumed; search in "
+        "Python (lightning.pytorch.tuner.Tuner) and give model.learning_rate"
+    ),
+    StochasticWeightAveraging: (
+        "sets one learning rate for all parameters, the shapes included, and leaves what it has averaged out of "
+        "last.ckpt; WeightAveraging averages the weights of all steps, EMAWeightAveraging mostly the last ones"
+    ),
+}
+
+
+def check_callbacks(trainer: Trainer) -> None:
+    """Raises a `UserError` for a callback that would change the run without its configuration saying so."""
+    for callback in _callbacks(trainer):
+        for kind, reason in REFUSED.items():
+            if isinstance(callback, kind):
+                raise UserError(f"{type(callback).__name__} {reason}", argument="trainer.callbacks")
+
+
+def check_precision(trainer: Trainer) -> None:
+    """Raises a `UserError` for a precision in which a training loses its small gradients."""
+    if trainer.precision == "16-true":
+        raise UserError(
+            "16-true has float16 weights and gradients and does not scale the loss, so that small gradients become 0; "
+            "give 16-mixed, bf16-mixed or bf16-true",
+            argument="precision",
+        )
+
+
+def check_averaging(checkpoint: Mapping[str, Any], trainer: Trainer) -> None:
+    """Raises a `UserError` for a training without weight averaging that would go on from averaged weights."""
+    if AVERAGED in checkpoint and not any(isinstance(each, WeightAveraging) for each in _callbacks(trainer)):
+        raise UserError(
+            "the checkpoint is of a training with weight averaging, and its weights are the averaged ones; give the "
+            "callback with which it was made (trainer.callbacks in config.yaml of its run)",
+            argument="ckpt_path",
+        )
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set at run time
+    return callbacks
