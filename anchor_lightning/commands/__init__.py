@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, Final
 
 from anchor_lightning.commands import anchors
 from anchor_lightning.commands.export import export
 from anchor_lightning.commands.predict import predict
 from anchor_lightning.commands.reporting import PROGRAM, CommandParser, option_names
-from anchor_lightning.commands.sources import KNOWN, add_data_options, data_args
+from anchor_lightning.commands.sources import KNOWN, add_data_options, data_args, data_words
 from anchor_lightning.commands.sweep import sweep
 from anchor_lightning.errors import UserError
 
@@ -23,14 +23,19 @@ COMMANDS: Final[dict[str, Callable[..., Any]]] = {
     "sweep": sweep,
 }
 SHOW_ANCHORS: Final = "Show which anchor each box came from, by colour and number."
+DETAILS: Final = "Print every shape, and the measures by size and class, too."
+FLAG: Final[dict[str, Any]] = {"type": bool, "nargs": "?", "const": True, "default": False}
 OPTIONS: Final[dict[str, dict[str, dict[str, Any]]]] = {
-    "anchors score": {"shapes": {"nargs": "+", "required": True, "help": f"One or several of: {KNOWN}."}},
-    "predict": {
-        "show_anchors": {"type": bool, "nargs": "?", "const": True, "default": False, "help": SHOW_ANCHORS},
+    "anchors score": {
+        "shapes": {"nargs": "+", "required": True, "help": f"One or several of: {KNOWN}."},
+        "details": FLAG | {"help": DETAILS},
     },
+    "anchors export": {"shapes": {"type": str, "required": True, "help": f"One of: {KNOWN}."}},
+    "predict": {"show_anchors": FLAG | {"help": SHOW_ANCHORS}},
 }
 """Options that take several values, or need none, which jsonargparse does not make of a function's arguments."""
 PASSED_ON: Final = "fit_options"  # Argument of `sweep` that takes the arguments behind `--`
+WORDS: Final = "data_words"  # Argument that takes those of the command line that named the data set
 
 
 def is_command(args: list[str]) -> bool:
@@ -74,11 +79,14 @@ def run_command(args: list[str]) -> Any:
     if command is sweep and "--" in options:
         options, arguments[PASSED_ON] = options[: options.index("--")], options[options.index("--") + 1 :]
     parser = CommandParser(prog=f"{PROGRAM} {name}", description=_first_line(command))
-    if "data" in signature(command).parameters:
-        add_data_options(parser)
+    parameters = signature(command).parameters
+    if WORDS in parameters:
+        arguments[WORDS] = data_words(options)
+    if "data" in parameters:
+        add_data_options(parser, required=parameters["data"].default is Parameter.empty)
         options = data_args(options)
     own = OPTIONS.get(name, {})
-    parser.add_function_arguments(command, as_group=False, skip={"data", PASSED_ON, *own})
+    parser.add_function_arguments(command, as_group=False, skip={"data", PASSED_ON, WORDS, *own})
     for option, details in own.items():
         parser.add_argument(f"--{option}", **details)
     arguments |= parser.instantiate_classes(parser.parse_args(options)).as_dict()
