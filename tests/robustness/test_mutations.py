@@ -19,8 +19,8 @@ from anchor_lightning.data import BrainwashDataModule, COCODataModule, VOCDataMo
 from anchor_lightning.data.images import image_size_of, read_image
 from anchor_lightning.data.module import DetectionDataModule
 from anchor_lightning.detectors.backbones import DarkNet19
-from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
 from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone
+from anchor_lightning.fitting.formats import read_shapes_file
 from tests.helpers.made_data import make_brainwash, make_coco, make_voc, make_yolo
 
 EXAMPLES = int(os.environ.get("MUTATIONS", "1000"))
@@ -126,7 +126,7 @@ READERS: dict[str, tuple[Callable[[Path], object] | None, str, list[bytes], Call
     ),
     "YOLO .yaml": (make_yolo, "my.yaml", [YAML], lambda file: check_records(YOLODataModule(data_yaml=str(file)))),
     "darknet .weights": (None, "x.weights", weights(), lambda file: read_backbone(file, NETWORK)),
-    "darknet .cfg": (None, "x.cfg", [CFG], read_anchors),
+    "darknet .cfg": (None, "x.cfg", [CFG], read_shapes_file),
     "image": (None, "x.jpg", images(), read_pixels),
 }
 

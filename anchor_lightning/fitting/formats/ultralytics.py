@@ -39,7 +39,7 @@ def read_model_yaml(path: Path) -> AnchorSet:
 def _levels(path: Path, anchors: Any) -> list[list[list[float]]]:
     """[[w, h], …] of every level, each of which the file gives as [w, h, w, h, …] or as pairs."""
     levels = []
-    for level in anchors if isinstance(anchors, list) else [None]:
+    for level in anchors if isinstance(anchors, list) and anchors else [None]:
         pairs = level if isinstance(level, list) else []
         if not any(isinstance(item, list) for item in pairs):
             pairs = [pairs[start : start + 2] for start in range(0, len(pairs), 2)]
