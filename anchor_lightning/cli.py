@@ -148,6 +148,12 @@ class AnchorLightningCLI(LightningCLI):
     @rank_zero_only
     def _check_early(self, subcommand: str) -> None:
         """Checks what the run needs before a logger makes a folder for it; rank 0 starts or ends the others."""
+        if subcommand == "fit" and self.trainer.precision == "16-true":
+            raise UserError(
+                "16-true trains float16 weights without loss scaling, so that small gradients vanish unseen; use "
+                "16-mixed, which scales, or bf16-mixed",
+                "precision",
+            )
         if checkpoint := self._get(self.config, "ckpt_path"):
             content = read_checkpoint(checkpoint)
             check_checkpoint(content, self.model.must_match)
