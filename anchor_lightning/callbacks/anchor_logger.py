@@ -44,7 +44,8 @@ class AnchorLogger(ShapeRecorder):
         task: Any = pl_module
         self._boxes = sample(task.data.train_box_shapes())
         self._augmented = sample(task.data.train_box_shapes(augmented=True))
-        known = {"image_size": tuple(task.data.image_size), "resize": task.anchor_frame["resize"]}
+        frame = task.anchor_frame
+        known = {"image_size": tuple(frame["image_size"]), "resize": frame["resize"]}
         self.record(trainer, task.shapes, lambda: self._boxes, lambda wh: self._metrics(task, wh), known)
         self.draw(trainer)
 

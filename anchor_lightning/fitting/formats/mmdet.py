@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from anchor_lightning.anchors.initialization import MAX_SHAPES
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.formats.anchor_set import AnchorSet, Resized, stack_levels, stated_frame
 from anchor_lightning.fitting.formats.files import read_plain_file
@@ -127,6 +128,8 @@ def _levels(generator: dict[str, Any]) -> Levels:
     sizes = generator.get("base_sizes") or strides
     if (scales := generator.get("scales")) is None:
         octave, num = generator["octave_base_scale"], generator["scales_per_octave"]
+        if num > MAX_SHAPES:
+            raise ValueError(f"scales_per_octave is {num}")
         scales = [octave * 2 ** (step / num) for step in range(num)]
     scale_major = bool(generator.get("scale_major", True))
     return [_grid(size, scales, generator["ratios"], scale_major) for size in sizes]
