@@ -22,6 +22,7 @@ from anchor_lightning import callbacks
 from anchor_lightning.commands import command_options, is_command, run_command, summary
 from anchor_lightning.commands.configs import named_configs
 from anchor_lightning.commands.reporting import PROGRAM, TrainerParser, message_of, option_names
+from anchor_lightning.commands.sources import data_paths
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
@@ -184,6 +185,12 @@ class AnchorLightningCLI(LightningCLI):
                     logger.experiment.finish()
 
 
+def _named(args: list[str]) -> list[str]:
+    """Arguments with configurations by name, and data sets by path, replaced by what they stand for."""
+    args = named_configs(args)
+    return args if is_command(args) else data_paths(args)  # a command replaces the paths itself
+
+
 def main(args: ArgsType = None) -> Any:
     """Runs a sub-command with these arguments, else those of `sys.argv`, and returns its result, or the CLI."""
     for message in KNOWN_WARNINGS:
@@ -191,9 +198,9 @@ def main(args: ArgsType = None) -> Any:
     own_options: list[str] = []
     try:
         if args is None:
-            sys.argv[1:] = named_configs(sys.argv[1:])  # in place: DDP starts its other processes with the same
+            sys.argv[1:] = _named(sys.argv[1:])  # in place: DDP starts its other processes with the same
         elif isinstance(args, list):
-            args = named_configs(args)
+            args = _named(args)
         given = sys.argv[1:] if args is None else args
         if isinstance(given, list) and is_command(given):
             own_options = command_options(given)

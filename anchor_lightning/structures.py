@@ -16,10 +16,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The annotated boxes of one image, in pixels of the stored image (continuous, 0-based).
+    """The annotated boxes of one image, in pixels of the image (continuous, 0-based).
 
     Args:
-        image_id: Positive integer, unique within a data set.
+        image_id: Integer from 0 on, unique within a data set.
         boxes_xyxy: (N, 4) float64, left, top, right, bottom.
         labels: (N,) int64 in [0, C).
         ignore: (N,) bool; True for `difficult` (VOC) and `iscrowd` (COCO) boxes, neither missed nor false positives.

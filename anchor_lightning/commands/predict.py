@@ -17,7 +17,7 @@ from rich.progress import track
 
 from anchor_lightning.commands.export import load_task, network_size
 from anchor_lightning.data.dataset import Sample, collate
-from anchor_lightning.data.images import IMAGE_SUFFIXES, read_image, reduced
+from anchor_lightning.data.images import IMAGE_SUFFIXES, image_header, read_image, reduced
 from anchor_lightning.data.transforms import NEUTRAL_COLOUR, WHOLE_IMAGE, warp_image
 from anchor_lightning.data.video import VIDEO_SUFFIXES, Video, VideoFile, open_video
 from anchor_lightning.errors import UserError
@@ -190,8 +190,9 @@ def _prepared(files: Sequence[Path], size: tuple[int, int], skipped: list[str]) 
         inside = (file.parent.resolve() / file.name).relative_to(shared).as_posix()
         try:
             # Read twice: for the network a large JPEG is decoded at a fraction of its size, as in validation.
-            seen = warp_image(read_image(file, WHOLE_IMAGE.source_size(size)), WHOLE_IMAGE, size)
-            prepared = Prepared(read_image(file), seen, {"file_name": inside, "picture": name})
+            turn = image_header(file).orientation
+            seen = warp_image(read_image(file, WHOLE_IMAGE.source_size(size), orientation=turn), WHOLE_IMAGE, size)
+            prepared = Prepared(read_image(file, orientation=turn), seen, {"file_name": inside, "picture": name})
         except ValueError as error:
             skipped.append(str(error))
             continue

@@ -19,7 +19,9 @@ from anchor_lightning.anchors.initialization import NAMED_GRID_UNITS, initial_sh
 from anchor_lightning.commands.anchor_tables import size_text
 from anchor_lightning.commands.configs import CONFIG_FLAGS, read_yaml
 from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.data.formats.common import exists
 from anchor_lightning.data.formats.detect import detect_data
+from anchor_lightning.data.formats.places import expand
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.formats import FILES, READERS, RESIZED, AnchorSet, Resized, read_shapes_file
 from anchor_lightning.training.checkpoint_files import PROJECT_KEY, anchor_wh_of, read_checkpoint
@@ -75,12 +77,29 @@ def data_words(args: list[str]) -> list[str]:
     return words
 
 
+def data_paths(args: list[str]) -> list[str]:
+    """Arguments with every `--data PATH` as the data module that reads it, `--data=JSON`; classes stay as they are.
+
+    Raises:
+        UserError: There is no such path or class, or the path is no data set.
+    """
+    result: list[str] = []
+    for arg in args:
+        if result and result[-1] == "--data":
+            result[-1] = f"--data={_data(arg)}"
+        elif arg.startswith("--data="):
+            result.append(f"--data={_data(arg.removeprefix('--data='))}")
+        else:
+            result.append(arg)
+    return result
+
+
 def _data(value: str) -> str:
-    path = Path(value)
-    if path.exists():
+    path = expand(value)
+    if exists(path):
         class_path, arguments = detect_data(path)
         return json.dumps({"class_path": class_path, "init_args": arguments})
-    imported = "." in value and "/" not in value and path.suffix not in (".json", ".yaml", ".yml")
+    imported = "." in value and not set(value) & set("/\\") and path.suffix not in (".json", ".yaml", ".yml", ".data")
     if not (imported or value in data_modules.__all__ or value.lstrip().startswith("{")):
         known = ", ".join(name for name in data_modules.__all__ if name != DetectionDataModule.__name__)
         raise UserError(f"{value} is neither a folder or file here nor a data module; known are {known}", "data")
@@ -105,6 +124,7 @@ def box_shapes(data: DetectionDataModule, letterbox: bool = False) -> tuple[Tens
         (N, 2) float32 widths and heights in pixels of the network input, and (N,) int64 class indices.
     """
     data.skip_bad_images = True  # no pixel is read, so an image that cannot be is no hindrance
+    data.val_share = 0  # nothing is validated: all images of a set without a validation split count
     wh, records = data.train_box_shapes(), data.records("train")
     labels = [record.ground_truth.labels[record.is_target(data.keep_difficult)] for record in records]
     if letterbox and not data.native_crop:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from anchor_lightning.data.images import read_image
+from anchor_lightning.data.images import UPRIGHT, read_image
 from anchor_lightning.data.sampler import NO_IMAGE, SampleKey
 from anchor_lightning.data.transforms import (
     NEUTRAL_COLOUR,
@@ -37,8 +37,10 @@ class ImageRecord:
     Args:
         path: The image file; also what tells two images apart when splits are checked for overlap.
         name: The file's stem (VOC style) or file name (COCO), as result files name the image.
-        height, width: Size of the stored image in pixels.
+        height, width: Size of the image in pixels, turned by its orientation.
         ground_truth: All its boxes, the ignorable ones included.
+        orientation: EXIF orientation (1 to 8) by which the stored image is turned to be what the boxes were drawn on,
+            or `AS_STATED`.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class ImageRecord:
     height: int
     width: int
     ground_truth: GroundTruth
+    orientation: int = UPRIGHT
 
     def is_target(self, keep_difficult: bool) -> np.ndarray:
         """(N,) bool, the boxes that training uses: those that are not ignorable, or all with `keep_difficult`."""
@@ -59,7 +62,7 @@ class Sample(NamedTuple):
         image: (H, W, 3) uint8 RGB.
         boxes_xyxy: (N, 4) float32 in pixels of `image`.
         labels: (N,) int64.
-        image_id: The record's id; 0 where there is no image (an unreadable one, or the empty share of a rank).
+        image_id: The record's id; `NO_IMAGE` where there is no image (an unreadable one, or the empty share of a rank).
         original_size: Height and width of the stored image in pixels.
         colour: (3,) float32, see `DetectionBatch.colour`.
     """
@@ -100,6 +103,7 @@ class DetectionDataset(Dataset[Sample]):
         records = self.records
         self._paths = np.array([os.fsencode(r.path) for r in records])
         self._sizes = np.array([(r.height, r.width) for r in records], dtype=np.int64).reshape(-1, 2)
+        self._orientations = np.array([r.orientation for r in records], dtype=np.uint8)
         self._ids = np.array([r.ground_truth.image_id for r in records], dtype=np.int64)
         used = [r.is_target(self.training and keep_difficult) for r in records]
         self._starts = np.cumsum([0, *(u.sum() for u in used)])
@@ -128,7 +132,8 @@ class DetectionDataset(Dataset[Sample]):
             UserError: The image cannot be read; names the file.
         """
         height, width = self._sizes[index].tolist()
-        return read_image(self.path(index), min_size, expected_size=(height, width))
+        orientation = int(self._orientations[index])
+        return read_image(self.path(index), min_size, expected_size=(height, width), orientation=orientation)
 
     def __getitem__(self, key: SampleKey) -> Sample:
         if key.index == NO_IMAGE:
@@ -177,7 +182,7 @@ class DetectionLoader(DataLoader[Sample]):
 
 def _no_sample(image_size: tuple[int, int]) -> Sample:
     boxes, labels = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
-    return Sample(np.zeros((*image_size, 3), dtype=np.uint8), boxes, labels, 0, (0, 0), NEUTRAL_COLOUR)
+    return Sample(np.zeros((*image_size, 3), dtype=np.uint8), boxes, labels, NO_IMAGE, (0, 0), NEUTRAL_COLOUR)
 
 
 def bucket_size(num_boxes: int) -> int:
@@ -188,7 +193,7 @@ def bucket_size(num_boxes: int) -> int:
 def collate(samples: Sequence[Sample]) -> DetectionBatch:
     """The uint8 batch of samples of one image size but those without an image; M is the bucket of the fullest one."""
     image_shape = samples[0].image.shape
-    samples = [s for s in samples if s.image_id]
+    samples = [s for s in samples if s.image_id != NO_IMAGE]
     num_images, bucket = len(samples), bucket_size(max((len(s.labels) for s in samples), default=0))
     boxes = torch.zeros(num_images, bucket, 4)
     labels = torch.full((num_images, bucket), -1, dtype=torch.int64)

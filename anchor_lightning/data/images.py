@@ -1,4 +1,4 @@
-"""The one place where image files are read: JPEGs by libjpeg-turbo in strict mode, the others by PIL; no EXIF turns."""
+"""The one place where image files are read: JPEGs by libjpeg-turbo in strict mode, the others by PIL."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -15,22 +16,76 @@ from PIL import Image, UnidentifiedImageError
 from anchor_lightning.errors import UserError
 
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp")
+AS_STATED: Final = 0  # Turned by the file's own orientation where it has the expected size only then
+UPRIGHT: Final = 1  # The EXIF orientation of an image that is stored as it is shown
+ORIENTATION_TAG: Final = 274
+TRANSPOSED: Final = 5  # From this orientation on height and width change places
+
+
+class ImageHeader(NamedTuple):
+    """What the header of an image file says.
+
+    Args:
+        height, width: Of the stored image in pixels.
+        orientation: EXIF's, 1 to 8: how the stored image is to be turned to be shown.
+    """
+
+    height: int
+    width: int
+    orientation: int = UPRIGHT
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width of the stored image in pixels."""
+        return self.height, self.width
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the image as it is shown."""
+        return swapped(self.stored_size, self.orientation)
+
+
+def swapped(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Height and width, swapped if an orientation turns the image by a quarter; from stored to shown, and back."""
+    return size[::-1] if orientation >= TRANSPOSED else size
 
 
 def read_image(
-    path: Path | str, min_size: tuple[int, int] | None = None, *, expected_size: tuple[int, int] | None = None
+    path: Path | str,
+    min_size: tuple[int, int] | None = None,
+    *,
+    expected_size: tuple[int, int] | None = None,
+    orientation: int = UPRIGHT,
 ) -> np.ndarray:
-    """(height, width, 3) uint8, the stored pixels of an image file as RGB, without alpha.
+    """(height, width, 3) uint8, the pixels of an image file as RGB, without alpha, turned by an EXIF orientation.
 
     Args:
         path: The file.
         min_size: Height and width that are enough: larger images may be decoded at a fraction; None for the whole.
         expected_size: Height and width in pixels that the annotation states for the whole image.
+        orientation: 1 to 8, as in EXIF; the sizes are those after turning. 1 gives the stored pixels: what the file
+            itself says does not count. Or `AS_STATED`.
 
     Raises:
         UserError: It is missing, is no image, is truncated or corrupt, or is not of the expected size; names the file.
     """
+    if orientation == AS_STATED:
+        try:
+            return _read_stored(path, min_size, expected_size)
+        except OtherSizeError:
+            orientation = image_header(path).orientation
+            if orientation < TRANSPOSED:
+                raise
+    stored = _read_stored(
+        path, min_size and swapped(min_size, orientation), expected_size and swapped(expected_size, orientation)
+    )
+    return stored if orientation == UPRIGHT else np.ascontiguousarray(_turned(stored, orientation))
+
+
+def _read_stored(
+    path: Path | str, min_size: tuple[int, int] | None, expected_size: tuple[int, int] | None
+) -> np.ndarray:
     with _naming(path):
         data = Path(path).read_bytes()
     if data.startswith(b"\xff\xd8") and (jpeg := _read_jpeg(path, data, min_size, expected_size)) is not None:
@@ -42,14 +97,26 @@ def read_image(
     return reduced(pixels, min_size) if min_size else pixels
 
 
-def image_size_of(path: Path | str) -> tuple[int, int]:
-    """Height and width in pixels of the stored image, from its header alone.
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of an (H, W, 3) image as EXIF 2.32 defines the orientations 2 to 8: mirrored, and by quarters."""
+    if orientation in (2, 3, 7, 8):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 6, 7):
+        image = image[::-1]
+    return image.transpose(1, 0, 2) if orientation >= TRANSPOSED else image
+
+
+def image_header(path: Path | str) -> ImageHeader:
+    """Size and orientation of an image, from its header alone.
 
     Raises:
         UserError: It is missing or is no image; names the file.
     """
     with _naming(path), Image.open(path) as image:
-        return image.height, image.width
+        # PIL would read a whole PNG for it; cameras write JPEG, TIFF and WebP.
+        has_exif = "exif" in image.info or image.format == "TIFF"
+        orientation = image.getexif().get(ORIENTATION_TAG, UPRIGHT) if has_exif else UPRIGHT
+        return ImageHeader(image.height, image.width, orientation if orientation in range(1, 9) else UPRIGHT)
 
 
 @contextmanager
@@ -116,10 +183,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
+class OtherSizeError(UserError):
+    """An image does not have the size that its annotation states."""
+
+
 def _check_size(path: Path | str, size: tuple[int, int], expected: tuple[int, int] | None) -> None:
     if expected and tuple(size) != tuple(expected):
-        turned = " The annotation seems to be made on the image as its EXIF tag turns it."
-        raise UserError(
+        turned = " The annotation seems to be made on an image that was turned since."
+        raise OtherSizeError(
             f"{path}: the stored image is {size[1]} x {size[0]} pixels, its annotation says {expected[1]} x "
             f"{expected[0]}.{turned if size[::-1] == expected else ''} Correct width and height in the annotation, and "
             "the boxes with them."

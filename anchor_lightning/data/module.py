@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from anchor_lightning.data.checks import check_workers, parse_image_size
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, collate
+from anchor_lightning.data.division import check_boxes, divided
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
 from anchor_lightning.data.transforms import distort_colour, draw_jitter, draw_native_crop, warp_boxes
 from anchor_lightning.errors import UserError
@@ -43,6 +44,9 @@ class DetectionDataModule(LightningDataModule, ABC):
         augment: Draw geometry and colour in training.
         keep_difficult: Train on boxes marked difficult (VOC) or crowd (COCO). Evaluation ignores them in any case.
         skip_bad_images: Warn of an image that cannot be read; training takes the next one, evaluation leaves it out.
+        val_share: Share of the training images that validation gets where the set has no validation split, in [0, 1);
+            0 leaves such a set without.
+        split_seed: Of the draw of these images.
         seed: Of order and augmentation; that of `seed_everything` if not given, 0 if there is none either.
 
     Raises:
@@ -65,25 +69,31 @@ class DetectionDataModule(LightningDataModule, ABC):
         augment: bool = True,
         keep_difficult: bool = False,
         skip_bad_images: bool = False,
+        val_share: float = 0.2,
+        split_seed: int = 0,
         seed: int | None = None,
     ) -> None:
         super().__init__()
         # A rank without images takes part in evaluation with an empty batch, see EvalBatchSampler.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.root = None if root is None else Path(root)
+        self.root = None if root is None else Path(root).expanduser()
         self.image_size = parse_image_size(image_size)
         self.val_image_size = (
             self.image_size if val_image_size is None else parse_image_size(val_image_size, "val_image_size")
         )
         per_rank_batch_size(batch_size, 1)
-        for name, value in (("num_workers", num_workers), ("seed", seed or 0)):
+        for name, value in (("num_workers", num_workers), ("seed", seed or 0), ("split_seed", split_seed)):
             if value < 0:
                 raise UserError(f"must be 0 or more, got {value}.", argument=name)
+        if not 0 <= val_share < 1:
+            raise UserError(f"must be in [0, 1), got {val_share}.", argument="val_share")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.augment = augment
         self.keep_difficult = keep_difficult
         self.skip_bad_images = skip_bad_images
+        self.val_share = val_share
+        self.split_seed = split_seed
         self._given_seed = seed
         self._given_splits: dict[Split, str | None] = {"train": train_split, "val": val_split, "test": test_split}
         self._records: dict[str, Sequence[ImageRecord]] = {}
@@ -146,14 +156,29 @@ class DetectionDataModule(LightningDataModule, ABC):
         """
         name = self.split_name(split)
         if name not in self._records:
-            records = self._read_split(name)
-            if not records:
-                raise UserError(
-                    f"{name!r} of {self.root} has no images. Give another split, or check the list it is made from.",
-                    argument=f"{split}_split",
-                )
-            self._records[name] = records
+            train, val = self.split_name("train"), self.split_name("val")
+            if name in (train, val) and self._holds_out:
+                parts = divided(self._images_of("train"), self.val_share, self.split_seed, self._place())
+                self._records |= {name: part for name, part in zip((train, val), parts, strict=True) if part}
+            if name not in self._records:
+                self._records[name] = self._images_of(split)
         return self._records[name]
+
+    def _images_of(self, split: Split) -> list[ImageRecord]:
+        records = self._read_split(name := self.split_name(split))
+        if not records:
+            raise UserError(
+                f"{name!r} of {self.root} has no images. Give another split, or check the list it is made from.",
+                argument=f"{split}_split",
+            )
+        return records
+
+    @property
+    def _holds_out(self) -> bool:
+        """Whether validation gets a share of the training images, because the set has no validation split."""
+        given, default = self._given_splits["val"], self._default_split("val")
+        is_missing = given is None and not self._has_split(default) and self._has_split(self.split_name("train"))
+        return self.val_share > 0 and is_missing
 
     def image_names(self, split: Split, image_ids: Sequence[int]) -> list[str]:
         """The names of images by their ids."""
@@ -164,9 +189,20 @@ class DetectionDataModule(LightningDataModule, ABC):
         """All boxes of a split, the ignorable ones included, in the order of `records`.
 
         Raises:
-            UserError: As `records`, or the split has images only.
+            UserError: As `records`, or no image of the split has a box.
         """
-        return [record.ground_truth for record in self.records(split)]
+        purpose = "learn from" if split == "train" else "measure against"
+        records = self.records(split)
+        hint = self._label_hint(records[0].path)
+        return check_boxes(records, f"{self.split_name(split)!r} of {self._place()}", purpose, hint)
+
+    def _place(self) -> str:
+        """The set, for messages."""
+        return str(self.root or "the set")
+
+    def _label_hint(self, path: Path) -> str:
+        """Where the boxes of an image are looked for, for messages."""
+        return f"Look at the annotations of {path}."
 
     def train_box_shapes(self, augmented: bool = False) -> Tensor:
         """(N, 2) float32 sizes of the training boxes in pixels of the network input, whole or once `augmented`."""
@@ -209,6 +245,8 @@ class DetectionDataModule(LightningDataModule, ABC):
             self.records("test")
         else:
             self.ground_truth("val" if stage == "validate" else "test")
+            if stage == "test" and self.split_name("test") == self.split_name("val") and not self._given_splits["test"]:
+                rank_zero_info("The set has no test split of its own: what is measured is its validation split.")
 
     def _check_overlap(self, split: Split) -> None:
         shared = {r.path for r in self.records("train")} & {r.path for r in self.records(split)}

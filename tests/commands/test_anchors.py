@@ -94,7 +94,7 @@ def test_fit_scores_what_it_writes_and_says_what_comes_next(
     assert f"mean best IoU {found.score['mean best IoU']:.4f}" in text and str(root) in text
 
 
-@pytest.mark.parametrize(("config", "make", "side"), [("small.yaml", make_voc, 256), ("coco.yaml", make_coco, 544)])
+@pytest.mark.parametrize(("config", "make", "side"), [("small.yaml", make_voc, 416), ("coco.yaml", make_coco, 544)])
 def test_a_shipped_configuration_gives_its_data(
     tmp_path: Path, config: str, make: Callable[[Path], Path], side: int
 ) -> None:

@@ -26,7 +26,7 @@ def image_records(folder: Path, count: int) -> list:
 
 def sample(num_boxes: int, image_id: int = 1) -> Sample:
     boxes = np.tile(np.array([1, 2, 3, 4], dtype=np.float32), (num_boxes, 1))
-    image = np.full((*SIZE, 3), image_id, dtype=np.uint8)
+    image = np.full((*SIZE, 3), max(image_id, 0), dtype=np.uint8)
     return Sample(image, boxes, np.arange(num_boxes), image_id, (40, 60), NEUTRAL_COLOUR)
 
 
@@ -41,16 +41,18 @@ def test_boxes_are_padded_to_a_bucket_and_never_dropped(boxes: int, bucket: int)
 
 
 def test_a_batch_is_what_its_record_says_without_places_that_hold_no_image() -> None:
-    batch = collate([sample(0, 0), sample(2), sample(0, 7), sample(0, 0)])
+    batch = collate([sample(0, NO_IMAGE), sample(2, 0), sample(0, 7), sample(0, NO_IMAGE)])
     assert batch.images.shape == (2, 3, *SIZE) and batch.images.dtype == torch.uint8
-    assert batch.images[:, 0, 0, 0].tolist() == batch.image_ids.tolist() == [1, 7]
+    assert batch.images[:, 0, 0, 0].tolist() == batch.image_ids.tolist() == [0, 7]
     assert batch.boxes_xyxy.dtype == batch.colour.dtype == batch.original_sizes.dtype == torch.float32
     assert batch.original_sizes.tolist() == [[40, 60]] * 2 and batch.colour.tolist() == [[0, 1, 1]] * 2
-    empty = collate([sample(0, 0)])
+    empty = collate([sample(0, NO_IMAGE)])
     assert len(empty) == 0 and empty.images.shape == (0, 3, *SIZE) and empty.boxes_xyxy.shape == (0, 32, 4)
     assert empty.colour.shape == (0, 3) and empty.original_sizes.shape == (0, 2)
     module = MemoryModule()
-    assert module._make_dataset(module.records("val"), training=False)[SampleKey(NO_IMAGE, 0, SIZE)].image_id == 0
+    assert (
+        module._make_dataset(module.records("val"), training=False)[SampleKey(NO_IMAGE, 0, SIZE)].image_id == NO_IMAGE
+    )
 
 
 def test_an_augmented_sample_depends_on_seed_epoch_and_index_only() -> None:

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageOps
 
-from anchor_lightning.data.images import MAX_PIXELS, image_size_of, read_image
+from anchor_lightning.data.images import AS_STATED, MAX_PIXELS, image_header, read_image
 from anchor_lightning.errors import UserError
 from tests.helpers.tiny_data import texture, write_image
 
@@ -25,7 +25,7 @@ PIXELS = texture(40, 60)
 def test_lossless_formats_come_back_exactly_whatever_the_suffix(tmp_path: Path, name: str, kind: str) -> None:
     Image.fromarray(PIXELS).save(tmp_path / name, format=kind, lossless=True)
     np.testing.assert_array_equal(read_image(tmp_path / name), PIXELS)
-    assert image_size_of(tmp_path / name) == (40, 60)
+    assert image_header(tmp_path / name) == (40, 60, 1)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,25 @@ def test_16_bits_are_scaled_and_floats_have_no_known_range(tmp_path: Path) -> No
         read_image(tmp_path / "image.tif")
 
 
-def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_pil_turns_it_where_that_is_asked(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by a quarter
-    Image.fromarray(PIXELS).save(tmp_path / "image.jpg", exif=exif)
-    assert read_image(tmp_path / "image.jpg").shape == (40, 60, 3)
-    assert image_size_of(tmp_path / "image.jpg") == (40, 60)
+    exif[0x0112] = orientation
+    Image.fromarray(PIXELS).save(path := tmp_path / "image.webp", exif=exif, lossless=True)
+    with Image.open(path) as image:
+        turned = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    header = image_header(path)
+    assert header == (40, 60, orientation) and header.shown_size == turned.shape[:2]
+    np.testing.assert_array_equal(read_image(path, orientation=orientation, expected_size=turned.shape[:2]), turned)
+    np.testing.assert_array_equal(read_image(path), PIXELS)  # the stored pixels, unless asked
+    # Where the annotation's size says which of the two it was made on:
+    np.testing.assert_array_equal(read_image(path, expected_size=(40, 60), orientation=AS_STATED), PIXELS)
+    if orientation >= 5:
+        np.testing.assert_array_equal(read_image(path, expected_size=(60, 40), orientation=AS_STATED), turned)
+        assert read_image(path, (20, 10), orientation=orientation).shape == (30, 20, 3)
+    else:
+        with pytest.raises(UserError, match="60 x 40 pixels, its annotation says 40 x 60"):
+            read_image(path, expected_size=(60, 40), orientation=AS_STATED)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -90,7 +103,7 @@ def test_missing_data_is_an_error_and_harmless_warnings_are_none(tmp_path: Path,
             read_image(path)
 
 
-@pytest.mark.parametrize("read", [read_image, image_size_of])
+@pytest.mark.parametrize("read", [read_image, image_header])
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -120,7 +133,7 @@ def test_errors_say_why_a_file_is_no_image(
 def test_a_size_other_than_the_annotated_one_or_less_data_is_an_error(tmp_path: Path, suffix: str) -> None:
     path = write_image(tmp_path / f"image.{suffix}")
     assert read_image(path, expected_size=(40, 60)).shape == (40, 60, 3)
-    with pytest.raises(UserError, match=r"60 x 40 .* 40 x 60\. .*EXIF"):
+    with pytest.raises(UserError, match=r"60 x 40 .* 40 x 60\. .*turned since"):
         read_image(path, expected_size=(60, 40))
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match=rf"image\.{suffix}"):
@@ -145,6 +158,6 @@ def test_whatever_pil_raises_names_the_file(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("anchor_lightning.data.images.Image.open", fail)
     (tmp_path / "a.png").write_bytes(b"x")
-    for read in (read_image, image_size_of):
+    for read in (read_image, image_header):
         with pytest.raises(UserError, match=rf"a\.png: .*{str(error) or type(error).__name__}"):
             read(tmp_path / "a.png")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from anchor_lightning.data.dataset import ImageRecord
-from anchor_lightning.data.formats.common import BoxCleaner
+from anchor_lightning.data.formats.common import SplitReader
 from anchor_lightning.data.module import DetectionDataModule
 from anchor_lightning.errors import UserError
 
@@ -63,13 +63,13 @@ class BrainwashDataModule(DetectionDataModule):
                 "brainwash_test.idl, or the splits must name other .idl files under it.",
                 argument="root",
             )
-        cleaner, records = BoxCleaner(), []
+        reader, records = SplitReader(), []
         for i, (image, boxes) in enumerate(parse_idl(file)):
             path = self._root() / image
-            if (size := cleaner.image_size(path, self.skip_bad_images)) is not None:
+            if (header := reader.header(path, self.skip_bad_images)) is not None:
                 where, labels = f"{file}, {image}", [0] * len(boxes)
-                records.append(cleaner.record(i + 1, path, path.stem, size, boxes, labels, where))
-        cleaner.report(str(file))
+                records.append(reader.record(i + 1, path, path.stem, header.stored_size, boxes, labels, where))
+        reader.report(str(file), records)
         return records
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,22 @@ from typing import Any
 import numpy as np
 
 from anchor_lightning.data.dataset import ImageRecord
-from anchor_lightning.data.formats.common import BoxCleaner, distinct_names, exists
-from anchor_lightning.data.images import image_size_of
+from anchor_lightning.data.formats.coco_files import (
+    annotations_by_image,
+    check_annotation,
+    compare_readings,
+    have_whole_ids,
+    image_entry,
+    load_coco_json,
+    read_categories,
+)
+from anchor_lightning.data.formats.common import SplitReader, exists
+from anchor_lightning.data.formats.places import find
+from anchor_lightning.data.images import AS_STATED
 from anchor_lightning.data.module import SPLITS, DetectionDataModule, Split
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import GroundTruth
 
-MAX_ID = 2**63 - 1  # Ids are kept as 64-bit numbers
 MAX_SIDE = 1_000_000  # Pixels; where an annotation says more, the image is asked
 
 
@@ -73,14 +80,14 @@ class COCODataModule(DetectionDataModule):
         Raises:
             UserError: As `records`, or the split's file holds no annotations.
         """
-        ground_truths, name = super().ground_truth(split), self.split_name(split)
-        if name in self._images_only:
+        self.records(split)
+        if (name := self.split_name(split)) in self._images_only:
             raise UserError(
                 f"{self._annotation_file(name)} holds no 'annotations': predict can use it, but there is nothing to "
                 f"{'train on' if split == 'train' else 'measure against'}; give a file that has some.",
                 argument=f"{name}_annotations",
             )
-        return ground_truths
+        return super().ground_truth(split)
 
     @cached_property
     def _categories(self) -> dict[int, str]:
@@ -88,7 +95,7 @@ class COCODataModule(DetectionDataModule):
         files = list(dict.fromkeys(self._annotation_file(self.split_name(role)) for role in SPLITS))
         for file in files:
             if file.is_file():
-                return _read_categories(file, load_coco_json(file))
+                return read_categories(file, load_coco_json(file))
         raise UserError(
             f"no annotations found; looked for {', '.join(map(str, files))}. Correct it, or give train_annotations and "
             "val_annotations.",
@@ -110,7 +117,7 @@ class COCODataModule(DetectionDataModule):
     def _read_split(self, name: str) -> list[ImageRecord]:
         file, folder = self._annotation_file(name), self._image_folder(name)
         content = load_coco_json(file)
-        categories = _read_categories(file, content)
+        categories = read_categories(file, content)
         if categories != self._categories:
             raise UserError(
                 f"{file}: its categories are not those of the other splits ({len(categories)} against "
@@ -122,33 +129,40 @@ class COCODataModule(DetectionDataModule):
             )
         if "annotations" not in content:
             self._images_only.add(name)
-        cleaner, labels = BoxCleaner(), {category: label for label, category in enumerate(categories)}
-        annotations = _annotations_by_image(file, content)
+        reader, labels = SplitReader(), {category: label for label, category in enumerate(categories)}
+        annotations = annotations_by_image(file, content)
         present = {entry.name for entry in folder.iterdir()}
-        records = []
+        records, numbered = [], have_whole_ids(content["images"])
         for position, image in enumerate(content["images"]):
-            image_id, file_name = _image_entry(file, position, image)
+            key, file_name = image_entry(file, position, image)
             path = folder / file_name
-            if path.name not in present and not exists(path) and not self.skip_bad_images:
-                raise UserError(f"{path}: no such image, but {file} lists it. Add it, or correct {name}_images.")
-            size = (image.get("height"), image.get("width"))
+            if path.name != file_name or file_name not in present:  # in a folder of its own, or written elsewhere
+                path = find(file_name, [folder, self._root()]) or path
+                if not exists(path) and not self.skip_bad_images:
+                    raise UserError(f"{path}: no such image, but {file} lists it. Add it, or correct {name}_images.")
+            size, orientation = (image.get("height"), image.get("width")), AS_STATED
             if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in size):
-                size = image_size_of(path)
-            own = annotations.pop(image_id, [])
+                if (header := reader.header(path, self.skip_bad_images)) is None:
+                    annotations.pop(key, None)
+                    continue
+                size, orientation = header.shown_size, header.orientation
+            own = annotations.pop(key, [])
             for annotation in own:
-                _check_annotation(file, annotation, labels)
+                check_annotation(file, annotation, labels)
+            image_id = int(key) if numbered else position + 1
             xywh = np.array([a["bbox"] for a in own], dtype=np.float64).reshape(-1, 4)
             records.append(
-                cleaner.record(
+                reader.record(
                     image_id,
                     path,
                     file_name,
                     size,
                     np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
-                    [labels[a["category_id"]] for a in own],
-                    f"image {image_id}",
+                    [labels[int(a["category_id"])] for a in own],
+                    f"image {key}",
                     ignore=[bool(a.get("iscrowd", 0)) for a in own],
                     area=[float(a.get("area") or wh.prod()) for a, wh in zip(own, xywh[:, 2:], strict=True)],
+                    orientation=orientation,
                 )
             )
         if len({record.ground_truth.image_id for record in records}) != len(records):
@@ -158,85 +172,8 @@ class COCODataModule(DetectionDataModule):
                 f"{file}: annotations refer to image_id {next(iter(annotations))!r}, which 'images' does not have. Add "
                 "the image or take its annotations out."
             )
-        cleaner.report(str(file))
+        if not numbered:
+            reader.note("the ids of the images are not whole numbers; they are numbered from 1 in the file's order.")
+        compare_readings(content.get("annotations", []), records, reader)
+        reader.report(str(file), records)
         return records
-
-
-def load_coco_json(file: Path) -> dict[str, Any]:
-    """The content of an annotation file, with the lists `images` and `categories` present.
-
-    Raises:
-        UserError: The file is missing, is no JSON, lacks `images` or `categories`, or its `annotations` are no list.
-    """
-    try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise UserError(
-            f"{file}: no such annotations. Correct root, or name the file as train_annotations, val_annotations or "
-            "test_annotations."
-        ) from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}).") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: is no JSON ({error}). Restore the file.") from None
-    fields = ("images", "annotations", "categories")
-    found = {"annotations": [], **content} if isinstance(content, dict) else {}
-    missing = [f for f in fields if not isinstance(found.get(f), list)]
-    if missing:
-        raise UserError(
-            f"{file}: lacks the list {missing[0]!r}. It must be COCO's detection format: {', '.join(fields)}."
-        )
-    return dict(content)
-
-
-def _read_categories(file: Path, content: dict[str, Any]) -> dict[int, str]:
-    try:
-        categories = {int(c["id"]): str(c["name"]) for c in content["categories"]}
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise UserError(f"{file}: an entry of 'categories' lacks a whole number 'id' or a 'name'. Add it.") from None
-    if len(categories) < max(1, len(content["categories"])):
-        raise UserError(f"{file}: 'categories' is empty or has an id twice. Give each category an id of its own.")
-    distinct_names(list(categories.values()), f"{file}: 'categories'")
-    return dict(sorted(categories.items()))
-
-
-def _image_entry(file: Path, position: int, image: object) -> tuple[int, str]:
-    try:
-        image_id, name = image["id"], image["file_name"]  # type: ignore[index]
-    except (KeyError, TypeError):
-        raise UserError(f"{file}: images[{position}] lacks 'id' or 'file_name'. Add it.") from None
-    if not isinstance(image_id, int) or not 1 <= image_id <= MAX_ID or not isinstance(name, str) or not name:
-        raise UserError(
-            f"{file}: images[{position}] has id {image_id!r} and file_name {name!r}; ids must be whole numbers from 1 "
-            "on, file names text. Correct them."
-        )
-    return image_id, name
-
-
-def _annotations_by_image(file: Path, content: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
-    by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for position, annotation in enumerate(content.get("annotations", [])):
-        try:
-            by_image[annotation["image_id"]].append(annotation)
-            sides = annotation["bbox"]
-            if isinstance(sides, str) or len([float(side) for side in sides]) != 4:
-                raise ValueError
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise UserError(
-                f"{file}: annotations[{position}] lacks 'image_id', or a 'bbox' of four numbers [x, y, width, height]. "
-                "Correct it."
-            ) from None
-    return by_image
-
-
-def _check_annotation(file: Path, annotation: dict[str, Any], labels: dict[int, int]) -> None:
-    where = f"{file}: annotation {annotation.get('id')} of image {annotation['image_id']} has"
-    category, area = annotation.get("category_id"), annotation.get("area") or 0
-    if not isinstance(category, int | float) or category not in labels:
-        raise UserError(f"{where} the unknown category_id {category!r}. Add it to 'categories' or correct it.")
-    try:
-        float(area)
-    except (TypeError, ValueError, OverflowError):
-        raise UserError(
-            f"{where} the area {str(area)[:40]!r}, which is no number. Correct it or take it out."
-        ) from None

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from anchor_lightning.data.dataset import ImageRecord
-from anchor_lightning.data.images import image_size_of
+from anchor_lightning.data.images import AS_STATED, UPRIGHT, ImageHeader, image_header
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import GroundTruth
 
@@ -54,23 +54,38 @@ def read_text(file: Path, default: str | None = None) -> str:
         raise UserError(f"{file}: cannot be read ({why}). Restore or remove the file.") from None
 
 
-class BoxCleaner:
-    """Makes the records of one split and reports once the boxes that it swapped the corners of, clipped or dropped."""
+class SplitReader:
+    """Makes the records of one split, and says once what it found, swapped, clipped, dropped and left out."""
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
+        self.without_file = 0  # images for which there is no label file
+        self.counts: Counter[str] = Counter()  # of boxes
         self._example = ""
-        self._left_out: list[str] = []
+        self._left_out: dict[str, list[str]] = {}
+        self._remarks: dict[str, list[str]] = {}
+        self._notes: list[str] = []
 
-    def image_size(self, path: Path, skip_bad: bool) -> tuple[int, int] | None:
-        """Height and width of an image; None, for the report, where it cannot be read and bad images are skipped."""
+    def header(self, path: Path, skip_bad: bool) -> ImageHeader | None:
+        """Size and orientation of an image; None, for the report, where it is unreadable and bad images are skipped."""
         try:
-            return image_size_of(path)
+            return image_header(path)
         except UserError as error:
             if not skip_bad:
                 raise
-            self._left_out.append(str(error))
+            self.leave_out("images that cannot be read", str(error))
             return None
+
+    def leave_out(self, kind: str, what: str) -> None:
+        """Counts a file that is left out, for the report: `kind` in the plural, and its name or why."""
+        self._left_out.setdefault(kind, []).append(what)
+
+    def remark(self, kind: str, what: str) -> None:
+        """Counts a file of which something is to be said: `kind` in the plural with its verb, and its name."""
+        self._remarks.setdefault(kind, []).append(what)
+
+    def note(self, sentence: str) -> None:
+        """Adds a sentence to the warnings of the report."""
+        self._notes.append(sentence)
 
     def record(
         self,
@@ -83,6 +98,7 @@ class BoxCleaner:
         where: str,
         ignore: Sequence[bool] | None = None,
         area: Sequence[float] | None = None,
+        orientation: int = UPRIGHT,
     ) -> ImageRecord:
         """The record of one image with the boxes that can be used.
 
@@ -90,12 +106,13 @@ class BoxCleaner:
             image_id: See `GroundTruth`.
             path: See `ImageRecord`.
             name: See `ImageRecord`.
-            size: Height and width of the stored image in pixels.
-            boxes_xyxy: (N, 4) in pixels of the stored image.
+            size: Height and width in pixels of the image, turned by its orientation.
+            boxes_xyxy: (N, 4) in pixels of this image.
             labels: N labels.
             where: The image or file, for the report.
             ignore: N flags, False by default.
             area: N areas in pixels, those of the boxes by default.
+            orientation: See `ImageRecord`.
         """
         boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
         kept = np.asarray(np.isfinite(boxes).all(axis=1))
@@ -115,17 +132,42 @@ class BoxCleaner:
             ignore=np.zeros(len(boxes), dtype=bool) if ignore is None else np.array(ignore, dtype=bool)[kept],
             area=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) if area is None else np.array(area, dtype=np.float64)[kept],
         )
-        return ImageRecord(path, name, *size, ground_truth)
+        return ImageRecord(path, name, *size, ground_truth, orientation)
 
     def _count(self, kind: str, which: np.ndarray, where: str) -> None:
         if which.any():
             self.counts[kind] += int(which.sum())
             self._example = self._example or where
 
-    def report(self, split: str) -> None:
-        """Warns, on one process, of what was repaired, dropped and left out in a split, if anything was."""
-        if self._left_out:
-            rank_zero_warn(f"Left out {len(self._left_out)} images of {split}; the first: {self._left_out[0]}")
+    def report(self, split: str, records: Sequence[ImageRecord]) -> None:
+        """Says in one line, on one process, what a split holds, and warns of what was repaired, dropped or left out.
+
+        Raises:
+            UserError: Two records are of one image file, or all boxes lie within the first pixel.
+        """
+        twice = [path for path, count in Counter(record.path for record in records).items() if count > 1]
+        if twice:
+            raise UserError(f"{split}: {twice[0]} is listed more than once, as an image of its own. List it once.")
+        boxes = [record.ground_truth.boxes_xyxy for record in records]
+        if (all_boxes := np.concatenate([np.zeros((0, 4)), *boxes])).size and all_boxes.max() <= 1:
+            raise UserError(
+                f"{split}: no coordinate of its {len(all_boxes)} boxes is more than 1 pixel; they look like shares of "
+                "the image's sides. Multiply them by its width and height."
+            )
+        with_boxes = sum(len(of_image) > 0 for of_image in boxes)
+        none = f" ({self.without_file:,} have no label file)" if self.without_file else ""
+        rank_zero_info(
+            f"{split}: {len(records):,} images, {with_boxes:,} with boxes, {len(records) - with_boxes:,} "
+            f"without{none}; {len(all_boxes):,} boxes."
+        )
+        if turned := sum(record.orientation not in (UPRIGHT, AS_STATED) for record in records):
+            self.note(f"{turned} images are turned as their EXIF orientation says, as labelling tools show them.")
+        for kind, names in self._left_out.items():
+            self.note(f"Left out {len(names)} {kind}; the first: {names[0]}")
+        for kind, names in self._remarks.items():
+            self.note(f"{len(names)} {kind} (the first: {names[0]}).")
+        for note in self._notes:
+            rank_zero_warn(f"{split}: {note}")
         if self.counts:
             counts = ", ".join(f"{count} {kind}" for kind, count in self.counts.items())
             rank_zero_warn(f"Boxes of {split}: {counts} (first in {self._example}).")

@@ -3,87 +3,135 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from anchor_lightning.data.formats.voc import SET_FOLDERS
+from anchor_lightning.data.formats.places import expand, files_below, is_image
+from anchor_lightning.data.formats.voc_layout import find_layout
+from anchor_lightning.data.formats.yolo import CLASSES_FILES
+from anchor_lightning.data.formats.yolo_files import DARKNET_SUFFIX, SPLIT_NAMES
 from anchor_lightning.errors import UserError
 
 Found = tuple[str, dict[str, Any]]  # the name of a data module's class, and its arguments
+ROBOFLOW: Final = "_annotations.coco.json"
+YAML_SUFFIXES: Final = (".yaml", ".yml")
+LOOKED_FOR: Final = (
+    "VOC's .xml (in Annotations beside JPEGImages, in annots or annotations beside images, beside the images in one "
+    "folder or in train, valid and test, or VOC2007 and VOC2012), COCO's .json (in annotations, beside images, or "
+    f"{ROBOFLOW} in train), and YOLO's .txt (a data.yaml or .data, images and labels, train/images, or beside images)"
+)
 
 
-def detect_data(path: Path) -> Found:
+def detect_data(given: str | Path) -> Found:
     """The data module for a folder in the style of VOC, COCO, YOLO or Brainwash, a COCO-JSON file or a `data.yaml`.
 
     Raises:
         UserError: It is none of these; says what was looked for.
     """
+    path = expand(given)
     if path.is_file():
         if path.suffix.lower() == ".json":
-            return "COCODataModule", _coco_file(path)
-        if path.suffix.lower() in (".yaml", ".yml"):
+            return _coco_file(path)
+        if path.suffix.lower() in (*YAML_SUFFIXES, DARKNET_SUFFIX):
             return "YOLODataModule", {"data_yaml": str(path)}
-        raise UserError(f"{path} is neither a COCO .json nor a YOLO data.yaml, nor a folder", argument="data")
+        raise UserError(f"{path} is neither a COCO .json nor a YOLO data.yaml or .data, nor a folder", argument="data")
     found = _voc(path) or _coco(path) or _yolo(path)
     if found is None and (path / "brainwash_train.idl").is_file():
         found = "BrainwashDataModule", {"root": str(path)}
     if found is None:
         raise UserError(
-            f"{path} looks like no data set that is known; looked for Annotations and JPEGImages or VOC2007, VOC2012 "
-            "(VOC), annotations/*.json (COCO), data.yaml or images and labels (YOLO). Give the folder that holds "
-            "these, a COCO .json, a data.yaml, or a data module and its root",
+            f"{path} holds no data set that is known; looked for {LOOKED_FOR}. Give the folder that holds these, a "
+            "COCO .json, a data.yaml, or a data module and its root",
             argument="data",
         )
     return found
 
 
 def _voc(folder: Path) -> Found | None:
-    if all((folder / name).is_dir() for name in SET_FOLDERS[:2]):
-        return "VOCDataModule", {"root": str(folder), **_voc_split(folder)}
     devkit = folder / "VOCdevkit" if (folder / "VOCdevkit").is_dir() else folder
-    years = [year for year in (2007, 2012) if (devkit / f"VOC{year}").is_dir()]
-    return ("VOCDataModule", {"root": str(folder), "years": years}) if years else None
-
-
-def _voc_split(folder: Path) -> dict[str, str]:
-    lists = folder / SET_FOLDERS[2]
-    if not lists.is_dir():
-        raise UserError(
-            f"{folder} has VOC's Annotations and JPEGImages but no {SET_FOLDERS[2]}; put a train.txt there, the names "
-            "of the training images without suffix, one a line",
-            argument="data",
-        )
-    has_default = (lists / "train.txt").is_file() or not (lists / "trainval.txt").is_file()
-    return {} if has_default else {"train_split": "trainval"}
+    if years := [year for year in (2007, 2012) if (devkit / f"VOC{year}").is_dir()]:
+        return "VOCDataModule", {"root": str(folder), "years": years}
+    return ("VOCDataModule", {"root": str(folder)}) if find_layout(folder) else None
 
 
 def _coco(folder: Path) -> Found | None:
-    files = sorted((folder / "annotations").glob("*.json"))
-    beside = folder / "train" / "_annotations.coco.json"  # how Roboflow exports
-    if not files and beside.is_file():
-        files = [beside]
-    if not files:
-        return None
-    training = [file for file in files if "train" in str(file.relative_to(folder))]
-    boxes = [file for file in training if file.name.startswith("instances")]
-    chosen = boxes or training or files
-    if len(chosen) > 1:
-        names = ", ".join(file.name for file in chosen)
-        raise UserError(f"{folder / 'annotations'} has several candidates ({names}); give one of them", argument="data")
-    return "COCODataModule", _coco_file(chosen[0])
+    """COCO's own layout, Roboflow's, or one file beside the images or their folder (Label Studio, CVAT)."""
+    beside = {
+        role: file for role, names in SPLIT_NAMES.items() for n in names if (file := folder / n / ROBOFLOW).is_file()
+    }
+    if beside:
+        return _coco_splits(folder, {role: (file, file.parent) for role, file in beside.items()})
+    inside = sorted(file for file in (folder / "annotations").glob("*.json") if not file.name.startswith("."))
+    files = inside or sorted(f for f in folder.glob("*.json") if not f.name.startswith(".") and _is_coco(f))
+    by_role = {role: _of_role(files, names) for role, names in SPLIT_NAMES.items()}
+    splits = {role: (file, _images_of(folder, file)) for role, file in by_role.items() if file is not None}
+    if "train" in splits:
+        return _coco_splits(folder, splits)
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise UserError(f"{files[0].parent} has several candidates ({names}); give one of them", argument="data")
+    return _coco_splits(folder, {"train": (files[0], _images_of(folder, files[0]))}) if files else None
 
 
-def _coco_file(file: Path) -> dict[str, Any]:
+def _of_role(files: list[Path], names: tuple[str, ...]) -> Path | None:
+    """The file of boxes of a split; those of keypoints, captions and people are others."""
+    found = [file for file in files if any(name in file.stem for name in names)]
+    boxes = [file for file in found if file.name.startswith("instances")] or found
+    if len(boxes) > 1:
+        listed = ", ".join(file.name for file in boxes)
+        raise UserError(f"{boxes[0].parent} has several candidates ({listed}); give one of them", argument="data")
+    return boxes[0] if boxes else None
+
+
+def _is_coco(file: Path) -> bool:
+    """Whether the beginning of a JSON file has a key of COCO's; package.json and the like have not."""
+    with file.open("rb") as opened:
+        head = opened.read(4096)
+    return any(key in head for key in (b'"images"', b'"annotations"', b'"categories"', b'"licenses"'))
+
+
+def _coco_file(file: Path) -> Found:
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
+    return _coco_splits(root, {"train": (file, _images_of(root, file))})
+
+
+def _images_of(root: Path, file: Path) -> Path:
     name = file.stem.removeprefix("instances_")
     folders = (root / name, root / "images" / name, root / "images", root)
     # Boxes need no image: where none are found, the folder itself stands in.
-    images = next(folder for folder in folders if folder.is_dir())
-    return {"root": str(root), "train_annotations": str(file.relative_to(root)), "train_images": str(images)}
+    return next(folder for folder in folders if folder.is_dir())
+
+
+def _coco_splits(root: Path, splits: dict[str, tuple[Path, Path]]) -> Found:
+    arguments = {"root": str(root)}
+    for role, (file, images) in splits.items():
+        arguments |= {
+            f"{role}_annotations": file.relative_to(root).as_posix(),
+            f"{role}_images": images.relative_to(root).as_posix(),
+        }
+    return "COCODataModule", arguments
 
 
 def _yolo(folder: Path) -> Found | None:
-    if (folder / "data.yaml").is_file():  # without root, so that its `path` counts
-        return "YOLODataModule", {"data_yaml": str(folder / "data.yaml")}
-    if (folder / "labels").is_dir() or (folder / "train" / "labels").is_dir():
-        return "YOLODataModule", {"root": str(folder)}
-    return None
+    for suffix in (*YAML_SUFFIXES, DARKNET_SUFFIX):
+        files = sorted(file for file in folder.glob(f"*{suffix}") if not file.name.startswith("."))
+        files = [file for file in files if file.stem == "data"] or files
+        if len(files) == 1 and _names_a_split(files[0]):  # without root, so that its `path` counts
+            return "YOLODataModule", {"data_yaml": str(files[0])}
+    has_folders = (folder / "labels").is_dir() or (folder / "train" / "labels").is_dir()
+    return ("YOLODataModule", {"root": str(folder)}) if has_folders or _has_pairs(folder) else None
+
+
+def _names_a_split(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return any(line.split(b"=")[0].split(b":")[0].strip() in (b"train", b"val", b"valid") for line in opened)
+
+
+def _has_pairs(folder: Path) -> bool:
+    """Whether an image has a label file beside it, in the folder or in one of a split."""
+    places = [folder, *(folder / name for names in SPLIT_NAMES.values() for name in names)]
+    for place in (place for place in places if place.is_dir()):
+        if any((place / name).is_file() for name in CLASSES_FILES):
+            return True
+        if any(is_image(file) and file.with_suffix(".txt").is_file() for file in place.iterdir()):
+            return True
+    return any(is_image(f) and f.with_suffix(".txt").is_file() for f in files_below(folder / "obj_train_data"))

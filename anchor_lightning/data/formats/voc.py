@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
 
 from anchor_lightning.data.dataset import ImageRecord
-from anchor_lightning.data.formats.common import BoxCleaner, distinct_names, read_text
-from anchor_lightning.data.formats.voc_files import SplitCounts, compare_with_published, fetch_voc, parse_voc_xml
-from anchor_lightning.data.images import IMAGE_SUFFIXES, image_size_of
+from anchor_lightning.data.formats.common import SplitReader, distinct_names
+from anchor_lightning.data.formats.detect import detect_data
+from anchor_lightning.data.formats.voc_files import (
+    SplitCounts,
+    compare_with_published,
+    corners,
+    fetch_voc,
+    is_difficult,
+    parse_voc_xml,
+    text_of,
+)
+from anchor_lightning.data.formats.voc_layout import VOCFolder, find_layout
+from anchor_lightning.data.images import ImageHeader, image_header
 from anchor_lightning.data.module import DetectionDataModule, Split
 from anchor_lightning.errors import UserError
 
@@ -28,7 +42,11 @@ class VOCDataModule(DetectionDataModule):
     `root` is a devkit (it holds `VOC2007`, `VOC2012`), a folder with a `VOCdevkit` inside, or a set of the user's own
     that itself holds `Annotations`, `JPEGImages` and `ImageSets/Main`. A split is a list in `ImageSets/Main` of each of
     `years`, or of one, as `2007/test`. With years [2007, 2012] the defaults are `trainval` of both and `2007/test`;
-    otherwise `train`, `val`, and `test` if there is such a list, else `val`.
+    otherwise `train` (else `trainval`, else the only list), `val`, and `test` if there is such a list, else `val`.
+
+    A set of the user's own may also lie as labelling tools leave it: without lists, with `images` and `annotations` (or
+    `annots`) instead of VOC's names, with folders inside these, or with `.xml` and images side by side, in one folder
+    or in `train`, `valid` and `test`.
 
     Args:
         years: The years of a devkit to use; without meaning for a set of the user's own.
@@ -55,18 +73,19 @@ class VOCDataModule(DetectionDataModule):
             raise UserError("is empty. Give the years to use, [2007, 2012] for one.", argument="years")
         self.years = sorted(set(years))
         self.download = download
+        self._years: dict[int, VOCFolder] = {}
         self._class_names = None if class_names is None else distinct_names(class_names)
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, in the order of their labels."""
         if self._class_names is None:
-            self._class_names = self._names_found() if self._own_set() else list(VOC_CLASSES)
+            self._class_names = self._names_found() if self._own is not None else list(VOC_CLASSES)
         return self._class_names
 
     def prepare_data(self) -> None:
         """Download the missing years, when asked to, with the lists that the splits name."""
-        if not self.download or self._own_set():
+        if not self.download or self._own is not None:
             return
         root = self._root()
         parent = root.parent if root.name == "VOCdevkit" else root
@@ -75,8 +94,29 @@ class VOCDataModule(DetectionDataModule):
                 if not (self._devkit() / f"VOC{year}" / "ImageSets" / "Main" / f"{image_set}.txt").is_file():
                     fetch_voc(parent, year, test=image_set == "test")
 
-    def _own_set(self) -> bool:
-        return all((self._root() / folder).is_dir() for folder in SET_FOLDERS)
+    @cached_property
+    def _own(self) -> VOCFolder | None:
+        """The folder of a set of the user's own; None of a devkit."""
+        root = self._root()
+        if all((root / folder).is_dir() for folder in SET_FOLDERS):
+            return VOCFolder(*(root / folder for folder in SET_FOLDERS))
+        is_devkit = any((self._devkit() / f"VOC{year}").is_dir() for year in range(2005, 2013))
+        return None if is_devkit else find_layout(root)
+
+    def _folders(self, name: str) -> dict[VOCFolder, str]:
+        """The folders that a split is of, with its name there."""
+        year, _, list_name = name.rpartition("/")
+        if self._own is not None:
+            return {self._own: list_name}
+        years = [int(year)] if year.isdigit() else self.years
+        return {self._year(year): list_name for year in years}
+
+    def _year(self, year: int) -> VOCFolder:
+        """The folder of one year of a devkit."""
+        if year not in self._years:
+            folder = self._year_folder(year)
+            self._years[year] = VOCFolder(*(folder / name for name in SET_FOLDERS))
+        return self._years[year]
 
     def _devkit(self) -> Path:
         inner = self._root() / "VOCdevkit"
@@ -86,137 +126,159 @@ class VOCDataModule(DetectionDataModule):
         folder = self._devkit() / f"VOC{year}"
         missing = [name for name in SET_FOLDERS if not (folder / name).is_dir()]
         if missing:
-            here = [name for name in SET_FOLDERS if (self._root() / name).is_dir()]
-            hint = f" It has {', '.join(here)} itself, but not the rest." if here else ""
-            raise UserError(
-                f"{folder} lacks {', '.join(missing)}.{hint} {self._root()} must hold VOC{year} with "
-                f"{', '.join(SET_FOLDERS)} (or be such a folder itself): correct it or years, or set download to true.",
-                argument="root",
-            )
+            raise UserError(self._why_no_devkit(folder, missing), argument="root")
         return folder
 
-    def _default_split(self, role: Split) -> str:
-        if self.years == [2007, 2012] and not self._own_set():
-            return "trainval" if role == "train" else "2007/test"
-        return "val" if role == "test" and not self._has_split("test") else role
+    def _why_no_devkit(self, folder: Path, missing: list[str]) -> str:
+        root = self._root()
+        if not root.is_dir():
+            return f"there is no folder {root}. Correct it, or set download to true to fetch VOC to it."
+        with suppress(UserError):
+            kind, _ = detect_data(root)
+            if kind != type(self).__name__:
+                return f"{root} is no set of {type(self).__name__} but of {kind}: give it as --data {root}."
+        return (
+            f"{folder} lacks {', '.join(missing)}. {root} must hold {folder.name} with {', '.join(SET_FOLDERS)}, or "
+            ".xml files and images of its own (docs/data.md): correct it or years, or set download to true."
+        )
 
-    def _list_files(self, name: str) -> list[Path]:
-        year, _, list_name = name.rpartition("/")
-        if self._own_set():
-            folders = [self._root()]
-        else:
-            folders = [self._year_folder(y) for y in ([int(year)] if year.isdigit() else self.years)]
-        return [folder / "ImageSets" / "Main" / f"{list_name}.txt" for folder in folders]
+    def _default_split(self, role: Split) -> str:
+        if self._own is None and self.years == [2007, 2012]:
+            return "trainval" if role == "train" else "2007/test"
+        if role == "train" and self._own is not None and self._own.lists is not None:
+            lists = sorted(file.stem for file in self._own.lists.glob("*.txt") if not file.name.startswith("."))
+            names = [name for name in ("train", "trainval", *lists[: len(lists) == 1]) if name in lists]
+            return (names or ["train"])[0]
+        return "val" if role == "test" and not self._has_split("test") else role
 
     def _has_split(self, name: str) -> bool:
         try:
-            return all(file.is_file() for file in self._list_files(name))
+            folders = self._folders(name)
         except UserError:
             return False
+        return all(f.list_file(n) if f.lists is not None else f.members(n) for f, n in folders.items())
 
     def _read_split(self, name: str) -> list[ImageRecord]:
-        cleaner, labels = BoxCleaner(), {name: label for label, name in enumerate(self.class_names)}
+        reader, labels = SplitReader(), {name: label for label, name in enumerate(self.class_names)}
         records: list[ImageRecord] = []
-        for file in self._list_files(name):
-            annotations, images = (file.parents[2] / folder for folder in SET_FOLDERS[:2])
-            image_ids = self._image_ids(annotations)
-            paths = {path.stem: path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+        first_id = 1  # by sorted name, over all annotations of all years, so that every split agrees on them
+        ids: dict[tuple[Path, str], int] = {}
+        for folder in dict.fromkeys([*self._all_folders(), *self._folders(name)]):
+            ids |= {(folder.annotations, key): i for i, key in enumerate(folder.xml, start=first_id)}
+            first_id += len(folder.xml)
+        for folder, list_name in self._folders(name).items():
+            members = folder.members(list_name)
+            if members is None:
+                raise _no_such_split(folder, list_name)
             difficult: list[bool] = []  # of every object of the files, the broken ones that are dropped included
-            stems = dict.fromkeys(_read_list(file))  # a line that comes twice is one image
-            for stem in stems:
-                if stem not in image_ids:
-                    raise UserError(
-                        f"{file}: lists {stem!r}, but {annotations / stem}.xml does not exist. Add the annotation or "
-                        "take the line out."
-                    )
-                tree = parse_voc_xml(annotation := annotations / f"{stem}.xml")
-                difficult += map(_is_difficult, tree.findall("object"))
-                path = paths.get(stem, images / f"{stem}.jpg")  # reading its size reports one that is not there
-                records.append(self._read_image(annotation, tree, path, image_ids[stem], labels, cleaner))
-            if not self._own_set():
-                compare_with_published(file, SplitCounts(len(stems), difficult.count(False), difficult.count(True)))
-        cleaner.report(f"{self._root()} ({name})")
+            for key in members:
+                tree = parse_voc_xml(folder.xml[key])
+                difficult += map(is_difficult, tree.findall("object"))
+                path = folder.image(key, text_of(tree, "filename"))
+                if path is None and folder.lists is None:
+                    reader.leave_out("annotation files without an image", str(folder.xml[key]))
+                    continue
+                path = path or folder.images / f"{key}.jpg"  # reading its size reports one that is not there
+                image_id = ids[folder.annotations, key]
+                records.append(self._read_image(folder.xml[key], key, tree, path, image_id, labels, reader))
+            if folder.lists is None and list_name == "train":
+                for key in sorted(folder.pictures.keys() - folder.xml.keys()):
+                    reader.leave_out("images without an annotation file", str(folder.pictures[key][0]))
+            if self._own is None and (file := folder.list_file(list_name)):
+                compare_with_published(file, SplitCounts(len(members), difficult.count(False), difficult.count(True)))
+        if self._is_zero_based:
+            rank_zero_info(
+                f"{self._root()}: coordinates are read as 0-based, because some are less than VOC's first, 1."
+            )
+        reader.report(f"{self._root()} ({name})", records)
         return records
 
-    def _image_ids(self, annotations: Path) -> dict[str, int]:
-        """Ids from 1 on by sorted stem, over all annotations of all years, so that every split agrees on them."""
-        first = 1
-        if not self._own_set():
-            for year in self.years:
-                if (before := self._year_folder(year) / "Annotations") == annotations:
-                    break
-                first += len(list(before.glob("*.xml")))
-        return {stem: i for i, stem in enumerate(sorted(file.stem for file in annotations.glob("*.xml")), start=first)}
+    def _all_folders(self) -> list[VOCFolder]:
+        if self._own is not None:
+            return [self._own]
+        return [self._year(year) for year in self.years if (self._devkit() / f"VOC{year}").is_dir()]
 
     def _read_image(
-        self, file: Path, tree: Element, path: Path, image_id: int, labels: dict[str, int], cleaner: BoxCleaner
+        self,
+        file: Path,
+        name: str,
+        tree: Element,
+        path: Path,
+        image_id: int,
+        labels: dict[str, int],
+        reader: SplitReader,
     ) -> ImageRecord:
-        size = self._image_size(tree, path)
+        header = self._header(file, tree, path, reader)
         objects = tree.findall("object")  # direct children: a `part` has a name and a box of its own
         for obj in objects:
-            if _text(obj, "name") not in labels:
+            if text_of(obj, "name") not in labels:
                 raise UserError(
-                    f"{file}: unknown class {_text(obj, 'name')!r} in <object><name>. Correct it, or list all classes "
-                    f"as class_names; known are {', '.join(labels)}."
+                    f"{file}: unknown class {text_of(obj, 'name')!r} in <object><name>. Correct it, or list all "
+                    f"classes as class_names; known are {', '.join(labels)}."
                 )
-        return cleaner.record(
+        return reader.record(
             image_id,
             path,
-            file.stem,
-            size,
-            np.array([_box(file, obj) for obj in objects]),
-            [labels[_text(obj, "name")] for obj in objects],
+            name,
+            header.shown_size,
+            np.array([corners(file, obj, self._is_zero_based) for obj in objects]),
+            [labels[text_of(obj, "name")] for obj in objects],
             str(file),
-            ignore=[_is_difficult(obj) for obj in objects],
+            ignore=[is_difficult(obj) for obj in objects],
+            orientation=header.orientation,
         )
 
-    def _image_size(self, tree: Element, path: Path) -> tuple[int, int]:
-        """Height and width from the image's header: <size> is wrong or missing in many a set."""
+    def _header(self, file: Path, tree: Element, path: Path, reader: SplitReader) -> ImageHeader:
+        """Size from the image's header, for <size> is wrong or missing in many a set, and how the boxes see it turned.
+
+        Labelling tools show an image as its EXIF orientation says, unless <size> is that of the stored image.
+        """
+        texts = [text_of(tree, f"size/{side}") for side in ("height", "width")]
+        stated = (int(texts[0]), int(texts[1])) if all(t.isdigit() and int(t) for t in texts) else None
         try:
-            return image_size_of(path)
+            header = image_header(path)
         except UserError:
-            sides = [_text(tree, f"size/{side}") for side in ("height", "width")]
-            if self.skip_bad_images and all(side.isdigit() and int(side) for side in sides):
-                return int(sides[0]), int(sides[1])
+            if self.skip_bad_images and stated:
+                return ImageHeader(*stated)
             raise
+        if stated == header.stored_size != header.shown_size:
+            return ImageHeader(*header.stored_size)
+        if stated not in (None, header.shown_size):
+            reader.remark("annotations state another <size> than their images have: are the boxes of these", str(file))
+        return header
+
+    @cached_property
+    def _scan(self) -> tuple[list[str], float]:
+        """Of all annotations of a set of the user's own the sorted names, and the least left or top of a box."""
+        assert self._own is not None
+        names, least = set[str](), math.inf
+        for file in self._own.xml.values():
+            for obj in parse_voc_xml(file).findall("object"):
+                names.add(text_of(obj, "name"))
+                with suppress(ValueError):  # said with the file's name when its split is read
+                    least = min(least, *(float(text_of(obj, f"bndbox/{side}") or "inf") for side in ("xmin", "ymin")))
+        return sorted(names - {""}), least
+
+    @property
+    def _is_zero_based(self) -> bool:
+        """Whether corners count from 0 and are continuous, as labelling tools but not VOC's own files have them."""
+        return self._own is not None and self._scan[1] < 1
 
     def _names_found(self) -> list[str]:
-        files = sorted((self._root() / "Annotations").glob("*.xml"))
-        names = sorted({_text(obj, "name") for file in files for obj in parse_voc_xml(file).findall("object")} - {""})
+        names = self._scan[0]
         if not names:
-            raise UserError(f"No <object><name> in any .xml of {self._root() / 'Annotations'}: nothing to learn there.")
+            assert self._own is not None
+            raise UserError(f"No <object><name> in any .xml of {self._own.annotations}: nothing to learn there.")
         return names
 
 
-def _text(element: Element, field: str) -> str:
-    return (element.findtext(field) or "").strip()
-
-
-def _is_difficult(obj: Element) -> bool:
-    return _text(obj, "difficult") == "1"
-
-
-def _box(file: Path, obj: Element) -> list[float]:
-    """Continuous, 0-based corners from VOC's 1-based inclusive pixels, in the file's order; equal ones stay so."""
-    values = []
-    for field in ("xmin", "ymin", "xmax", "ymax"):
-        text = _text(obj, f"bndbox/{field}")
-        try:
-            values.append(float(text))
-        except ValueError:
-            raise UserError(
-                f"{file}: <bndbox><{field}> of an object {_text(obj, 'name')!r} is {text!r}, not a number. Correct it."
-            ) from None
-    first, second = np.array(values).reshape(2, 2)
-    return [*(first - (first < second)).tolist(), *(second - (second < first)).tolist()]
-
-
-def _read_list(file: Path) -> list[str]:
-    """The first column of a list; the devkit's lists of one class have a second one."""
-    if not file.is_file():
-        there = ", ".join(sorted(f.stem for f in file.parent.glob("*.txt"))) or "none"
-        raise UserError(
-            f"{file}: no such list. Set the split to a list that exists (there are: {there}; `2007/test` names the "
-            "list of one year)."
+def _no_such_split(folder: VOCFolder, name: str) -> UserError:
+    if folder.lists is None:
+        return UserError(
+            f"{folder.annotations}: no folder {name} with .xml files. Set the split to a folder that exists."
         )
-    return [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
+    there = ", ".join(sorted(f.stem for f in folder.lists.glob("*.txt"))) or "none"
+    return UserError(
+        f"{folder.lists / name}.txt: no such list. Set the split to a list that exists (there are: {there}; "
+        "`2007/test` names the list of one year)."
+    )

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 from torchvision.datasets.utils import download_url
 from torchvision.datasets.voc import DATASET_YEAR_DICT
@@ -81,6 +82,45 @@ def parse_voc_xml(file: Path) -> Element:
     if root.tag != "annotation":
         raise UserError(f"{file}: the root element is <{root.tag}>, not <annotation>. Is it a VOC annotation?")
     return root
+
+
+def text_of(element: Element, field: str) -> str:
+    """The text of a field below an element, "" without it."""
+    return (element.findtext(field) or "").strip()
+
+
+def is_difficult(obj: Element) -> bool:
+    """Whether an <object> is marked difficult."""
+    return text_of(obj, "difficult") == "1"
+
+
+def corners(file: Path, obj: Element, zero_based: bool) -> list[float]:
+    """Continuous, 0-based corners, in the file's order; of VOC's 1-based inclusive pixels equal ones stay so.
+
+    Args:
+        file: The annotation, for messages.
+        obj: An <object>.
+        zero_based: Whether its corners are continuous and 0-based already.
+
+    Raises:
+        UserError: It has no <bndbox>, or a corner is no number.
+    """
+    if obj.find("bndbox") is None:
+        has = " but a <robndbox>; rotated boxes are not read" if obj.find("robndbox") is not None else ""
+        raise UserError(f"{file}: an object {text_of(obj, 'name')!r} lacks <bndbox>{has}. Add the box or take it out.")
+    values = []
+    for field in ("xmin", "ymin", "xmax", "ymax"):
+        text = text_of(obj, f"bndbox/{field}")
+        try:
+            values.append(float(text))
+        except ValueError:
+            raise UserError(
+                f"{file}: <bndbox><{field}> of an object {text_of(obj, 'name')!r} is {text!r}, no number. Correct it."
+            ) from None
+    if zero_based:
+        return values
+    first, second = np.array(values).reshape(2, 2)
+    return [*(first - (first < second)).tolist(), *(second - (second < first)).tolist()]
 
 
 class SplitCounts(NamedTuple):

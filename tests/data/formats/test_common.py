@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from anchor_lightning.data.formats.common import BoxCleaner, exists, read_text
+from anchor_lightning.data.formats.common import SplitReader, exists, read_text
 from anchor_lightning.errors import UserError
 
 
@@ -32,25 +32,25 @@ def test_names_that_no_file_can_have(tmp_path: Path) -> None:
     assert not exists(tmp_path / ("x" * 5000)) and not exists(tmp_path / "a\0b")
 
 
-def clean(boxes: np.ndarray, cleaner: BoxCleaner) -> np.ndarray:
+def clean(boxes: np.ndarray, reader: SplitReader) -> np.ndarray:
     """The boxes that are kept in an image of 50 x 30 pixels."""
     labels = list(range(len(boxes)))
-    return cleaner.record(1, Path("a.png"), "a", (30, 50), boxes, labels, "here").ground_truth.boxes_xyxy
+    return reader.record(1, Path("a.png"), "a", (30, 50), boxes, labels, "here").ground_truth.boxes_xyxy
 
 
 @given(arrays(np.float64, st.tuples(st.integers(0, 6), st.just(4)), elements=st.floats(-1e3, 1e3) | st.floats()))
 def test_what_is_kept_lies_in_the_image_and_has_an_area(boxes: np.ndarray) -> None:
-    cleaner = BoxCleaner()
-    cleaned = clean(boxes, cleaner)
-    assert len(boxes) - len(cleaned) == sum(n for kind, n in cleaner.counts.items() if kind.startswith("dropped"))
+    reader = SplitReader()
+    cleaned = clean(boxes, reader)
+    assert len(boxes) - len(cleaned) == sum(n for kind, n in reader.counts.items() if kind.startswith("dropped"))
     assert (cleaned[:, :2] < cleaned[:, 2:]).all()
     assert (cleaned >= 0).all()
     assert (cleaned <= [50, 30, 50, 30]).all()
 
 
 def test_good_boxes_are_untouched_and_unreported(recwarn: pytest.WarningsRecorder) -> None:
-    cleaner, boxes = BoxCleaner(), np.array([[0, 0, 50, 30], [1.5, 2, 3, 4.25]])
-    np.testing.assert_array_equal(clean(boxes, cleaner), boxes)
-    np.testing.assert_array_equal(clean(np.array([[-0.5, 0, 50.9, 30]]), cleaner), [[0, 0, 50, 30]])
-    cleaner.report("train")
+    reader, boxes = SplitReader(), np.array([[0, 0, 50, 30], [1.5, 2, 3, 4.25]])
+    np.testing.assert_array_equal(clean(boxes, reader), boxes)
+    np.testing.assert_array_equal(clean(np.array([[-0.5, 0, 50.9, 30]]), reader), [[0, 0, 50, 30]])
+    reader.report("train", [])
     assert not recwarn.list

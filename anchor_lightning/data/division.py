@@ -1,0 +1,49 @@
+"""The splits of a data set: a share of the training images for validation, and none without boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+
+from anchor_lightning.data.dataset import ImageRecord
+from anchor_lightning.errors import UserError
+from anchor_lightning.structures import GroundTruth
+
+
+def divided(
+    records: Sequence[ImageRecord], share: float, seed: int, where: str
+) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Training and validation images of a set without a validation split; says so, on one process.
+
+    Args:
+        records: All its images.
+        share: That of validation, in (0, 1); one image at least.
+        seed: Of the draw.
+        where: The set, for the message.
+    """
+    number = max(1, round(share * len(records)))
+    if number >= len(records):  # one image, which cannot be divided
+        return list(records), []
+    drawn = set(np.random.default_rng(seed).permutation(len(records))[:number].tolist())
+    rank_zero_info(
+        f"{where} has no validation split: {number} of its {len(records)} images, drawn with data.split_seed {seed}, "
+        "are not trained on but validated with (data.val_share)."
+    )
+    parts: tuple[list[ImageRecord], list[ImageRecord]] = ([], [])
+    for index, record in enumerate(records):
+        parts[index in drawn].append(record)
+    return parts
+
+
+def check_boxes(records: Sequence[ImageRecord], where: str, purpose: str, hint: str) -> list[GroundTruth]:
+    """The ground truth of the images.
+
+    Raises:
+        UserError: No image has a box; names `where`, says that there is nothing to `purpose`, and gives the `hint`.
+    """
+    ground_truths = [record.ground_truth for record in records]
+    if any(len(truth.labels) for truth in ground_truths):
+        return ground_truths
+    raise UserError(f"{where} has {len(records)} images and not one box: there is nothing to {purpose}. {hint}")

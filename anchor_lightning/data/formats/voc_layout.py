@@ -1,0 +1,126 @@
+"""Where the annotations and images of a set with VOC's XML lie: in VOC's folders, or as labelling tools leave them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from anchor_lightning.data.formats.common import read_text
+from anchor_lightning.data.formats.places import files_below, is_image
+from anchor_lightning.data.formats.yolo_files import SPLIT_NAMES
+from anchor_lightning.errors import UserError
+
+ANNOTATION_FOLDERS: Final = ("Annotations", "annotations", "annots", "labels", "xml")
+IMAGE_FOLDERS: Final = ("JPEGImages", "images", "Images")
+LISTS: Final = "ImageSets/Main"
+
+
+@dataclass(frozen=True)
+class VOCFolder:
+    """A folder with VOC's XML: its annotation files and images, by their path below without suffix, as lists name them.
+
+    Args:
+        annotations: Folder of the `.xml` files, in folders of its own or not.
+        images: Folder of the images; where it is that of the annotations, they lie beside each other.
+        lists: Folder of the splits' lists; None if the set has none.
+    """
+
+    annotations: Path
+    images: Path
+    lists: Path | None
+
+    @cached_property
+    def xml(self) -> dict[str, Path]:
+        """The annotation files, sorted by name."""
+        files = (file for file in files_below(self.annotations) if file.suffix.lower() == ".xml")
+        return dict(sorted((_name(file, self.annotations), file) for file in files))
+
+    @cached_property
+    def pictures(self) -> dict[str, list[Path]]:
+        """The image files; more than one of a name where they differ in the suffix."""
+        found: dict[str, list[Path]] = defaultdict(list)
+        for file in sorted(filter(is_image, files_below(self.images))):
+            found[_name(file, self.images)].append(file)
+        return dict(found)
+
+    def image(self, name: str, stated: str) -> Path | None:
+        """The image of an annotation, that of the `stated` file name if there are several; None if there is none.
+
+        Raises:
+            UserError: Several have its name, and none is the stated one.
+        """
+        found = self.pictures.get(name, [])
+        if len(found) > 1:
+            found = [file for file in found if file.name == Path(stated).name] or found
+        if len(found) > 1:
+            raise UserError(
+                f"{self.xml[name]}: {' and '.join(map(str, found))} both have its name. Name the right one in "
+                "<filename>, or remove the other."
+            )
+        return found[0] if found else None
+
+    def list_file(self, name: str) -> Path | None:
+        """The list of a split; None if there is none."""
+        return next((file for n in _names(name) if self.lists and (file := self.lists / f"{n}.txt").is_file()), None)
+
+    def members(self, name: str) -> list[str] | None:
+        """The names of a split's annotations, in order; None if there is no such split.
+
+        A split is a list, or a folder of the annotations' first part, such as `train`; without either all are `train`.
+
+        Raises:
+            UserError: A list names an annotation that does not exist.
+        """
+        if self.lists is not None:
+            file = self.list_file(name)
+            return None if file is None else [self._listed(line, file) for line in _lines(file)]
+        folders = {first for key in self.xml if "/" in key and (first := key.split("/")[0])}
+        if not folders & {alias for names in SPLIT_NAMES.values() for alias in names}:
+            return list(self.xml) if name == "train" else None
+        inside = [key for key in self.xml if key.split("/")[0] in _names(name)]
+        return inside or None
+
+    def _listed(self, line: str, file: Path) -> str:
+        # The devkit's lists of one class have a second column; names may have blanks.
+        for name in (line, line.rsplit(maxsplit=1)[0]):
+            for text in (name, name.rsplit(".", 1)[0]):
+                if text in self.xml:
+                    return text
+        raise UserError(
+            f"{file}: lists {line!r}, but {self.annotations / line}.xml does not exist. Add the annotation or take the "
+            "line out."
+        )
+
+
+def find_layout(root: Path) -> VOCFolder | None:
+    """The layout of a set that is no devkit; None if no `.xml` is found where it may lie."""
+    lists = root / LISTS
+    images = next((root / name for name in IMAGE_FOLDERS if (root / name).is_dir()), None)
+    for name in ANNOTATION_FOLDERS:
+        if images is not None and _has_xml(folder := root / name):
+            return VOCFolder(folder, images, lists if lists.is_dir() else None)
+    beside = any(_has_xml(root / name, deep=False) for names in SPLIT_NAMES.values() for name in (*names, "."))
+    return VOCFolder(root, root, None) if beside else None
+
+
+def _has_xml(folder: Path, deep: bool = True) -> bool:
+    if not folder.is_dir():
+        return False
+    files = files_below(folder) if deep else folder.iterdir()
+    return any(file.suffix.lower() == ".xml" and not file.name.startswith(".") for file in files)
+
+
+def _name(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).with_suffix("").as_posix()
+
+
+def _names(split: str) -> tuple[str, ...]:
+    return SPLIT_NAMES.get(split, (split,))
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a list; one that comes twice is one image."""
+    return list(dict.fromkeys(line.strip() for line in read_text(file).splitlines() if line.strip()))

@@ -1,0 +1,404 @@
+"""Sets as labelling tools export them: found by their folder alone, with the boxes where they were drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anchor_lightning import data
+from anchor_lightning.data.formats.detect import detect_data
+from anchor_lightning.data.module import DetectionDataModule
+from anchor_lightning.errors import UserError
+from tests.helpers.tiny_data import write_image, write_text
+
+WIDTH, HEIGHT = 60, 40
+BOX = (12, 8, 42, 28)  # left, top, right, bottom in pixels of an image of 60 x 40
+YOLO_LINE = "1 0.45 0.45 0.5 0.5"  # the same: centre (27, 18), sides 30 and 20
+CLASSES = ["dog", "cat"]
+
+
+def opened(path: Path, **options: object) -> DetectionDataModule:
+    class_path, arguments = detect_data(path)
+    module: DetectionDataModule = getattr(data, class_path)(**arguments, image_size=64, num_workers=0, **options)
+    return module
+
+
+def xml(name: str = "cat", box: Sequence[float] = BOX, more: str = "") -> str:
+    """An annotation with a box counted from 0, as labelling tools write it, and one at the very corner."""
+    text = "".join(
+        f"<object><name>{n}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>"
+        "</object>"
+        for n, (x1, y1, x2, y2) in ((name, box), ("dog", (0, 0, 9, 9)))
+    )
+    return f"<annotation>{more}{text}</annotation>"
+
+
+def coco(files: Sequence[str], first_id: object = 0, category_ids: Sequence[object] = (0, 1)) -> str:
+    x1, y1, x2, y2 = BOX
+    ids = [type(first_id)(int(first_id) + i) for i in range(len(files))]  # type: ignore[call-arg,call-overload]
+    pairs = list(zip(ids, files, strict=True))
+    images = [{"id": i, "file_name": name, "width": WIDTH, "height": HEIGHT} for i, name in pairs]
+    box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": None, "category_id": category_ids[-1]}
+    annotations = [{"id": n, "image_id": i} | box for n, i in enumerate(ids)]
+    categories = [{"id": i, "name": name} for i, name in zip(category_ids, CLASSES, strict=True)]
+    return json.dumps({"images": images, "annotations": annotations, "categories": categories})
+
+
+def roboflow_voc(root: Path) -> None:
+    for split, count in (("train", 5), ("valid", 2), ("test", 1)):
+        for i in range(count):
+            write_image(root / split / f"{split}{i}_jpg.rf.{i}.jpg")
+            write_text(root / split / f"{split}{i}_jpg.rf.{i}.xml", xml())
+
+
+def roboflow_coco(root: Path) -> None:
+    for split, count in (("train", 5), ("valid", 2), ("test", 1)):
+        names = [write_image(root / split / f"{split}{i}.jpg").name for i in range(count)]
+        write_text(root / split / "_annotations.coco.json", coco(names))
+
+
+def roboflow_yolo(root: Path) -> None:
+    for split, count in (("train", 5), ("valid", 2), ("test", 1)):
+        for i in range(count):
+            write_image(root / split / "images" / f"{split}{i}.jpg")
+            write_text(root / split / "labels" / f"{split}{i}.txt", YOLO_LINE)
+    write_text(root / "README.dataset.txt", "# x")
+    places = "train: ../train/images\nval: ../valid/images\ntest: ../test/images"
+    write_text(root / "data.yaml", f"{places}\n\nnc: 2\nnames: ['dog', 'cat']\n\nroboflow:\n  license: x\n")
+
+
+def roboflow_darknet(root: Path) -> None:
+    for split, count in (("train", 5), ("valid", 2), ("test", 1)):
+        write_text(root / split / "_darknet.labels", "dog\ncat\n")
+        for i in range(count):
+            write_image(root / split / f"{split}{i}.jpg")
+            write_text(root / split / f"{split}{i}.txt", YOLO_LINE)
+
+
+def cvat_voc(root: Path) -> None:
+    names = [f"cam {i % 2}/frame_{i:06d}" for i in range(5)]
+    for name in names:
+        write_image(root / "JPEGImages" / f"{name}.PNG")
+        write_text(root / "Annotations" / f"{name}.xml", xml(more="<folder></folder>"))
+    write_text(root / "ImageSets" / "Main" / "default.txt", "\n".join(names) + "\n")
+    write_text(root / "labelmap.txt", "# label:color_rgb:parts:actions\n")
+
+
+def cvat_yolo(root: Path) -> None:
+    names = [f"data/obj_train_data/frame {i}.jpg" for i in range(5)]
+    for name in names:
+        file = root / name.removeprefix("data/")
+        write_image(file)
+        write_text(file.with_suffix(".txt"), YOLO_LINE)
+    write_text(root / "train.txt", "\n".join(names) + "\n")
+    write_text(root / "obj.names", "dog\ncat\n")
+    write_text(root / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+
+
+def cvat_coco(root: Path) -> None:
+    names = [write_image(root / "images" / "default" / f"{i}.jpg").name for i in range(5)]
+    write_text(root / "annotations" / "instances_default.json", coco(names, first_id=1, category_ids=(1, 2)))
+
+
+def label_studio(root: Path) -> None:
+    names = [f"images\\{write_image(root / 'images' / f'90fb-a b.{i}.jpg').name}" for i in range(5)]
+    write_text(root / "result.json", coco(names))
+
+
+def pylabel(root: Path) -> None:
+    names = [write_image(root / "images" / f"{i}.jpg").name for i in range(5)]
+    write_text(root / "dataset.json", coco(names, first_id="0", category_ids=("0", "1")))
+
+
+def labelimg_voc(root: Path) -> None:
+    for i in range(5):
+        write_image(root / f"a.b {i}.jpg")
+        write_text(root / f"a.b {i}.xml", xml(more=f"<filename>a.b {i}.jpg</filename>"))
+
+
+def labelimg_yolo(root: Path) -> None:
+    for i in range(5):
+        write_image(root / f"{i}.JPG")
+        write_text(root / f"{i}.txt", YOLO_LINE)
+    write_text(root / "classes.txt", "dog\ncat\n")
+
+
+def darknet_voc(root: Path) -> None:
+    for i in range(5):
+        write_image(root / "JPEGImages" / f"{i}.jpg")
+        write_text(root / "labels" / f"{i}.txt", YOLO_LINE)
+    write_text(root / "train.txt", "".join(f"/home/else/VOC2007/JPEGImages/{i}.jpg\n" for i in range(5)))
+    write_text(root / "voc.names", "dog\ncat\n")
+    write_text(root / "voc.data", "classes=2\ntrain=/home/else/VOC2007/train.txt\nnames=voc.names\n")
+
+
+def plain_voc(root: Path) -> None:
+    for i in range(5):
+        write_image(root / "images" / f"{i}.jfif")
+        write_text(root / "annots" / f"{i}.xml", xml())
+
+
+WITH_SPLITS = (roboflow_voc, roboflow_coco, roboflow_yolo, roboflow_darknet)
+WHOLE = (cvat_voc, cvat_yolo, cvat_coco, label_studio, pylabel, labelimg_voc, labelimg_yolo, darknet_voc, plain_voc)
+
+
+def check(records: Sequence[object]) -> None:
+    for record in records:
+        truth = record.ground_truth  # type: ignore[attr-defined]
+        np.testing.assert_allclose(truth.boxes_xyxy[0], BOX)
+        assert truth.labels[0] == 1
+
+
+@pytest.mark.parametrize("make", WITH_SPLITS, ids=lambda make: make.__name__)
+def test_exports_with_splits(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(root := tmp_path / "my set [v1]")
+    module = opened(root)
+    module.setup("fit")
+    assert [len(module.records(split)) for split in ("train", "val", "test")] == [5, 2, 1]
+    assert sorted(module.class_names) == sorted(CLASSES)
+    for split in ("train", "val", "test"):
+        for record in module.records(split):
+            np.testing.assert_allclose(record.ground_truth.boxes_xyxy[0], BOX)
+            assert record.ground_truth.labels[0] == module.class_names.index("cat")
+
+
+@pytest.mark.parametrize("make", WHOLE, ids=lambda make: make.__name__)
+def test_exports_without_splits_are_divided_by_a_seed(
+    tmp_path: Path, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    module = opened(Path("set"))  # relative, as on a command line
+    module.setup("fit")
+    train, val = module.records("train"), module.records("val")
+    assert len(train) == 4 and len(val) == 1 and module.records("test") is val
+    assert not {r.path for r in train} & {r.path for r in val}
+    again = opened(Path("set"), seed=7)  # the training's seed moves no image
+    assert [r.path for r in again.records("val")] == [r.path for r in val]
+    drawn = {opened(Path("set"), split_seed=seed).records("val")[0].path for seed in range(8)}
+    assert len(drawn) > 1
+    assert len(opened(Path("set"), val_share=0).records("train")) == 5
+    index = module.class_names.index("cat")
+    for record in [*train, *val]:
+        np.testing.assert_allclose(record.ground_truth.boxes_xyxy[0], BOX)
+        assert record.ground_truth.labels[0] == index
+    assert len({r.ground_truth.image_id for r in [*train, *val]}) == 5
+
+
+@pytest.mark.parametrize("make", [label_studio, labelimg_voc, labelimg_yolo], ids=lambda make: make.__name__)
+def test_hidden_files_and_copies_are_passed_over(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path)
+    for file in [file for file in tmp_path.rglob("*") if file.is_file()]:
+        file.with_name(f"._{file.name}").write_bytes(b"\x00\x05\x16\x07")
+        (copies := file.parent / ".ipynb_checkpoints").mkdir(exist_ok=True)
+        (copies / file.name).write_bytes(file.read_bytes())
+    assert len(opened(tmp_path, val_share=0).records("train")) == 5
+
+
+def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
+    labelimg_yolo(tmp_path / "elsewhere")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "part").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "set")
+    write_text(tmp_path / "set" / "classes.txt", "dog\ncat\n")
+    assert len(opened(tmp_path / "set", val_share=0).records("train")) == 5
+
+
+@pytest.mark.parametrize("make", [labelimg_yolo, labelimg_voc], ids=lambda make: make.__name__)
+def test_two_images_with_one_label_file_are_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path)
+    first = sorted(file for file in tmp_path.iterdir() if file.suffix in (".jpg", ".JPG"))[0]
+    write_image(first.with_suffix(".png"))
+    module = opened(tmp_path)
+    if make is labelimg_voc:  # <filename> says which one is meant
+        assert first in [record.path for split in ("train", "val") for record in module.records(split)]
+        write_text(first.with_suffix(".xml"), xml())
+        module = opened(tmp_path)
+    with pytest.raises(UserError, match=r"\.png"):
+        module.records("train")
+
+
+def test_what_was_read_is_said_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labelimg_yolo(tmp_path)
+    write_text(tmp_path / "1.txt", "")
+    (tmp_path / "2.txt").unlink()
+    write_text(tmp_path / "other.txt", YOLO_LINE)
+    write_text(tmp_path / "3.txt", f"{YOLO_LINE}\n0 0.5 0.5 0 0.2")
+    with caplog.at_level("INFO"), pytest.warns(UserWarning) as warned:
+        opened(tmp_path, val_share=0).records("train")
+    assert "5 images, 3 with boxes, 2 without (1 have no label file); 3 boxes." in caplog.text
+    said = "\n".join(str(w.message) for w in warned)
+    assert "1 label files without an image" in said and "other.txt" in said
+    assert "1 dropped, no area in the image" in said
+
+
+@pytest.mark.parametrize("make", [roboflow_yolo, roboflow_coco, labelimg_yolo], ids=lambda make: make.__name__)
+def test_a_training_set_without_a_box_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path)
+    for file in tmp_path.rglob("*.txt"):
+        if file.name != "classes.txt":
+            write_text(file, "")
+    for file in tmp_path.rglob("*.json"):
+        write_text(file, json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    with pytest.raises(UserError, match="not one box: there is nothing to learn from"):
+        opened(tmp_path).setup("fit")
+
+
+def test_a_folder_of_labels_with_another_name_is_said(tmp_path: Path) -> None:
+    roboflow_yolo(tmp_path)
+    for split in ("train", "valid", "test"):
+        (tmp_path / split / "labels").rename(tmp_path / split / "Labels")
+    with pytest.raises(UserError, match=r"train0\.jpg are looked for in .*train.labels.train0\.txt"):
+        opened(tmp_path).setup("fit")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("make", [labelimg_yolo, labelimg_voc, label_studio], ids=lambda make: make.__name__)
+def test_boxes_lie_on_the_pixels_that_the_labelling_tool_showed(
+    tmp_path: Path, make: Callable[[Path], None], orientation: int
+) -> None:
+    """The images are stored turned, and shown as 60 x 40 by their EXIF orientation, with a white box on black."""
+    make(tmp_path)
+    shown = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    shown[BOX[1] : BOX[3], BOX[0] : BOX[2]] = 255
+    turn = {1: 0, 3: 2, 6: 1, 8: 3}[orientation]  # by quarters, against the clock, from shown to stored
+    exif = Image.Exif()
+    exif[274] = orientation
+    for file in tmp_path.rglob("*"):
+        if file.suffix.lower() == ".jpg":
+            Image.fromarray(np.rot90(shown, turn)).save(file, quality=95, exif=exif)
+    module = opened(tmp_path, val_share=0)
+    record = module.records("train")[0]
+    if make is label_studio and orientation == 3:  # its size does not say whether it was turned
+        return
+    image = module._make_dataset(module.records("train"), training=False).load(0)
+    assert image.shape == (record.height, record.width, 3) == shown.shape
+    x1, y1, x2, y2 = record.ground_truth.boxes_xyxy[0].astype(int)
+    inside = image[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2]
+    assert inside.min() > 200 and (image > 128).mean() == pytest.approx((x2 - x1) * (y2 - y1) / 2400, abs=0.05)
+
+
+def test_voc_boxes_of_an_image_that_was_labelled_as_stored(tmp_path: Path) -> None:
+    labelimg_voc(tmp_path)
+    exif = Image.Exif()
+    exif[274] = 6
+    for file in tmp_path.glob("*.jpg"):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(file, exif=exif)
+        size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
+        write_text(file.with_suffix(".xml"), xml(more=size))
+    record = opened(tmp_path).records("train")[0]
+    assert (record.height, record.width, record.orientation) == (HEIGHT, WIDTH, 1)
+
+
+def test_sizes_that_the_image_contradicts_are_said(tmp_path: Path) -> None:
+    labelimg_voc(tmp_path)
+    for file in tmp_path.glob("*.xml"):
+        write_text(file, xml(more="<size><width>120</width><height>80</height></size>"))
+    with pytest.warns(UserWarning, match="5 annotations state another <size>"):
+        opened(tmp_path, val_share=0).records("train")
+
+
+def test_coordinates_of_vocs_own_kind_count_from_one(tmp_path: Path) -> None:
+    for i in range(5):
+        write_image(tmp_path / f"{i}.jpg")
+        write_text(tmp_path / f"{i}.xml", xml(box=(13, 9, 42, 28)).replace(">0<", ">1<"))
+    for record in opened(tmp_path, val_share=0).records("train"):
+        np.testing.assert_allclose(record.ground_truth.boxes_xyxy, [BOX, (0, 0, 9, 9)])
+
+
+@pytest.mark.parametrize("make", [labelimg_voc, label_studio], ids=lambda make: make.__name__)
+def test_shares_where_pixels_are_meant_are_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path)
+    for file in tmp_path.glob("*.xml"):
+        write_text(file, xml(box=(0.2, 0.2, 0.7, 0.7)).replace(">9<", ">0.9<"))
+    if (file := tmp_path / "result.json").exists():
+        content = json.loads(file.read_text())
+        for annotation in content["annotations"]:
+            annotation["bbox"] = [0.2, 0.2, 0.5, 0.5]
+        write_text(file, json.dumps(content))
+    with pytest.raises(UserError, match="look like shares"):
+        opened(tmp_path).records("train")
+
+
+def test_corners_instead_of_sides_in_coco_are_warned_of(tmp_path: Path) -> None:
+    label_studio(tmp_path)
+    content = json.loads((tmp_path / "result.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["bbox"] = [30, 8, 58, 28]
+    write_text(tmp_path / "result.json", json.dumps(content))
+    with pytest.warns(UserWarning, match="are they corners"):
+        opened(tmp_path, val_share=0).records("train")
+
+
+KEYPOINTS = "0.45 0.45 0.3 0.4 0.6 0.6"  # three points inside the box of YOLO_LINE
+WITH_VISIBILITY = "0.45 0.45 2 0.3 0.4 1 0 0 0 0.6 0.6 2"
+OUTLINE = "1 0.2 0.2 0.7 0.2 0.7 0.7 0.2 0.7"  # encloses the same box
+
+
+@pytest.mark.parametrize(
+    ("line", "more", "warns"),
+    [
+        (OUTLINE, "", False),
+        (f"{YOLO_LINE} {KEYPOINTS}", "", True),
+        (f"{YOLO_LINE} {KEYPOINTS}", "kpt_shape: [3, 2]", False),
+        (f"{YOLO_LINE} {WITH_VISIBILITY}", "kpt_shape: [4, 3]", False),
+        (f"{YOLO_LINE} 0.45 0.45 2", "", False),  # eight numbers, which no outline has
+    ],
+)
+def test_what_the_columns_of_a_yolo_line_mean(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, line: str, more: str, warns: bool
+) -> None:
+    roboflow_yolo(tmp_path)
+    for file in tmp_path.rglob("labels/*.txt"):
+        write_text(file, line)
+    write_text(tmp_path / "data.yaml", (tmp_path / "data.yaml").read_text() + more)
+    check(opened(tmp_path).records("train"))
+    assert any("keypoints" in str(w.message) for w in recwarn.list) == warns
+
+
+def test_other_columns_are_refused(tmp_path: Path) -> None:
+    roboflow_yolo(tmp_path)
+    file = next((tmp_path / "train" / "labels").iterdir())
+    for line, match in ((f"{YOLO_LINE} 0.9", "confidence"), ("1 270 180 300 200", "not pixels")):
+        write_text(file, line)
+        with pytest.raises(UserError, match=match):
+            opened(tmp_path).records("train")
+
+
+def test_names_that_yaml_takes_for_values(tmp_path: Path) -> None:
+    roboflow_yolo(tmp_path)
+    text = (tmp_path / "data.yaml").read_text()
+    for names, expected in (
+        ("[yes, no]", ["yes", "no"]),
+        ("{0: null, 1: 1e3}", ["null", "1e3"]),
+        ("[2024-01-01, 0x10]", ["2024-01-01", "0x10"]),
+    ):
+        write_text(tmp_path / "data.yaml", text.replace("['dog', 'cat']", names))
+        assert opened(tmp_path).class_names == expected
+
+
+def test_rotated_boxes_are_refused_by_name(tmp_path: Path) -> None:
+    labelimg_voc(tmp_path)
+    rotated = "<robndbox><cx>6</cx><cy>5</cy><w>4</w><h>2</h><angle>0.5</angle></robndbox>"
+    write_text(tmp_path / "a.b 0.xml", f"<annotation><object><name>cat</name>{rotated}</object></annotation>")
+    with pytest.raises(UserError, match="lacks <bndbox> but a <robndbox>"):
+        opened(tmp_path, val_share=0).records("train")
+
+
+def test_paths_of_another_machine_in_a_data_yaml(tmp_path: Path) -> None:
+    roboflow_yolo(tmp_path)
+    for given in ("/content/set/train/images", r"C:\Users\me\set\train\images", "train\\images"):
+        text = f"path: /content/drive/set\ntrain: {given}\nval: valid/images\nnames: [dog, cat]\n"
+        write_text(tmp_path / "data.yaml", text)
+        assert len(opened(tmp_path).records("train")) == 5
+
+
+def test_a_folder_without_a_known_set_says_what_was_looked_for(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match=r"looked for VOC's \.xml .*COCO's \.json .*YOLO's \.txt"):
+        detect_data(tmp_path)
