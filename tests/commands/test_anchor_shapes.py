@@ -26,7 +26,7 @@ Printed = pytest.CaptureFixture[str]
 
 def test_what_fit_writes_is_where_training_starts(tmp_path: Path, capsys: Printed) -> None:
     """The command that `anchors fit` prints trains from its file; at another size that is warned of."""
-    data = ["--data", "YOLODataModule", "--data.root", str(make_yolo(tmp_path / "set"))]
+    data = ["--data", str(make_yolo(tmp_path / "set"))]
     found = main(["anchors", "fit", *data, "--num", "3", "--image_size", "[64, 96]", "--output", "my shapes.json"])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "model.anchors.init" in line)
     args = [*shlex.split(line)[3:], *SMALL, "--trainer.precision", "32-true", "--anchor_logger.animation", "false"]

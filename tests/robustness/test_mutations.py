@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anchor_lightning.data import BrainwashDataModule, COCODataModule, VOCDataModule, YOLODataModule
-from anchor_lightning.data.images import image_size_of, read_image
+from anchor_lightning.data.images import image_header, read_image
 from anchor_lightning.data.module import DetectionDataModule
 from anchor_lightning.detectors.backbones import DarkNet19
 from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone
@@ -83,7 +83,7 @@ def check_records(module: DetectionDataModule) -> None:
 
 def read_pixels(file: Path) -> None:
     """An image has the size that its header says."""
-    size = image_size_of(file)
+    size = image_header(file).stored_size
     assert read_image(file, expected_size=size).shape == (*size, 3)
 
 
