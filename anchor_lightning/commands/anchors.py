@@ -241,7 +241,9 @@ def _as_grid(anchors: AnchorSet, to: Target, data: DetectionDataModule | None) -
     check_equal_levels(anchors, to)
     boxes, of = anchors.wh, "the free shapes taken as boxes, as no data set is given"
     if data is not None:
-        boxes, _ = _boxes(data, list(anchors.image_size) if anchors.image_size else None, _resize_of(anchors))
+        # Whatever it is: no image is read, and SSD's 300 pixels are no multiple of 32.
+        data.image_size = anchors.image_size or data.image_size
+        boxes, _ = _boxes(data, None, _resize_of(anchors))
         check_distinct(boxes, 1)
         of = _describe(data, boxes, _resize_of(anchors))
     grid = fit_size_grid(boxes, anchors.wh, anchors.levels, to in SHARED, whole_sizes=to == "retinanet")

@@ -119,6 +119,9 @@ def test_sizes_and_ratios_with_their_cost(tmp_path: Path, capsys: Printed) -> No
     written = text.replace("anchor_generator=dict(", "anchor_generator=dict(strides=[8, 16],")
     Path("a.py").write_text(written)
     assert mean_best_iou(boxes, read_shapes("a.py").wh) == pytest.approx(float(cost[2]), abs=2e-4), "as it is written"
+    Path("b.json").write_text(Path("anchors.json").read_text().replace("320", "300"))
+    text = main(["anchors", "export", "--shapes", "b.json", "--to", "retinanet", *data])
+    assert "network input 300 x 300 pixels" in text, "SSD's, no multiple of 32"
     assert "taken as boxes" in main(["anchors", "export", "--shapes", "anchors.json", "--to", "retinanet"])
     assert "--data: it is for retinanet" in bad("export", "--shapes", "anchors.json", "--to", "mmdet", *data)
     assert "--version" in bad("export", "--shapes", "anchors.json", "--to", "retinanet", "--version", "3")

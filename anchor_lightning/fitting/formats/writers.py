@@ -135,7 +135,7 @@ def _strides(anchors: AnchorSet, who: str, least: int = 1) -> tuple[int, ...]:
     check_equal_levels(anchors, who)
     if not least <= anchors.levels <= max(STRIDES):
         num = len(anchors.wh)
-        advice = "give levels 3" if num % 3 == 0 else "fit again with a number of shapes that divides by 3, 9 in most"
+        advice = "give levels 3" if num % 3 == 0 else "fit again, 9 shapes on 3 levels, say"
         raise UserError(f"{who} have {least} to 4 levels, not {anchors.levels}; {advice}", argument="levels")
     return STRIDES[anchors.levels]
 
