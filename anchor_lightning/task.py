@@ -16,9 +16,9 @@ from anchor_lightning.anchors import AnchorOptions, AnchorShapes
 from anchor_lightning.anchors.assignment import Distance
 from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.detectors.base import Detector, DetectorFactory, build_detector, detector_config
-from anchor_lightning.detectors.yolov2.darknet_cfg import resolve_anchors
 from anchor_lightning.errors import NonFiniteOutputError, UserError
 from anchor_lightning.fitting import check_distinct, kmeans_shapes
+from anchor_lightning.fitting.initial import resolve_anchors
 from anchor_lightning.metrics.evaluation import Evaluation, scales_to_stored
 from anchor_lightning.structures import DetectionBatch, Detections, DetectorOutput, StepOptions
 from anchor_lightning.training.checkpoint_files import FORMAT, PROJECT_KEY, check_checkpoint
@@ -71,7 +71,7 @@ class DetectionTask(LightningModule):
         score_threshold: float = 0.005,
     ) -> None:
         super().__init__()
-        options = resolve_anchors(anchors)
+        options = resolve_anchors(anchors, image_size)
         self.save_hyperparameters()
         self.hparams.pop("_instantiator", None)  # plain arguments, which need no parser to be loaded again
         # Plain types only: every checkpoint loads with torch.load(weights_only=True).
@@ -302,6 +302,13 @@ class DetectionTask(LightningModule):
         own = {f"detector.{name}": value for name, value in self.detector.architecture.items()}
         return {"detector": kind, "num_classes": num_classes, "anchors.num": len(self.shapes.log_wh), **own}
 
+    @property
+    def anchor_frame(self) -> dict[str, Any]:
+        """What the shapes are for, in plain types: `per_level`, `image_size` and `resize` as of `AnchorSet`."""
+        resize = "native" if getattr(self.data, "native_crop", False) else "stretch"
+        per_level = list(self.shapes.num_per_level)
+        return {"per_level": per_level, "image_size": list(self.data.image_size), "resize": resize}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights do not say; a `NonFiniteLossError` where they are broken."""
         check_weights_finite(checkpoint["state_dict"], self._trainer)
@@ -310,6 +317,7 @@ class DetectionTask(LightningModule):
         if self._trainer is not None and (data := self.trainer.datamodule) is not None:  # type: ignore[attr-defined]
             # What `export` and `predict` must know.
             extra |= {"image_size": list(data.val_image_size), "images_seen": self._images_seen(data.batch_size)}
+            extra["anchors"] = self.anchor_frame
             if (category_ids := getattr(data, "category_ids", None)) is not None:
                 extra["category_ids"] = list(category_ids)
 

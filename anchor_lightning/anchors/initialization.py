@@ -36,9 +36,10 @@ class AnchorOptions:
     """How the shapes start and learn.
 
     Args:
-        init: `kmeans` (on the training boxes), `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, the path of a
-            darknet `.cfg`, or a list of [width, height] in pixels of the network input. torchvision's detectors take
-            `model` (their own), `kmeans`, `uniform` and `identical` (level by level), or a list.
+        init: `kmeans` (on the training boxes), `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, the path of a file
+            with shapes (the JSON of `anchors fit`, a darknet `.cfg`, a model `.yaml` of the YOLOv5 repository, a config
+            `.py` of mmdet), or a list of [width, height] in pixels of the network input. torchvision's detectors take
+            `model` (their own), `kmeans`, `uniform` and `identical` (level by level), a file or a list.
         num: Number of shapes; if not given 5, or as many as a named set, a list or the detector itself has.
         learn: Whether the shapes are trained; false freezes them.
         lr_mult: Factor on the learning rate of the shapes.
@@ -81,7 +82,8 @@ def num_shapes(init: AnchorInit, num: int | None) -> int:
     else:
         known = ", ".join(["kmeans", "identical", *NAMED_GRID_UNITS])
         raise UserError(
-            f"unknown '{init}'; known are {known}, the path of a darknet .cfg, or a list [[w, h], ...] in pixels",
+            f"unknown '{init}'; known are {known}, the path of a file with shapes (.json of `anchors fit`, darknet's "
+            ".cfg, YOLOv5's .yaml, mmdet's .py), or a list [[w, h], ...] in pixels",
             argument="anchors.init",
         )
     if num not in (None, natural):

@@ -23,6 +23,7 @@ class AnchorShapes(nn.Module):
     Attributes:
         log_wh: (A, 2) float32 parameter, log of pixels of the network input.
         initial_log_wh: (A, 2) float32 buffer, where training started.
+        num_per_level: Number of shapes of each level of the head, that of the smallest stride first; their sum is A.
         pending: Whether the shapes still wait for their initial values.
     """
 
@@ -32,6 +33,7 @@ class AnchorShapes(nn.Module):
     def __init__(self, num: int, wh: Tensor | None = None, *, learn: bool = True) -> None:
         super().__init__()
         self.pending = wh is None
+        self.num_per_level = [num]
         self.log_wh = nn.Parameter(torch.zeros(num, 2, dtype=torch.float32), requires_grad=learn)
         self.register_buffer("initial_log_wh", torch.zeros(num, 2, dtype=torch.float32))
         if wh is not None:

@@ -17,7 +17,7 @@ from anchor_lightning.visualization.animation import save_animation
 
 
 class AnchorLogger(ShapeRecorder):
-    """Log of the shapes: scalars, and `anchors.csv`, `anchors.png`, `trajectory.png` and `anchors.gif`.
+    """Log of the shapes: scalars, and `anchors.csv`, `.json`, `.png` and `.gif`, and `trajectory.png`.
 
     Usage is the share of the training boxes whose best shape by IoU an anchor is. Mean best IoU is that of these boxes
     and, as `anchors/mean_best_iou_augmented`, of the boxes as training crops and expands them.
@@ -44,7 +44,9 @@ class AnchorLogger(ShapeRecorder):
         task: Any = pl_module
         self._boxes = sample(task.data.train_box_shapes())
         self._augmented = sample(task.data.train_box_shapes(augmented=True))
-        self.record(trainer, task.shapes, lambda: self._boxes, lambda wh: self._metrics(task, wh))
+        frame = task.anchor_frame
+        known = {"image_size": tuple(frame["image_size"]), "resize": frame["resize"]}
+        self.record(trainer, task.shapes, lambda: self._boxes, lambda wh: self._metrics(task, wh), known)
         self.draw(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from anchor_lightning.anchors import AnchorShapes
 from anchor_lightning.callbacks.lightning_classes import is_lightning
 from anchor_lightning.errors import UserError
+from anchor_lightning.fitting.formats import AnchorSet, anchors_text
 from anchor_lightning.training.files import atomic_files, run_folder
 from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure, trajectory_figure
 
@@ -25,7 +26,7 @@ History = dict[int, list[list[float]]]  # step -> (A, 2) shapes in pixels, as li
 
 
 class ShapeRecorder(Callback):
-    """Base of the callbacks that record shapes: `anchors.csv`, `anchors.png`, `trajectory.png`, and the loggers.
+    """Base of the callbacks that record shapes: `anchors.csv`, `.json`, `.png`, `trajectory.png`, and the loggers.
 
     Args:
         every_n_steps: Optimizer steps between rows of `anchors.csv` and of the loggers.
@@ -60,6 +61,7 @@ class ShapeRecorder(Callback):
         shapes: AnchorShapes,
         boxes: Callable[[], Tensor],
         metrics: Callable[[Tensor], dict[str, float]],
+        frame: Mapping[str, Any] | None = None,
     ) -> None:
         """Begins `anchors.csv` with the history of a run that is resumed; for rank 0 alone.
 
@@ -68,11 +70,13 @@ class ShapeRecorder(Callback):
             shapes: The shapes to record.
             boxes: Gives the (N, 2) boxes, in pixels of the network input, to draw the shapes over.
             metrics: Gives further scalars of a step, from its (A, 2) shapes in pixels.
+            frame: `image_size` and `resize` of the shapes, as of `AnchorSet`, where they are known.
 
         Raises:
             UserError: The folder has an `anchors.csv` that is not a record.
         """
         self._recorded, self._boxes_of, self._metrics_of = shapes, boxes, metrics
+        self._frame = dict(frame or {})
         # The row of this step is about to be written, and nothing is left of another run of the same process.
         self.history = {step: wh for step, wh in self.history.items() if step < trainer.global_step}
         self._last_step = -1
@@ -109,13 +113,18 @@ class ShapeRecorder(Callback):
         return np.array(list(self.history)), np.array(list(self.history.values()))
 
     def draw(self, trainer: Trainer) -> None:
-        """Draws both figures into the run folder and the loggers that take figures."""
+        """Draws both figures into the run folder and the loggers that take figures, and writes `anchors.json`."""
         step, boxes, folder = trainer.global_step, self._boxes_of().numpy(), run_folder(trainer)
         wh = {"initial": self._recorded.initial_wh.cpu().numpy(), "learned": self._recorded.wh.cpu().numpy()}
         figures = [("anchors", "anchors/figure", anchor_figure(boxes, wh, title=f"Anchors after {step} steps"))]
         if self.history:
             trajectory = trajectory_figure(*self.arrays(), boxes, title="Anchors over the steps of training")
             figures.append(("trajectory", "anchors/trajectory", trajectory))
+        if folder is not None:
+            source = f"{folder}, step {step}"
+            anchors = AnchorSet(self._recorded.wh.cpu(), tuple(self._recorded.num_per_level), source, **self._frame)
+            with atomic_files(folder / "anchors.json") as (path,):
+                path.write_text(anchors_text(anchors, "json"), encoding="utf-8")
         for name, key, figure in figures:
             if folder is not None:
                 with atomic_files(folder / f"{name}.png") as (path,):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, Final
 
 from anchor_lightning.commands.reporting import COMMAND, CommandParser, option_names
@@ -21,7 +21,10 @@ COMMANDS: Final[dict[str, str]] = {  # -> module in this package, function; impo
     "sweep": "sweep.sweep",
 }
 SHOW_ANCHORS: Final = "Show which anchor each box came from, by colour and number."
+DETAILS: Final = "Print every shape, and the measures by size and class, too."
+FLAG: Final[dict[str, Any]] = {"type": bool, "nargs": "?", "const": True, "default": False}
 PASSED_ON: Final = "fit_options"  # Argument of `sweep` that takes the arguments behind `--`
+WORDS: Final = "data_words"  # Argument that takes those of the command line that named the data set
 
 
 def is_command(args: list[str]) -> bool:
@@ -63,13 +66,16 @@ def prepare_command(args: list[str]) -> Callable[[], Any]:
     if name == "sweep" and "--" in options:
         options, passed_on[PASSED_ON] = options[: options.index("--")], options[options.index("--") + 1 :]
     parser = CommandParser(prog=f"{COMMAND} {name}", description=(command.__doc__ or "").splitlines()[0])
-    if "data" in signature(command).parameters:
-        from anchor_lightning.commands.sources import add_data_options, data_args
+    parameters = signature(command).parameters
+    if "data" in parameters:
+        from anchor_lightning.commands.sources import add_data_options, data_args, data_words
 
-        add_data_options(parser)
+        if WORDS in parameters:
+            passed_on[WORDS] = data_words(options)
+        add_data_options(parser, required=parameters["data"].default is Parameter.empty)
         options = data_args(options)
     own = _special_options(name)
-    parser.add_function_arguments(command, as_group=False, skip={"data", PASSED_ON, *own})
+    parser.add_function_arguments(command, as_group=False, skip={"data", PASSED_ON, WORDS, *own})
     for option, details in own.items():
         parser.add_argument(f"--{option}", **details)
     arguments = parser.instantiate(parser.parse_args(options)).as_dict()
@@ -79,13 +85,16 @@ def prepare_command(args: list[str]) -> Callable[[], Any]:
 
 def _special_options(name: str) -> dict[str, dict[str, Any]]:
     """Options that take several values, or need none, which jsonargparse does not make of a function's arguments."""
-    if name == "anchors score":
+    if name.startswith("anchors "):
         from anchor_lightning.commands.sources import KNOWN
 
-        return {"shapes": {"nargs": "+", "required": True, "help": f"One or several of: {KNOWN}."}}
+        if name == "anchors score":
+            shapes = {"nargs": "+", "required": True, "help": f"One or several of: {KNOWN}."}
+            return {"shapes": shapes, "details": FLAG | {"help": DETAILS}}
+        if name == "anchors export":
+            return {"shapes": {"type": str, "required": True, "help": f"One of: {KNOWN}."}}
     if name == "predict":
-        details = {"type": bool, "nargs": "?", "const": True, "default": False, "help": SHOW_ANCHORS}
-        return {"show_anchors": details}
+        return {"show_anchors": FLAG | {"help": SHOW_ANCHORS}}
     return {}
 
 

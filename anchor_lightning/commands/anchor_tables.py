@@ -9,7 +9,7 @@ from typing import Final
 from torch import Tensor
 
 from anchor_lightning.fitting.formats import AnchorSet
-from anchor_lightning.fitting.score import AnchorScore, group_means
+from anchor_lightning.fitting.score import AnchorScore, Verdict, group_means
 
 SIZE_LABELS: Final = ("small, area below 32²", "medium, 32² to 96²", "large, 96² and more")
 MAX_LABEL: Final = 28
@@ -26,12 +26,41 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def named_values(score: AnchorScore, ratio_threshold: float) -> dict[str, float]:
-    """The three numbers of a score by their names."""
+    """The numbers of a score by their names."""
     return {
         "mean best IoU": score.mean_best_iou,
         "BPR at IoU 0.5": score.recall_iou,
         f"BPR at ratio {ratio_threshold:g}": score.recall_ratio,
+        f"fitness at ratio {ratio_threshold:g}": score.ratio_fitness,
     }
+
+
+def size_text(image_size: tuple[int, int]) -> str:
+    """Height and width of the network input in words."""
+    return f"{image_size[1]} x {image_size[0]} pixels (w x h)"
+
+
+def summary_table(labels: Sequence[str], scores: Sequence[AnchorScore], ratio_threshold: float) -> str:
+    """Three lines, with a column for each of several sets: both recalls and the mean best IoU."""
+    values = [named_values(score, ratio_threshold) for score in scores]
+    names = [f"BPR at ratio {ratio_threshold:g}", "BPR at IoU 0.5", "mean best IoU"]
+    rows = [[name, *(f"{value[name]:.4f}" for value in values)] for name in names]
+    return aligned(rows if len(scores) == 1 else [["", *labels], *rows])
+
+
+def verdict_text(verdict: Verdict, score: AnchorScore, levels: int) -> str:
+    """Good or poor, why, and what to do, in a line; `levels` are those of the set."""
+    num = len(score.usage)
+    if verdict.is_good:
+        return "good: as many shapes fitted to these boxes are hardly better; nothing to do"
+    spread = f" --levels {levels}" if levels > 1 else ""
+    reasons, todo = [], f"fit more shapes, anchors fit --num {num}..{num + 8 * levels}{spread} shows how many"
+    if not verdict.covers:
+        reasons.append("fewer than 98 % of the boxes are within 4 times a shape")
+    if not verdict.is_fitted:
+        reasons.append(f"{num} shapes fitted to these boxes reach mean best IoU {verdict.reachable:.4f}")
+        todo = f"fit them, anchors fit --num {num}{spread}"
+    return f"poor: {' and '.join(reasons)}; {todo}"
 
 
 def anchor_table(anchors: AnchorSet, score: AnchorScore) -> str:
@@ -40,10 +69,10 @@ def anchor_table(anchors: AnchorSet, score: AnchorScore) -> str:
     The lines are in the order of the areas; `anchor` is the shape's index in the set, which is the model's own.
     """
     rows = [["anchor", "width", "height", "usage", "level"]]
-    for place, index in enumerate(_by_area(anchors)):
+    level_of = anchors.level_of
+    for index in _by_area(anchors):
         w, h = anchors.wh[index].tolist()
-        level = place * anchors.levels // len(anchors.wh)
-        rows.append([str(index), f"{w:.1f}", f"{h:.1f}", f"{float(score.usage[index]):.1%}", str(level)])
+        rows.append([str(index), f"{w:.1f}", f"{h:.1f}", f"{float(score.usage[index]):.1%}", str(level_of[index])])
     return aligned(rows if anchors.levels > 1 else [row[:-1] for row in rows])
 
 
@@ -56,7 +85,7 @@ def score_table(
     class_names: Sequence[str],
     augmented: Sequence[float],
 ) -> str:
-    """A column a set of shapes: the three numbers, also by size and by class.
+    """A column a set of shapes: the numbers of `named_values`, also by size and by class.
 
     Args:
         labels: Heads of the columns.
@@ -73,7 +102,8 @@ def score_table(
     if augmented:
         rows.append(["mean best IoU, boxes as training augments them", "", *(f"{value:.4f}" for value in augmented)])
     best = [score.best_iou for score in scores]
-    measured = [best, [iou >= 0.5 for iou in best], [score.within_ratio for score in scores]]
+    measured = [best, [iou >= 0.5 for iou in best]]
+    measured += [[score.within_ratio for score in scores], [score.ratio_fit for score in scores]]
     for kind, groups, names in (
         ("size (pixels of the network input)", sizes, SIZE_LABELS),
         ("class", classes, class_names),

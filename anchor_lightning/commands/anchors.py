@@ -5,50 +5,80 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 from anchor_lightning.anchors import mean_best_iou
-from anchor_lightning.commands.anchor_tables import anchor_table, named_values, score_table, short_labels, usage_table
-from anchor_lightning.commands.sources import box_shapes, read_shapes
+from anchor_lightning.commands.anchor_numbers import draw_numbers, elbow, fit_numbers, numbers_of, numbers_table
+from anchor_lightning.commands.anchor_tables import (
+    anchor_table,
+    named_values,
+    score_table,
+    short_labels,
+    size_text,
+    summary_table,
+    usage_table,
+    verdict_text,
+)
+from anchor_lightning.commands.sources import box_shapes, frame_remarks, read_shapes
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.checks import parse_image_size
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting import FitMethod, check_distinct, fit_shapes
-from anchor_lightning.fitting.formats import RESIZED, AnchorSet, Resized, Target, anchors_text, export_notes
-from anchor_lightning.fitting.score import RATIO_THRESHOLD, AnchorScore, score_shapes, size_groups
+from anchor_lightning.fitting.formats import (
+    GRID_TARGETS,
+    RESIZED,
+    AnchorSet,
+    Resized,
+    Target,
+    anchors_text,
+    export_notes,
+    targets_for,
+)
+from anchor_lightning.fitting.formats.grid_writers import SHARED, grid_text
+from anchor_lightning.fitting.formats.writers import check_equal_levels
+from anchor_lightning.fitting.objectives import RATIO_THRESHOLD, Objective
+from anchor_lightning.fitting.score import AnchorScore, judge, score_shapes, size_groups
+from anchor_lightning.fitting.size_grids import fit_size_grid
 from anchor_lightning.training.files import atomic_files
 from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure
 
 Resize = Literal["stretch", "letterbox"]
+PROGRAM = "python -m anchor_lightning"
 
 
 def fit(
     data: DetectionDataModule,
-    num: int = 5,
+    num: int | str = 5,
     levels: int = 1,
     image_size: int | list[int] | None = None,
     method: FitMethod = "ascent",
+    objective: Objective = "iou",
     resize: Resize = "stretch",
     seed: int = 0,
     output: str = "anchors.json",
+    data_words: list[str] | None = None,
 ) -> AnchorSet:
     """Fits anchor shapes to the training boxes of a data set, in about a second.
 
     Args:
         data: The data set.
-        num: Number of shapes, of all levels together: 9 with 3 levels for YOLOv3 and YOLOv5.
+        num: Number of shapes, of all levels together: 9 with 3 levels for YOLOv3 and YOLOv5. A range, as in 2..12, fits
+            every number of it and takes the elbow, with a table and a figure beside `output`.
         levels: Levels of the detector's head; the shapes are sorted by area and divided among them, smallest first.
         image_size: Side, or [height, width], of the network input in pixels; that of the data set if not given.
-        method: `ascent`: gradient ascent on the mean best IoU; `kmeans`: IoU k-means as in YOLOv2; `learned`: the
-            paper's schedule and loss on the boxes alone.
+        method: `ascent`: gradient ascent on the objective; `kmeans`: IoU k-means as in YOLOv2; `learned`: the paper's
+            schedule and loss on the boxes alone.
+        objective: What `ascent` climbs: `iou`, the mean best IoU, or `ratio`, the fitness of YOLOv5's autoanchor (the
+            smaller ratio of sides with the best shape, 0 below 1/4).
         resize: How images get to the network's size: `stretch` as here and in darknet, or `letterbox`, aspect kept, as
             in YOLOv5 and mmdet.
         seed: Of the starts.
-        output: JSON file with the shapes, for `anchors export` and `anchors score`; one that is there is replaced.
+        output: JSON file with the shapes, for `fit --model.anchors.init`, `anchors export` and `anchors score`; one
+            that is there is replaced.
+        data_words: What named the data set on the command line, for the command that is printed.
 
     Returns:
         The shapes with their score.
@@ -57,28 +87,36 @@ def fit(
         UserError: The data set cannot be read, has too few boxes, the numbers do not fit together, or the file cannot
             be written.
     """
-    for name, number in (("num", num), ("levels", levels)):
-        if number < 1:
-            raise UserError(f"{number}; give 1 or more", name)
-    if num % levels:
-        raise UserError(f"{num} shapes cannot be divided equally among {levels} levels; give 9 for 3, say", "num")
+    numbers = numbers_of(num, levels)
     boxes, _ = _boxes(data, image_size, resize)
-    check_distinct(boxes, num)
+    check_distinct(boxes, max(numbers))
+    per_image = len(boxes) / len(data.records("train"))
+
+    def fitted(count: int) -> Tensor:
+        return fit_shapes(boxes, count, method, data.image_size, per_image, seed, objective)
+
     begin = time.perf_counter()
-    wh = fit_shapes(boxes, num, method, data.image_size, len(boxes) / len(data.records("train")), seed)
+    points = fit_numbers(boxes, numbers, fitted, objective)
     seconds = time.perf_counter() - begin
-    result = score_shapes(boxes, wh)
+    chosen = elbow(numbers, [point.value for point in points]) if len(points) > 1 else 0
+    wh, result, _ = points[chosen]
     where, values = _describe(data, boxes, resize), named_values(result, RATIO_THRESHOLD)
-    source = f"anchors fit --method {method} on {where}"
-    anchors = AnchorSet(wh, levels, source, data.image_size, values, _resized(data, resize))
     print(where)
+    if len(points) > 1:
+        figure = Path(output).with_suffix(".png")
+        draw_numbers(points, chosen, objective, figure)
+        print(numbers_table(points, chosen, objective))
+        print(
+            f"Suggested: {len(wh)} shapes, the elbow: highest above the line from {numbers[0]} to {numbers[-1]} in "
+            f"{figure}. --num N takes another number."
+        )
+    source = f"anchors fit --method {method} --objective {objective} on {where}"
+    anchors = AnchorSet(wh, (), source, data.image_size, values, _resized(data, resize)).in_levels(levels)
     print(f"{method}, {seconds:.1f} s:", ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
     print(f"In pixels of the network input:\n{anchor_table(anchors, result)}")
     with atomic_files(Path(output)) as (path,):
         path.write_text(anchors_text(anchors, "json"), encoding="utf-8")
-    to = "darknet" if levels == 1 else "ultralytics"
-    print(f"\nWrote {output}. Next, for the detector that you run (darknet, ultralytics, mmdet, torchvision):")
-    print(f"  python -m anchor_lightning anchors export --shapes {shlex.quote(output)} --to {to}")
+    print(f"\nWrote {output}. Next:\n{_next_commands(anchors, output, data_words or [])}")
     if levels > 1 and resize == "stretch":
         print("YOLOv5 and mmdet keep the aspect of images: fit for them with --resize letterbox.")
     return anchors
@@ -90,6 +128,7 @@ def score(
     image_size: int | list[int] | None = None,
     resize: Resize = "stretch",
     ratio_threshold: float = RATIO_THRESHOLD,
+    details: bool = False,
     output: str | None = "anchors.png",
 ) -> list[AnchorScore]:
     """Scores one or several sets of anchor shapes side by side on the training boxes of a data set.
@@ -101,6 +140,7 @@ def score(
         resize: How images get to the network's size: `stretch` as here and in darknet, or `letterbox`, aspect kept, as
             in YOLOv5 and mmdet.
         ratio_threshold: A box is recalled if both its sides are within this factor of a shape's (YOLOv5's anchor_t).
+        details: Whether to print every shape, and the measures by size and class, too.
         output: File of the log w - log h figure, a PNG; one that is there is replaced, null draws none.
 
     Returns:
@@ -115,41 +155,54 @@ def score(
     boxes, classes = _boxes(data, image_size, resize)
     check_distinct(boxes, 1)
     scores = [score_shapes(boxes, anchors.wh, ratio_threshold=ratio_threshold) for anchors in sets]
-    augmented: list[float] = []
-    if resize == "stretch":  # as this project's training does
-        shown = data.train_box_shapes(augmented=True)
-        augmented = [mean_best_iou(shown, anchors.wh) for anchors in sets]
-    groups = size_groups(boxes), classes, data.class_names
-    print(_describe(data, boxes, resize))
-    print(score_table(labels, scores, ratio_threshold, *groups, augmented))
-    for label, anchors, result in zip(labels, sets, scores, strict=True):
-        print(f"\n{label}, in pixels of the network input (anchor: the shape's index in the set):")
-        print(anchor_table(anchors, result))
-        print(usage_table(anchors, result, *groups))
-        if anchors.image_size and anchors.image_size != data.image_size:
-            print(f"These shapes were made for another input, {_size(anchors.image_size)}.")
-        if anchors.resize not in (None, _resized(data, resize)):
-            print(f"These shapes were fitted with images {RESIZED[anchors.resize]}, not as here.")
+    drawn = ""
     if output is not None:
         named = {label: anchors.wh.numpy() for label, anchors in zip(labels, sets, strict=True)}
         with atomic_files(Path(output)) as (path,):
             save_figure(anchor_figure(boxes.numpy(), named), path)
-        print(f"\nWrote {output}")
+        drawn = f"; figure: {output}"
+    print(f"{_describe(data, boxes, resize)}{drawn}")
+    print(summary_table(labels, scores, ratio_threshold))
+    for label, anchors, result in zip(labels, sets, scores, strict=True):
+        name = f"{label}: " if len(sets) > 1 else ""
+        print(f"{name}{verdict_text(judge(boxes, anchors.wh), result, anchors.levels)}")
+    for label, given, anchors in zip(labels, shapes, sets, strict=True):
+        for remark in frame_remarks(given, anchors, data.image_size, _resized(data, resize)):
+            print(f"{label}: {remark}")
+    if details:
+        augmented: list[float] = []
+        if resize == "stretch":  # as this project's training does
+            shown = data.train_box_shapes(augmented=True)
+            augmented = [mean_best_iou(shown, anchors.wh) for anchors in sets]
+        groups = size_groups(boxes), classes, data.class_names
+        print(f"\n{score_table(labels, scores, ratio_threshold, *groups, augmented)}")
+        for label, anchors, result in zip(labels, sets, scores, strict=True):
+            print(f"\n{label}, by area, in pixels of the network input (anchor: the shape's index in the set):")
+            print(anchor_table(anchors, result))
+            print(usage_table(anchors, result, *groups))
     return scores
 
 
 def export(
-    shapes: str, to: Target, levels: int | None = None, version: int | None = None, output: str | None = None
+    shapes: str,
+    to: Target,
+    data: DetectionDataModule | None = None,
+    levels: int | None = None,
+    version: int | None = None,
+    output: str | None = None,
 ) -> str:
     """Writes anchor shapes as text that another tool takes as it stands, in its units and order.
 
     Args:
-        shapes: A JSON file of `anchors fit`, a checkpoint, a run folder (the last step of its anchors.csv), a darknet
-            .cfg, yolov2-voc, yolov2-coco, uniform, or pairs in pixels as '[[10,13],[33,23]]'.
+        shapes: One set, as `read_shapes` takes it.
         to: `darknet` (layers of a .cfg), `ultralytics` (`anchors:` of a YOLOv5 or YOLOv3 model yaml), `mmdet` (a config
-            with a YOLOAnchorGenerator), `torchvision` (Python that makes an AnchorGenerator), or `json`.
-        levels: Levels of the detector's head, among which the shapes are divided by area; what the JSON file says if
-            not given, else 1.
+            with a YOLOAnchorGenerator), `torchvision` (Python that makes an AnchorGenerator), or `json`. For generators
+            that know sizes, scales and ratios only, these are fitted: `retinanet` (config.ini of keras-retinanet, and
+            others of its kind), `detectron2`, `mmdet-anchor` (a config with an AnchorGenerator).
+        data: The data set to whose training boxes sizes, scales and ratios are fitted, at the size that the shapes are
+            for; if not given, they are fitted to the shapes instead.
+        levels: Levels of the detector's head, among which the shapes are divided by area; what the shapes come with if
+            not given.
         version: Of darknet's YOLO: 2 writes grid units for [region], 3 pixels for [yolo]; if not given 2 for one level
             and 3 for several.
         output: The file, replaced if it is there; printed if not given. What to heed is printed beside it, on stderr.
@@ -161,17 +214,54 @@ def export(
         UserError: The shapes cannot be read, or the tool cannot express them.
     """
     anchors = read_shapes(shapes)
-    anchors = anchors if levels is None else replace(anchors, levels=levels)
-    text = anchors_text(anchors, to, version)
+    anchors = anchors if levels is None else anchors.in_levels(levels)
+    notes = export_notes(anchors, to)
+    if to in GRID_TARGETS:
+        if version is not None:
+            raise UserError(f"it is for darknet (2 or 3); leave it out for {to}", argument="version")
+        text, cost = _as_grid(anchors, to, data)
+        notes = [cost, *notes]
+    elif data is not None:
+        raise UserError(f"it is for {', '.join(GRID_TARGETS)}; leave it out for {to}", argument="data")
+    else:
+        text = anchors_text(anchors, to, version)
     if output is None:
         print(text, end="")
     else:
         with atomic_files(Path(output)) as (path,):
             path.write_text(text, encoding="utf-8")
         print(f"Wrote {output}")
-    for note in export_notes(anchors, to):
+    for note in notes:
         print(f"Note: {note}", file=sys.stderr)  # what is printed may go on to a file
     return text
+
+
+def _as_grid(anchors: AnchorSet, to: Target, data: DetectionDataModule | None) -> tuple[str, str]:
+    """The text with sizes, scales and ratios in the place of free shapes, and what these cost, in a sentence."""
+    check_equal_levels(anchors, to)
+    boxes, of = anchors.wh, "the free shapes taken as boxes, as no data set is given"
+    if data is not None:
+        # Whatever it is: no image is read, and SSD's 300 pixels are no multiple of 32.
+        data.image_size = anchors.image_size or data.image_size
+        boxes, _ = _boxes(data, None, _resize_of(anchors))
+        check_distinct(boxes, 1)
+        of = _describe(data, boxes, _resize_of(anchors))
+    grid = fit_size_grid(boxes, anchors.wh, anchors.levels, to in SHARED, whole_sizes=to == "retinanet")
+    free, bound = mean_best_iou(boxes, anchors.wh), mean_best_iou(boxes, grid.wh)
+    cost = f"mean best IoU {free:.4f} with free shapes, {bound:.4f} with sizes, scales and ratios, of {of}"
+    return grid_text(anchors, grid, to, cost), cost
+
+
+def _next_commands(anchors: AnchorSet, output: str, data_words: list[str]) -> str:
+    """The commands that take the file of shapes: to train here, and for other tools."""
+    height, width = anchors.image_size or (0, 0)
+    size = str(width) if height == width else f"[{height},{width}]"
+    configured = any(word.partition("=")[0] in ("--config", "-c") for word in data_words)
+    train = ["fit", *([] if configured else ["--config", "small.yaml"]), *data_words]
+    train += ["--data.image_size", size, "--model.anchors.init", output]
+    first, *others = targets_for(anchors.levels)
+    words = shlex.join(["anchors", "export", "--shapes", output, "--to", first])
+    return f"  {PROGRAM} {shlex.join(train)}\n  {PROGRAM} {words}\n    (or {', '.join([*others, *GRID_TARGETS])})"
 
 
 def _boxes(data: DetectionDataModule, image_size: int | list[int] | None, resize: Resize) -> tuple[Tensor, Tensor]:
@@ -184,8 +274,8 @@ def _resized(data: DetectionDataModule, resize: Resize) -> Resized:
     return "native" if data.native_crop else resize
 
 
-def _size(image_size: tuple[int, int]) -> str:
-    return f"{image_size[1]} x {image_size[0]} pixels (w x h)"
+def _resize_of(anchors: AnchorSet) -> Resize:
+    return "letterbox" if anchors.resize == "letterbox" else "stretch"
 
 
 def _describe(data: DetectionDataModule, boxes: Tensor, resize: Resize) -> str:
@@ -193,5 +283,5 @@ def _describe(data: DetectionDataModule, boxes: Tensor, resize: Resize) -> str:
     name = " ".join(filter(None, (type(data).__name__, str(where), data.split_name("train"))))
     return (
         f"{len(boxes):,} boxes of {len(data.records('train')):,} images, {name}; network input "
-        f"{_size(data.image_size)}, images {RESIZED[_resized(data, resize)]}"
+        f"{size_text(data.image_size)}, images {RESIZED[_resized(data, resize)]}"
     )

@@ -11,7 +11,9 @@ from anchor_lightning.detectors.yolov2 import YOLOv2
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
 from anchor_lightning.detectors.yolov2.darknet_weights import write_weights
 from anchor_lightning.detectors.yolov2.onnx_export import OPSET, onnx_model, require_onnx
+from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS
 from anchor_lightning.errors import UserError
+from anchor_lightning.fitting.formats import DARKNET_RESIZES
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import find_checkpoint, read_checkpoint
 from anchor_lightning.training.files import atomic_files, run_folder_of_checkpoint
@@ -83,6 +85,7 @@ def _write_darknet(
         names.write_text("".join(f"{name}\n" for name in task.class_names))
     shapes = ", ".join(f"{w:.1f} x {h:.1f}" for w, h in task.shapes.wh.tolist())
     print(f"Anchors in pixels of the network input: {shapes}; the .cfg has them in grid units (pixels / 32).")
+    print(f"{DARKNET_RESIZES} At most {MAX_DETECTIONS} boxes an image are kept here, all there.")
 
 
 def _write_onnx(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,15 +16,15 @@ from torch import Tensor
 
 from anchor_lightning import data as data_modules
 from anchor_lightning.anchors.initialization import NAMED_GRID_UNITS, initial_shapes
+from anchor_lightning.commands.anchor_tables import size_text
 from anchor_lightning.commands.configs import CONFIG_FLAGS, read_yaml
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.formats.common import exists
 from anchor_lightning.data.formats.detect import detect_data
 from anchor_lightning.data.formats.places import expand
-from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
 from anchor_lightning.errors import UserError
-from anchor_lightning.fitting.formats import AnchorSet, read_json
-from anchor_lightning.training.checkpoint_files import anchor_wh_of, read_checkpoint
+from anchor_lightning.fitting.formats import FILES, READERS, RESIZED, AnchorSet, Resized, read_shapes_file
+from anchor_lightning.training.checkpoint_files import PROJECT_KEY, anchor_wh_of, read_checkpoint
 
 DATA_HELP: Final = (
     "Folder or file of a data set, its kind is found out: VOC style, COCO .json, YOLO data.yaml or images/ and "
@@ -31,14 +32,14 @@ DATA_HELP: Final = (
     "--data.train_split NAME, ..."
 )
 KNOWN: Final = (
-    "a checkpoint (.ckpt), a run folder (the last step of its anchors.csv), a JSON file of `anchors fit`, a darknet "
-    f".cfg, pairs in pixels as in '[[10,13],[33,23]]', or one of {', '.join(NAMED_GRID_UNITS)}"
+    f"a checkpoint (.ckpt), a run folder (the last step of its anchors.csv), {FILES}, pairs in pixels as in "
+    f"'[[10,13],[33,23]]', or one of {', '.join(NAMED_GRID_UNITS)}"
 )
 
 
-def add_data_options(parser: ArgumentParser) -> None:
+def add_data_options(parser: ArgumentParser, required: bool = True) -> None:
     """Adds `--data`, and for its help `--config`, which `data_args` takes out."""
-    parser.add_argument("--data", type=DetectionDataModule, required=True, help=DATA_HELP)
+    parser.add_argument("--data", type=DetectionDataModule, required=required, help=DATA_HELP)
     parser.add_argument("--config", type=str, help="Configuration, shipped or own, whose data part is used.")
 
 
@@ -60,6 +61,20 @@ def data_args(args: list[str]) -> list[str]:
     elif given.configs and not any("class_path" in part for part in parts):
         raise UserError("--config: no configuration among those given names a data set (data.class_path); add --data")
     return [*(f"--data={part}" for part in parts), *rest]
+
+
+def data_words(args: list[str]) -> list[str]:
+    """The arguments that name the data set or set its options, which `fit` takes, too, and the configurations."""
+    words: list[str] = []
+    is_value = False  # whether the next argument belongs to the option before it
+    for arg in args:
+        is_option = arg.startswith("-")
+        name = arg.partition("=")[0]
+        is_ours = name in ("--data", *CONFIG_FLAGS) or name.startswith("--data.")
+        if is_ours if is_option else is_value:
+            words.append(arg)
+        is_value = is_option and is_ours and "=" not in arg
+    return words
 
 
 def data_paths(args: list[str]) -> list[str]:
@@ -135,6 +150,22 @@ def read_shapes(given: str) -> AnchorSet:
         raise UserError(reason if given in reason else f"{given}: {reason}", "shapes") from None
 
 
+def frame_remarks(given: str, anchors: AnchorSet, image_size: tuple[int, int], resize: Resized) -> list[str]:
+    """Where the frame of a set, which `given` named, is another than this one or is not known, a sentence each."""
+    remarks = []
+    here = size_text(image_size)
+    if anchors.image_size is None and Path(given).exists():
+        remarks.append(f"for which network input these shapes are is not stated; they are taken as pixels of {here}.")
+    elif anchors.image_size not in (None, image_size):
+        made = size_text(anchors.image_size or image_size)
+        remarks.append(f"these shapes are for another network input, {made}, and are taken as they are at {here}.")
+    if anchors.resize not in (None, resize):
+        remarks.append(
+            f"these shapes are for images {RESIZED[anchors.resize or resize]}, not {RESIZED[resize]} as here."
+        )
+    return remarks
+
+
 def _read(given: str, path: Path) -> AnchorSet:
     if given in NAMED_GRID_UNITS and (named := initial_shapes(given)) is not None:
         return AnchorSet(named, source=given)
@@ -144,17 +175,27 @@ def _read(given: str, path: Path) -> AnchorSet:
         return _from_run(path)
     if not path.is_file():
         raise UserError(f"there is no {given}; give {KNOWN}")
-    if path.suffix == ".cfg":
-        return AnchorSet(read_anchors(path), source=given)
-    if path.suffix == ".json":
-        return read_json(path.read_text(encoding="utf-8"))
+    if path.suffix.lower() in READERS:
+        return read_shapes_file(path)
     try:
         content = read_checkpoint(path)
     except UserError as error:
         raise UserError(f"{error.message}; give {KNOWN}") from None
-    size = content.get("anchor_lightning", {}).get("image_size")
-    source = f"{path}, step {content.get('global_step', '?')}"
-    return AnchorSet(anchor_wh_of(content), source=source, image_size=size and (size[0], size[-1]))
+    return _from_checkpoint(path, content)
+
+
+def _from_checkpoint(path: Path, content: dict[str, Any]) -> AnchorSet:
+    details = content.get(PROJECT_KEY, {})
+    # Checkpoints of before know neither levels nor how images were resized.
+    frame = details.get("anchors", {})
+    size = frame.get("image_size") or details.get("image_size")
+    return AnchorSet(
+        anchor_wh_of(content),
+        tuple(frame.get("per_level", ())),
+        f"{path}, step {content.get('global_step', '?')}",
+        size and (size[0], size[-1]),
+        resize=frame.get("resize"),
+    )
 
 
 def _pairs(given: str) -> Tensor:
@@ -181,4 +222,8 @@ def _from_run(folder: Path) -> AnchorSet:
     last = rows[-1][0]
     # A step may be written twice, by a run and by the one that goes on from it: the later row counts.
     shapes = {anchor: (w, h) for step, anchor, w, h in rows if step == last}
-    return AnchorSet(torch.tensor([shapes[a] for a in sorted(shapes)]), source=f"{folder}, step {last}")
+    anchors = AnchorSet(torch.tensor([shapes[a] for a in sorted(shapes)]), source=f"{folder}, step {last}")
+    if not (stated := folder / "anchors.json").is_file():  # runs of before have none
+        return anchors
+    frame = read_shapes_file(stated)
+    return replace(anchors, per_level=frame.per_level, image_size=frame.image_size, resize=frame.resize)

@@ -1,19 +1,20 @@
-"""Gradient ascent on the mean best IoU itself, in about a second.
+"""Gradient ascent on the mean best IoU itself, or on YOLOv5's fitness, in about a second.
 
 Shape letters: N boxes or cells of the log plane, A anchor shapes, R starts that climb side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from anchor_lightning.anchors.iou import CHUNK, mean_best_iou, shape_iou
+from anchor_lightning.anchors.iou import CHUNK
 from anchor_lightning.fitting.kmeans import check_distinct, kmeans_shapes
+from anchor_lightning.fitting.objectives import Objective, best_fit, fit_of, worth
 
 COARSE, FINE = 0.1, 0.05  # Sides of the cells in nats: boxes of one cell differ by up to 10 % and 5 %
 NUM_STARTS, NUM_KEPT = 24, 3
@@ -30,7 +31,7 @@ class Cells(NamedTuple):
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Tensors this small gain nothing from more threads, which wait for each other for seconds on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -40,9 +41,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@_one_thread()
-def ascent_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
-    """(A, 2) float32 shapes of the highest mean best IoU that gradient ascent finds, smallest area first.
+@one_thread()
+def ascent_shapes(box_wh: Tensor, num: int, seed: int = 0, objective: Objective = "iou") -> Tensor:
+    """(A, 2) float32 shapes of the highest objective that gradient ascent finds, smallest area first.
 
     One start is the IoU k-means of up to 4,096 boxes, than which the result is never worse.
 
@@ -50,6 +51,7 @@ def ascent_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
         box_wh: (N, 2) widths and heights > 0, in any unit.
         num: Number of shapes A.
         seed: Of the starts; equal arguments give equal shapes.
+        objective: What is climbed, see `Objective`.
 
     Raises:
         UserError: As `check_distinct`.
@@ -68,14 +70,15 @@ def ascent_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
     if len(boxes) > KMEANS_SAMPLE:
         sample = boxes[torch.randperm(len(boxes), generator=generator)[:KMEANS_SAMPLE]]
     given = [kmeans_shapes(sample, num, seed)] if len(sample.unique(dim=0)) >= num else []
-    starts = torch.cat([_draw_starts(coarse, num, generator), *(wh[None] for wh in given)])
-    climbed, score = _climb(coarse, starts, COARSE_STEPS, COARSE_RATE)
+    starts = torch.cat([_draw_starts(coarse, num, generator, objective), *(wh[None] for wh in given)]).log()
+    climbed, score = climb(coarse, starts, COARSE_STEPS, COARSE_RATE, objective=objective)
     best = climbed[score.topk(min(NUM_KEPT, len(score))).indices]
-    climbed, score = _climb(fine, best, FINE_STEPS, FINE_RATE)
+    climbed, score = climb(fine, best, FINE_STEPS, FINE_RATE, objective=objective)
     found = climbed[score.argmax()]
     last = boxes[torch.randperm(len(boxes), generator=generator)[:CHUNK]]
-    polished, _ = _climb(Cells(last, torch.full((len(last),), 1 / len(last))), found[None], LAST_STEPS, LAST_RATE)
-    wh = max([found, polished[0], *given], key=lambda shapes: mean_best_iou(boxes, shapes))
+    cells = Cells(last, torch.full((len(last),), 1 / len(last)))
+    polished, _ = climb(cells, found[None], LAST_STEPS, LAST_RATE, objective=objective)
+    wh = max([found.exp(), polished[0].exp(), *given], key=lambda shapes: best_fit(boxes, shapes, objective))
     return wh[wh.prod(1).argsort()]
 
 
@@ -91,36 +94,61 @@ def gather(box_wh: Tensor, side: float) -> Cells:
     return Cells((total / count[:, None]).exp().float(), (count / len(box_wh)).float())
 
 
-def _draw_starts(cells: Cells, num: int, generator: torch.Generator) -> Tensor:
-    """(R, A, 2) shapes: each further one a cell drawn with probability proportional to weight x (1 - best IoU)²."""
+def _draw_starts(cells: Cells, num: int, generator: torch.Generator, objective: Objective) -> Tensor:
+    """(R, A, 2) shapes: each further one a cell drawn with probability proportional to weight x (1 - best fit)²."""
     first = torch.multinomial(cells.weight, NUM_STARTS, replacement=True, generator=generator)
     starts = cells.wh[first][:, None]
     for _ in range(num - 1):
-        far = (1 - _iou(cells, starts).amax(1)).clamp_min(1e-6)  # all zero is an error of multinomial
+        far = (1 - fit_of(cells.wh, starts[:, :, None], objective).amax(1)).clamp_min(
+            1e-6
+        )  # all zero is an error of multinomial
         drawn = torch.multinomial(far.square() * cells.weight, 1, generator=generator)
         starts = torch.cat([starts, cells.wh[drawn]], dim=1)
     return starts
 
 
-def _iou(cells: Cells, wh: Tensor) -> Tensor:
-    """(R, A, N) IoU of the shapes (R, A, 2) with the cells."""
-    return shape_iou(cells.wh, wh[:, :, None])
+def climb(
+    cells: Cells,
+    start: Tensor,
+    steps: int,
+    rate: float,
+    log_wh_of: Callable[[Tensor], Tensor] = lambda log_wh: log_wh,
+    objective: Objective = "iou",
+    allowed: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Adam, its rate falling linearly, on the free numbers that shapes are made of.
 
+    Args:
+        cells: The boxes.
+        start: (R, ...) free numbers of each start.
+        steps: Number of steps.
+        rate: Adam's rate at first.
+        log_wh_of: Gives the (R, A, 2) logarithms of the shapes; the free numbers are these unless it is given.
+        objective: What is climbed.
+        allowed: (A, N) bool, which shapes may serve which cells; all if not given.
 
-def _climb(cells: Cells, start_wh: Tensor, steps: int, rate: float) -> tuple[Tensor, Tensor]:
-    """Adam on the logarithms, its rate falling linearly: (R, A, 2) last shapes, (R,) their score on the cells."""
-    log_wh = start_wh.log().requires_grad_()
-    optimizer = torch.optim.Adam([log_wh], lr=rate, betas=(0.9, 0.99))
+    Returns:
+        (R, ...) the last numbers, and (R,) the objective on the cells.
+    """
+
+    def fits(wh: Tensor) -> Tensor:
+        """(R, A, N)."""
+        fit = fit_of(cells.wh, wh[:, :, None], objective)
+        return fit if allowed is None else fit * allowed
+
+    free = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([free], lr=rate, betas=(0.9, 0.99))
     for step in range(steps):
+        wh = log_wh_of(free).exp()
         with torch.no_grad():
-            best = _iou(cells, log_wh.exp()).argmax(1)  # (R, N)
-        # The gradient needs the best shape of each box only, so the others' IoU is never differentiated.
-        chosen = log_wh.exp().gather(1, best[..., None].expand(-1, -1, 2))  # (R, N, 2)
-        loss = -(shape_iou(chosen, cells.wh) @ cells.weight).sum()
+            best = fits(wh).argmax(1)  # (R, N)
+        # The gradient needs the best shape of each box only, so the others' fit is never differentiated.
+        chosen = wh.gather(1, best[..., None].expand(-1, -1, 2))  # (R, N, 2)
+        loss = -(fit_of(chosen, cells.wh, objective) @ cells.weight).sum()
         optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        wh = log_wh.exp()
-        return wh, _iou(cells, wh).amax(1) @ cells.weight
+        fit = fits(log_wh_of(free).exp()).amax(1)
+        return free.detach(), worth(fit, objective) @ cells.weight

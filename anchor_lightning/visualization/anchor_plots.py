@@ -7,7 +7,7 @@ Shape letters: N boxes, A anchor shapes, S recorded steps, G cells of the densit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 INK, FAINT, PAPER = "#222222", "#8a8a8a", "#ffffff"
@@ -128,6 +128,29 @@ def checked_trajectory(steps: ArrayLike, wh: ArrayLike) -> tuple[np.ndarray, np.
     if step.ndim != 1 or not len(step) or shapes.ndim != 3 or shapes.shape[0] != len(step) or shapes.shape[2] != 2:
         raise ValueError(f"expected steps (S,) and wh (S, A, 2) with S > 0, got {step.shape} and {shapes.shape}")
     return step, shapes
+
+
+def numbers_figure(numbers: Sequence[int], values: Sequence[float], chosen: int, label: str) -> Figure:
+    """A measure of fitted shapes over their number, with the line from the first to the last and the place `chosen`.
+
+    Args:
+        numbers: Numbers of shapes, rising.
+        values: The measure of each, in [0, 1].
+        chosen: Index of the number that is marked.
+        label: Name of the measure.
+    """
+    figure = _figure((6.4, 4.0), None)
+    axes = figure.add_subplot(facecolor=PAPER)
+    axes.plot([numbers[0], numbers[-1]], [values[0], values[-1]], color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.plot(numbers, values, "o-", color=COLOURS[0], markersize=5, linewidth=1.6)
+    axes.plot(numbers[chosen], values[chosen], "o", color=COLOURS[1], markersize=10, zorder=5)
+    note = f"{numbers[chosen]} shapes: {values[chosen]:.3f}"
+    axes.annotate(note, (numbers[chosen], values[chosen]), (10, -16), textcoords="offset points", color=COLOURS[1])
+    axes.set_xlabel("number of shapes", color=INK)
+    axes.set_ylabel(label, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _dress(axes)
+    return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -144,6 +144,7 @@ def test_the_fit_is_logged_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     module.data = SimpleNamespace(train_box_shapes=lambda augmented=False: boxes[3 * augmented :])
     run = Run(tmp_path, AnchorLogger())
     module.shapes = run.shapes
+    module.anchor_frame = {"image_size": [64, 96], "resize": "stretch"}
     run.recorder.on_train_start(run.trainer, module)
     run.recorder.on_train_batch_start(run.trainer, module, None, 0)
     run.logger.save()

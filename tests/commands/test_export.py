@@ -12,7 +12,7 @@ import torch
 from anchor_lightning.anchors import AnchorOptions
 from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
-from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
+from anchor_lightning.fitting.formats import read_shapes_file
 from anchor_lightning.task import DetectionTask
 from tests.helpers.made_data import make_voc
 from tests.helpers.opencv_reference import needs_importer, same_boxes_in_opencv
@@ -50,7 +50,7 @@ def test_three_files_in_the_run_folder_with_the_learned_anchors(
     assert files == [folder / f"yolov2.{suffix}" for suffix in ("cfg", "weights", "names")]
     task, details = load_task(checkpoint)
     assert details | {"image_size": [64, 96], "images_seen": 8} == details and int(task.detector.images_before) == 0
-    torch.testing.assert_close(read_anchors(files[0]), task.shapes.wh)
+    torch.testing.assert_close(read_shapes_file(files[0]).wh, task.shapes.wh)
     text = files[0].read_text()
     assert "height=64\n" in text and "width=96\n" in text and "classes=20\n" in text and "num=3\n" in text
     assert files[2].read_text().split() == task.class_names

@@ -11,16 +11,17 @@ from random import Random
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from anchor_lightning.data import BrainwashDataModule, COCODataModule, VOCDataModule, YOLODataModule
-from anchor_lightning.data.images import image_size_of, read_image
+from anchor_lightning.data.images import image_header, read_image
 from anchor_lightning.data.module import DetectionDataModule
 from anchor_lightning.detectors.backbones import DarkNet19
-from anchor_lightning.detectors.yolov2.darknet_cfg import read_anchors
 from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone
+from anchor_lightning.fitting.formats import AnchorSet, anchors_text, read_shapes_file
 from tests.helpers.made_data import make_brainwash, make_coco, make_voc, make_yolo
 
 EXAMPLES = int(os.environ.get("MUTATIONS", "1000"))
@@ -37,6 +38,12 @@ TOKENS = (
     *(b"(", b")", b"<", b">", b"&", b"&amp;", b"]]>", b"<!--", b"<!DOCTYPE x>", b"<object>", b"</object>", b"../"),
 )
 NETWORK = DarkNet19(0.02)
+CFG_OF_LEVELS = b"[net]\nwidth=416\nheight=416\n" + b"[yolo]\nmask=1\nanchors=10,13, 16,30\nnum=2\n" * 2
+MMDET = b"""model = dict(bbox_head=dict(anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4,
+    scales_per_octave=3, ratios=[0.5, 1 / 1, 2.0], strides=[8, 16 * 2])))
+test_pipeline = [dict(type='Resize', scale=(608, 608), keep_ratio=True)]"""
+MMDET_SSD = b"""model = dict(a=dict(type='SSDAnchorGenerator', input_size=300, basesize_ratio_range=(0.15, 0.9),
+    strides=[8, 16, 32, 64, 100, 300], scale_major=False, ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]]))"""
 CFG = b"[net]\nwidth=416\n[region]\nanchors = 1.3, 1.7,  3.1,4.0\nnum=2\nclasses=3\n"
 
 
@@ -76,7 +83,7 @@ def check_records(module: DetectionDataModule) -> None:
 
 def read_pixels(file: Path) -> None:
     """An image has the size that its header says."""
-    size = image_size_of(file)
+    size = image_header(file).stored_size
     assert read_image(file, expected_size=size).shape == (*size, 3)
 
 
@@ -126,7 +133,10 @@ READERS: dict[str, tuple[Callable[[Path], object] | None, str, list[bytes], Call
     ),
     "YOLO .yaml": (make_yolo, "my.yaml", [YAML], lambda file: check_records(YOLODataModule(data_yaml=str(file)))),
     "darknet .weights": (None, "x.weights", weights(), lambda file: read_backbone(file, NETWORK)),
-    "darknet .cfg": (None, "x.cfg", [CFG], read_anchors),
+    "darknet .cfg": (None, "x.cfg", [CFG, CFG_OF_LEVELS], read_shapes_file),
+    "YOLOv5 .yaml": (None, "x.yaml", [b"nc: 3\nanchors:\n  - [10,13, 16,30]\n  - [[33, 23]]\n"], read_shapes_file),
+    "mmdet .py": (None, "x.py", [MMDET, MMDET_SSD], read_shapes_file),
+    "anchors.json": (None, "x.json", [anchors_text(AnchorSet(torch.ones(4, 2)), "json").encode()], read_shapes_file),
     "image": (None, "x.jpg", images(), read_pixels),
 }
 

@@ -85,6 +85,7 @@ INVALID: dict[str, object] = {
     "an lr_mult that is NaN": ("--model.anchors.lr_mult=nan", "lr_mult"),
     "prior_images -1": (f"{DETECTOR}.prior_images=-1", "prior_images"),
     "a precision that nobody knows": ("--trainer.precision=7", "precision"),
+    "float16 without loss scaling": ("--trainer.precision=16-true", "precision 16-mixed"),
     "a GPU where there is none": ("--trainer.accelerator=cuda", "CUDA"),
     "zero devices": ("--trainer.devices=0", "devices"),
     "max_steps -5": ("--trainer.max_steps=-5", "max_steps"),

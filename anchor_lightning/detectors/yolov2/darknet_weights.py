@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from anchor_lightning.detectors.backbones import ConvBlock, DarkNet19
-from anchor_lightning.detectors.yolov2.darknet_cfg import read_plain_file
 from anchor_lightning.detectors.yolov2.head import NUM_BOX_CHANNELS
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.errors import UserError
+from anchor_lightning.fitting.formats.files import read_plain_file
 
 
 def read_weights(path: Path | str, network: YOLOv2Network) -> int:

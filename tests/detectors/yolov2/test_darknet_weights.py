@@ -15,7 +15,7 @@ from torch import nn
 
 from anchor_lightning.anchors import initial_shapes
 from anchor_lightning.detectors.backbones import DarkNet19
-from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text, read_anchors
+from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
 from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone, read_weights, write_weights
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from tests.helpers.opencv_reference import cv2, needs_importer, same_boxes_in_opencv
@@ -137,35 +137,3 @@ def test_what_is_no_backbone(tmp_path: Path) -> None:
     for name, message in {"whole": "goes to weights", "pipe": "no plain file", "nowhere": "cannot be read"}.items():
         with pytest.raises(ValueError, match=f"{name}: .*{message}"):
             read_backbone(tmp_path / name, DarkNet19(width=0.1))
-
-
-# Anchors of configurations
-
-
-def test_grid_units_become_pixels_and_pixels_stay(tmp_path: Path) -> None:
-    path = tmp_path / "a.cfg"
-    path.write_text("[net]\nwidth=416\n[region]\n# a comment\nanchors =  1.3221, 1.73145,  3, 4\nnum=2\n")
-    torch.testing.assert_close(read_anchors(path), torch.tensor([[42.3072, 55.4064], [96, 128]]))
-    path.write_text("[yolo]\nmask=0\nanchors = 10,13, 16,30\n[yolo]\nmask=1\nanchors = 10,13, 16,30\n")
-    assert read_anchors(path).tolist() == [[10, 13], [16, 30]]
-    wh = torch.rand(9, 2) * 400 + 1
-    path.write_text(cfg_text(wh, 20, (416, 416)))
-    assert torch.equal(read_anchors(path), wh), "to the bit"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[net]\nwidth=416\n", "no .region. or .yolo. layer"),
-        ("[region]\nanchors=1,2,3\n", "3 numbers"),
-        ("[region]\nanchors=a,b\n", "no numbers"),
-        ("[region]\nanchors=1,2,3,4\nnum=1\n", "are 2 pairs, but num=1"),
-        ("[region]\nanchors=\n", "0 numbers"),
-        ("[region]\nanchors=0, 1\n", r"anchors of \[region\] must be positive"),
-        ("[region]\nanchors=1, 1, inf, 2\n", r"anchors of \[region\] must be positive"),
-    ],
-)
-def test_invalid_configurations(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "bad.cfg").write_text(text)
-    with pytest.raises(ValueError, match=f"bad.cfg: .*{message}"):
-        read_anchors(tmp_path / "bad.cfg")
