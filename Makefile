@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export WANDB_MODE ?= offline
 
-.PHONY: install demo test test-fast test-min check notebooks clean
+.PHONY: install demo test test-fast test-min check docs notebooks clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +42,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The site, in build/site; a broken link or reference is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 $(BIN)/jupyter-lab: install
 	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
