@@ -267,8 +267,8 @@ class DetectionDataModule(LightningDataModule, ABC):
 
     def _check_overlap(self, split: Split) -> None:
         train, other = ({record.path for record in self.records(role)} for role in ("train", split))
-        names = f"{self.split_name(split)!r} of {self.root}", repr(self.split_name("train"))
-        checks.check_overlap(train & other, *names, None if self.allow_overlap else f"{split}_split")
+        name, argument = f"{self.split_name(split)!r} of {self.root}", None if self.allow_overlap else f"{split}_split"
+        checks.check_overlap(train & other, name, repr(self.split_name("train")), argument)
 
     def train_dataloader(self) -> DetectionLoader:
         """The training batches of this rank, in the seed's order, from the trainer's `global_step` on."""
@@ -286,8 +286,8 @@ class DetectionDataModule(LightningDataModule, ABC):
                 "shuffle": not trainer.overfit_batches,  # type: ignore[attr-defined]  # set at run time
                 "global_step": lambda: trainer.global_step,
             }
-        num_images = len(self.records("train"))
-        return TrainBatchSampler(num_images, self.batch_size, self.image_size, seed=self.data_seed, **options)
+        records, seed = self.records("train"), self.data_seed
+        return TrainBatchSampler(len(records), self.batch_size, self.image_size, seed=seed, **options)
 
     def state_dict(self) -> dict[str, Any]:
         """What the place in the data is counted in, for `load_state_dict`."""
@@ -313,8 +313,7 @@ class DetectionDataModule(LightningDataModule, ABC):
 
     def _eval_sampler(self, split: Split) -> EvalBatchSampler:
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        batch_size = per_rank_batch_size(self.batch_size, world_size)
-        num_images = len(self.records(split))
+        num_images, batch_size = len(self.records(split)), per_rank_batch_size(self.batch_size, world_size)
         return EvalBatchSampler(num_images, batch_size, self.val_image_size, rank=rank, world_size=world_size)
 
     def _loader(self, split: Split, batch_sampler: Sampler[list[SampleKey]], training: bool) -> DetectionLoader:

@@ -82,6 +82,7 @@ PRIVATE = {
     *("_accelerator_connector", "_active_loop", "_batches_that_stepped", "_callback_connector", "_data_fetcher"),
     *("_checkpoint_connector", "_data_connector", "_logger_connector", "_results", "_should_accumulate"),
     *("_should_check_val_fx", "_signal_connector", "_last_val_time", "_combined_loader", "_restarting", "_has_run"),
+    *("_average_model", "_can_stop_early"),
 }
 
 

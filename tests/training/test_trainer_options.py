@@ -87,7 +87,8 @@ def test_refused_by_name_before_there_is_a_run(capsys: pytest.CaptureFixture[str
 
 
 def test_a_limit_of_another_command(capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["--trainer.limit_test_batches", "0.5", "--trainer.fast_dev_run", "false"]
+    fit("--trainer.max_steps", "1")
+    args = ["--ckpt_path", "last", "--trainer.limit_test_batches", "0.5"]
     assert "--trainer.limit_test_batches: 0.5 leaves no batch" in refused(capsys, *args, command="test")
 
 
