@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -72,6 +73,9 @@ class AnchorLogger(ShapeRecorder):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("anchors/table", columns=columns, data=rows, step=trainer.global_step)
+                logger.log_metrics({"anchors/chart": shapes_chart(*self.arrays())}, step=trainer.global_step)
+                if folder is not None:  # all digits, levels and the input that the shapes are for
+                    logger.experiment.save(str(folder / "anchors.json"), base_path=str(folder), policy="now")
                 if animation is not None:
                     logger.log_video("anchors/animation", [str(animation)], step=trainer.global_step)
 
@@ -83,6 +87,15 @@ class AnchorLogger(ShapeRecorder):
             "anchors/mean_best_iou": self._mean_best_iou,
             "anchors/mean_best_iou_augmented": mean_best_iou(self._augmented, wh),
         } | {f"anchors/usage_{anchor}": share for anchor, share in enumerate(usage(self._boxes, wh).tolist())}
+
+
+def shapes_chart(steps: np.ndarray, wh: np.ndarray) -> Any:
+    """W&B's chart of (S, A, 2) widths and heights in pixels over (S,) steps, all in one, a line each."""
+    import wandb  # a second, which no other command has to wait for
+
+    keys = [f"{anchor} {side}" for anchor in range(wh.shape[1]) for side in "wh"]
+    lines = wh.reshape(len(steps), -1).T.tolist()
+    return wandb.plot.line_series(steps.tolist(), lines, keys=keys, title="Anchor shapes, pixels", xname="step")
 
 
 def sample(boxes: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from jsonargparse import Namespace, dict_to_namespace, set_dumper
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
@@ -38,7 +38,7 @@ from anchor_lightning.training.checkpoint_files import (
     read_checkpoint,
 )
 from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
-from anchor_lightning.training.loggers import FallbackWandbLogger, RunRecord, continue_run
+from anchor_lightning.training.loggers import FallbackWandbLogger, RunRecord, continue_run, without_new_runs
 from anchor_lightning.training.resume import checkpoint_of
 from anchor_lightning.training.trainer_checks import check_averaging, check_callbacks, check_precision
 
@@ -159,8 +159,10 @@ class AnchorLightningCLI(LightningCLI):
                 logger.check()
         if not trainer.barebones and not any(isinstance(logger, CSVLogger) for logger in loggers):
             loggers.append(CSVLogger(trainer.default_root_dir, name=""))
-        if self.subcommand == "fit" and (checkpoint := self._get(self.config, "ckpt_path")):
+        if checkpoint := self._get(self.config, "ckpt_path"):
             continue_run(loggers, checkpoint)
+        if self.subcommand != "fit":
+            loggers = without_new_runs(loggers)
         loggers.sort(key=lambda logger: not isinstance(logger, CSVLogger))
         try:
             return super().instantiate_trainer(logger=loggers or False, **kwargs)
@@ -174,9 +176,11 @@ class AnchorLightningCLI(LightningCLI):
             if self.subcommand == "fit":
                 rank_zero_info("No checkpoint is written, so the run cannot be resumed.")
         callbacks = [*callbacks, ValidationSummary()]
+        if self.subcommand == "fit" and not config["barebones"] and not _has(LearningRateMonitor, config["callbacks"]):
+            callbacks.append(LearningRateMonitor("step"))
         if config["barebones"]:
             self.save_config_callback = None  # there is no run folder
-        elif config["enable_progress_bar"] is not False and not _has_progress_bar(config["callbacks"]):
+        elif config["enable_progress_bar"] is not False and not _has(ProgressBar, config["callbacks"]):
             callbacks.append(StepProgressBar())
         return super()._instantiate_trainer(config, callbacks)
 
@@ -252,8 +256,8 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _has_progress_bar(given: list[Callback] | Callback | None) -> bool:
-    return any(isinstance(callback, ProgressBar) for callback in _listed(given))
+def _has(kind: type[Callback], given: list[Callback] | Callback | None) -> bool:
+    return any(isinstance(callback, kind) for callback in _listed(given))
 
 
 def _logger_configs(trainer: Namespace) -> list[Namespace]:

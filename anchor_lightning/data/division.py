@@ -1,4 +1,4 @@
-"""The splits of a data set: a share of the training images for validation, and none without boxes."""
+"""The splits of a data set: a share of the training images for validation, and boxes in each, of all classes."""
 
 from __future__ import annotations
 
@@ -47,3 +47,10 @@ def check_boxes(records: Sequence[ImageRecord], where: str, purpose: str, hint: 
     if any(len(truth.labels) for truth in ground_truths):
         return ground_truths
     raise UserError(f"{where} has {len(records)} images and not one box: there is nothing to {purpose}. {hint}")
+
+
+def say_unused_classes(ground_truths: Sequence[GroundTruth], class_names: Sequence[str]) -> None:
+    """Names, on one process, the classes without a training box, which can never be found."""
+    used = set(np.concatenate([truth.labels for truth in ground_truths]).tolist())
+    if unused := [name for label, name in enumerate(class_names) if label not in used]:
+        rank_zero_info(f"{len(unused)} of {len(class_names)} classes have no training box: {', '.join(unused)}.")

@@ -10,7 +10,6 @@ from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -18,10 +17,11 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from anchor_lightning.data import checks
+from anchor_lightning.data.box_shapes import training_box_shapes
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, ImageRecord, collate
-from anchor_lightning.data.division import check_boxes, divided
+from anchor_lightning.data.division import check_boxes, divided, say_unused_classes
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
-from anchor_lightning.data.transforms import distort_colour, draw_jitter, draw_native_crop, warp_boxes
+from anchor_lightning.data.transforms import distort_colour
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import DetectionBatch, GroundTruth
 
@@ -210,18 +210,9 @@ class DetectionDataModule(LightningDataModule, ABC):
 
     def train_box_shapes(self, augmented: bool = False) -> Tensor:
         """(N, 2) float32 sizes of the training boxes in pixels of the network input, whole or once `augmented`."""
-        rng = np.random.default_rng(0)
-        shapes = [np.zeros((0, 2))]
-        for record in self.records("train"):
-            size = (record.height, record.width)
-            boxes = record.ground_truth.boxes_xyxy[record.is_target(self.keep_difficult)]
-            if augmented:
-                geometry = draw_native_crop(rng, size, self.image_size) if self.native_crop else draw_jitter(rng)
-                boxes, _ = warp_boxes(boxes, size, geometry, self.image_size)
-            elif not self.native_crop:
-                boxes = boxes * np.tile((self.image_size[1] / record.width, self.image_size[0] / record.height), 2)
-            shapes.append(boxes[:, 2:] - boxes[:, :2])
-        return torch.from_numpy(np.concatenate(shapes)).float()
+        return training_box_shapes(
+            self.records("train"), self.image_size, self.keep_difficult, self.native_crop, augmented
+        )
 
     def bad_images(self) -> list[Path]:
         """The images that this process and its workers could not read so far and skipped (`skip_bad_images`)."""
@@ -239,7 +230,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         self._validates = stage != "fit" or self.trainer is None or self.trainer.limit_val_batches > 0
         limited: dict[str, int] = {}  # loader, as the trainer's limits name it -> batches of an epoch
         if stage == "fit":
-            self._say_unused_classes(self.ground_truth("train"))
+            say_unused_classes(self.ground_truth("train"), self.class_names)
             if self.trainer is not None:
                 limited["train"] = len(self._train_sampler())  # raises for a batch that is too large
             if self._validates:
@@ -259,11 +250,6 @@ class DetectionDataModule(LightningDataModule, ABC):
                 rank_zero_info("The set has no test split of its own: what is measured is its validation split.")
         if self.trainer is not None:
             checks.check_limits(self.trainer, limited)
-
-    def _say_unused_classes(self, ground_truths: list[GroundTruth]) -> None:
-        used = set(np.concatenate([truth.labels for truth in ground_truths]).tolist())
-        if unused := [name for label, name in enumerate(self.class_names) if label not in used]:
-            rank_zero_info(f"{len(unused)} of {self.num_classes} classes have no training box: {', '.join(unused)}.")
 
     def _check_overlap(self, split: Split) -> None:
         train, other = ({record.path for record in self.records(role)} for role in ("train", split))

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from anchor_lightning.errors import UserError
 from anchor_lightning.training.checkpoint_files import PROJECT_KEY, read_checkpoint
+from anchor_lightning.training.files import run_folder
 
 PAPER: Final = {
     "paper/title": "Anchor Box Optimization for Object Detection",
@@ -27,6 +28,7 @@ PAPER: Final = {
     "paper/venue": "WACV 2020",
     "paper/arxiv": "https://arxiv.org/abs/1812.00469",
 }
+BEST: Final = ("val/map", "val/map_50", "val/map_voc", "val/map_voc07")
 RUN_ID: Final = "wandb_run_id"  # key of a checkpoint that holds the id of its W&B run
 
 
@@ -84,8 +86,13 @@ class FallbackWandbLogger(LightningWandbLogger):
         if self._experiment is None and self.save_dir is not None:
             # W&B falls back to a temporary folder where this one does not exist.
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
+        is_new = self._experiment is None
         with wandb_errors_for_users():
-            return super().experiment
+            run = super().experiment
+        if is_new and hasattr(run, "define_metric"):
+            for name in BEST:  # the summary keeps the best beside the last
+                run.define_metric(name, step_metric="trainer/global_step", step_sync=True, summary="max,last")
+        return run
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -106,6 +113,8 @@ class RunRecord(SaveConfigCallback):
         # Through the parser's own text, which turns paths and classes into plain types.
         config = yaml.safe_load(self.parser.dump(self.config))
         recorded = {k: config[k] for k in ("seed_everything", "data", "soft_assignment", "clustering") if k in config}
+        if (folder := run_folder(trainer)) is not None:
+            recorded["run"] = {"folder": str(folder), "name": folder.name}
         recorded["trainer"] = {k: v for k, v in config["trainer"].items() if k not in ("logger", "callbacks")}
         for logger in _wandb_loggers(trainer.loggers):
             logger.log_hyperparams(recorded)
@@ -129,6 +138,14 @@ def continue_run(loggers: Sequence[Logger], checkpoint: str | Path) -> None:
         if run_id and options["id"] is None and options["resume"] != "never":
             logger._id = options["id"] = run_id
             rank_zero_info(f"W&B: this continues the run {run_id}.")
+
+
+def without_new_runs(loggers: Sequence[Logger]) -> list[Logger]:
+    """The loggers without those of W&B that would start a run: a measurement belongs to the run of its checkpoint."""
+    kept = [each for each in loggers if not isinstance(each, LightningWandbLogger) or each._wandb_init["id"]]
+    if len(kept) < len(loggers):
+        rank_zero_info("W&B: the checkpoint is of no run of W&B's, so nothing is logged there.")
+    return kept
 
 
 def why_offline() -> str | None:

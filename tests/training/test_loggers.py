@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import torch
 import wandb
+from lightning.pytorch.loggers import CSVLogger
 from wandb.proto import wandb_internal_pb2
 
 from anchor_lightning.cli import main
 from anchor_lightning.errors import UserError
 from anchor_lightning.training.checkpoint_files import read_checkpoint
-from anchor_lightning.training.loggers import RUN_ID, FallbackWandbLogger, continue_run
+from anchor_lightning.training.loggers import RUN_ID, FallbackWandbLogger, continue_run, without_new_runs
 from tests.helpers.launching import run
 from tests.helpers.tiny_training import SYNTHETIC
 
@@ -159,6 +160,20 @@ def test_which_run_is_continued(tmp_path: Path) -> None:
         continue_run([FallbackWandbLogger(save_dir=str(tmp_path))], tmp_path / "missing.ckpt")
 
 
+def test_a_measurement_starts_no_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"log_wh": torch.zeros(5, 2)}, RUN_ID: "abc"}, tmp_path / "a.ckpt")
+    new, continued = (FallbackWandbLogger(save_dir=str(tmp_path)) for _ in range(2))
+    continue_run([continued], tmp_path / "a.ckpt")
+    csv_logger = CSVLogger(str(tmp_path))
+    assert without_new_runs([csv_logger, new, continued]) == [csv_logger, continued]
+
+
+def best_of(name: str, file: Path) -> set[str]:
+    """What the summary keeps of a metric."""
+    metrics = [record.metric for record in whole(file) if record.metric.name == name]
+    return {kind for kind in ("max", "last") for metric in metrics if getattr(metric.summary, kind)}
+
+
 @pytest.mark.usefixtures("elsewhere")
 def test_what_is_logged_offline_can_be_read_back_and_resuming_continues_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -185,6 +200,11 @@ def test_what_is_logged_offline_can_be_read_back_and_resuming_continues_it(
     assert {"paper/title", "paper/authors", "paper/venue", "paper/arxiv"} <= summary.keys()
     assert summary["anchors/table._type"] == "table-file" and summary["anchors/table.nrows"] == 5
     assert summary["anchors/animation._type"] == "videos"
+    assert config["run"] == {"folder": str(Path("runs", "version_0")), "name": "version_0"}
+    assert any(key.startswith("anchors/chart") for key in summary), "one chart of all shapes"
+    learned = (first / "files" / "anchors.json").read_text()
+    assert learned == (tmp_path / "runs" / "version_0" / "anchors.json").read_text(), "with all digits"
+    assert {"max", "last"} <= best_of("val/map_50", file), "the summary keeps the best"
 
     def logged(key: str) -> list[dict[str, Any]]:
         return [row for row in history if key in row or f"{key}._type" in row]
@@ -192,6 +212,7 @@ def test_what_is_logged_offline_can_be_read_back_and_resuming_continues_it(
     assert [row["trainer/global_step"] for row in logged("anchors/0/w")] == [0, 1, 2]
     assert [row["trainer/global_step"] for row in logged("anchors/figure")] == [0, 2]
     assert logged("anchors/trajectory") and logged("anchors/usage_0") and logged("train/loss")
+    assert any(key.startswith("lr-SGD") for row in history for key in row), "the learning rate"
     (row,) = logged("val/predictions")
     assert row["trainer/global_step"] == 2 and row["val/predictions.count"] == 2
     assert row["val/predictions.width"] == row["val/predictions.height"] == 224, "the stored images"
@@ -205,10 +226,14 @@ def test_what_is_logged_offline_can_be_read_back_and_resuming_continues_it(
         assert all(0 <= box["scores"]["score"] <= 1 for box in found)
 
     with caplog.at_level("INFO"):
+        main(["validate", *words, "--ckpt_path", "last"])
+    assert f"continues the run {run_id}" in caplog.text, "a measurement belongs to the run of its checkpoint"
+    caplog.clear()
+    with caplog.at_level("INFO"):
         main(["fit", *words, "--trainer.max_steps", "4", "--ckpt_path", "last"])
     assert f"continues the run {run_id}" in caplog.text
     names = [folder.name for folder in (tmp_path / "runs" / "wandb").glob("offline-run-*")]
-    assert len(names) <= 2 and all(name.endswith(run_id) for name in names), "one run to W&B"
+    assert len(names) <= 3 and all(name.endswith(run_id) for name in names), "one run to W&B"
     folders = [tmp_path / "runs" / f"version_{n}" for n in (0, 1)]
     assert [read_checkpoint(folder / "checkpoints" / "last.ckpt")[RUN_ID] for folder in folders] == [run_id, run_id]
     assert all((folder / "anchors.gif").exists() for folder in folders)
