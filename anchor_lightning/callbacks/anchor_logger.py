@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from anchor_lightning.anchors import best_iou, mean_best_iou
 from anchor_lightning.callbacks.shape_recorder import MAX_BOXES, ShapeRecorder
+from anchor_lightning.fitting.score import judge, score_shapes
 from anchor_lightning.training.files import atomic_files, run_folder
 from anchor_lightning.visualization.animation import save_animation
 
@@ -49,6 +51,8 @@ class AnchorLogger(ShapeRecorder):
         known = {"image_size": tuple(frame["image_size"]), "resize": frame["resize"]}
         self.record(trainer, task.shapes, lambda: self._boxes, lambda wh: self._metrics(task, wh), known)
         self.draw(trainer)
+        if trainer.global_step == 0 and len(self._boxes):
+            rank_zero_info(start_verdict(self._boxes, task.shapes.wh.detach().cpu(), task.shapes.log_wh.requires_grad))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Writes what is due: the shapes, T and λ that this step begins with."""
@@ -103,6 +107,20 @@ def sample(boxes: Tensor) -> Tensor:
     if len(boxes) <= MAX_BOXES:
         return boxes
     return boxes[torch.randperm(len(boxes), generator=torch.Generator().manual_seed(0))[:MAX_BOXES]]
+
+
+def start_verdict(boxes: Tensor, wh: Tensor, learned: bool) -> str:
+    """How well the (A, 2) shapes that a training starts with fit the (N, 2) boxes, and what to do."""
+    score, verdict = score_shapes(boxes, wh), judge(boxes, wh)
+    text = (
+        f"Shapes at the start: BPR {score.recall_ratio:.3f} at ratio 4, {score.recall_iou:.3f} at IoU 0.5, mean best "
+        f"IoU {score.mean_best_iou:.3f}: "
+    )
+    if verdict.is_good:
+        return f"{text}a good fit."
+    reachable = "" if math.isnan(verdict.reachable) else f" (as many fitted ones reach {verdict.reachable:.3f})"
+    advice = "they are learned from here on" if learned else "fit them: model.anchors.init kmeans, or anchors fit"
+    return f"{text}a poor fit{reachable}; {advice}."
 
 
 def usage(boxes: Tensor, wh: Tensor) -> Tensor:

@@ -10,7 +10,14 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from anchor_lightning.anchors import AnchorShapes
-from anchor_lightning.callbacks.anchor_logger import AnchorLogger, format_table, learned_table, sample, usage
+from anchor_lightning.callbacks.anchor_logger import (
+    AnchorLogger,
+    format_table,
+    learned_table,
+    sample,
+    start_verdict,
+    usage,
+)
 from anchor_lightning.callbacks.shape_recorder import ShapeRecorder, thin
 from anchor_lightning.errors import UserError
 
@@ -162,3 +169,14 @@ def test_a_large_set_is_sampled_and_always_the_same() -> None:
     assert torch.equal(sample(boxes), sample(boxes)) and len(sample(boxes)) == 50_000
     assert len(sample(boxes).unique(dim=0)) == 50_000
     assert torch.equal(sample(boxes[:10]), boxes[:10])
+
+
+def test_the_verdict_on_the_shapes_at_the_start_by_hand() -> None:
+    boxes = torch.tensor([[10.0, 10.0], [20.0, 10.0], [10.0, 20.0], [100.0, 100.0]])
+    # IoU with 10 x 10: 1, 0.5, 0.5, 0.01; ratios 1, 2, 2, 10.
+    said = start_verdict(boxes, torch.tensor([[10.0, 10.0]]), learned=False)
+    assert "BPR 0.750 at ratio 4, 0.750 at IoU 0.5, mean best IoU 0.502: a poor fit" in said
+    assert said.endswith("fit them: model.anchors.init kmeans, or anchors fit.")
+    assert start_verdict(boxes, torch.tensor([[10.0, 10.0]]), learned=True).endswith("they are learned from here on.")
+    good = start_verdict(boxes, boxes[[0, 1, 2, 3]], learned=True)
+    assert good == "Shapes at the start: BPR 1.000 at ratio 4, 1.000 at IoU 0.5, mean best IoU 1.000: a good fit."
