@@ -83,10 +83,9 @@ def _of_role(files: list[Path], names: tuple[str, ...]) -> Path | None:
 
 
 def _is_coco(file: Path) -> bool:
-    """Whether the beginning of a JSON file has a key of COCO's; package.json and the like have not."""
-    with file.open("rb") as opened:
-        head = opened.read(4096)
-    return any(key in head for key in (b'"images"', b'"annotations"', b'"categories"', b'"licenses"'))
+    """Whether a JSON file has COCO's lists; package.json and Label Studio's notes.json have not."""
+    content = file.read_bytes()
+    return b'"images"' in content and b'"categories"' in content
 
 
 def _coco_file(file: Path) -> Found:

@@ -186,10 +186,6 @@ class VOCDataModule(DetectionDataModule):
                     reader.leave_out("images without an annotation file", str(folder.pictures[key][0]))
             if self._own is None and (file := folder.list_file(list_name)):
                 compare_with_published(file, SplitCounts(len(members), difficult.count(False), difficult.count(True)))
-        if self._is_zero_based:
-            rank_zero_info(
-                f"{self._root()}: coordinates are read as 0-based, because some are less than VOC's first, 1."
-            )
         reader.report(f"{self._root()} ({name})", records)
         return records
 
@@ -259,10 +255,13 @@ class VOCDataModule(DetectionDataModule):
                     least = min(least, *(float(text_of(obj, f"bndbox/{side}") or "inf") for side in ("xmin", "ymin")))
         return sorted(names - {""}), least
 
-    @property
+    @cached_property
     def _is_zero_based(self) -> bool:
         """Whether corners count from 0 and are continuous, as labelling tools but not VOC's own files have them."""
-        return self._own is not None and self._scan[1] < 1
+        if self._own is None or self._scan[1] >= 1:
+            return False
+        rank_zero_info(f"{self._root()}: coordinates are read as 0-based, because some are less than VOC's first, 1.")
+        return True
 
     def _names_found(self) -> list[str]:
         names = self._scan[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.common import SplitReader, distinct_names, exists, read_text
@@ -52,6 +52,7 @@ class YOLODataModule(DetectionDataModule):
 
     def __init__(self, data_yaml: str | None = None, class_names: list[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._said = set[Path]()
         self.data_yaml = self._find_file(data_yaml)
         self._content = {} if self.data_yaml is None else load_data_file(self.data_yaml)
         self._kpt_shape = keypoints_of(self._content, self._where())
@@ -145,6 +146,9 @@ class YOLODataModule(DetectionDataModule):
     def _resolve(self, place: str, name: str) -> Path:
         # Exports of labelling services write `../train/images` into a file that lies beside `train`.
         if found := find(place, self._bases()):
+            if found not in self._said and not any(found == base / expand(place) for base in self._bases()):
+                rank_zero_info(f"{self._where()}: {name}: there is no {place}; {found} is taken for it.")
+                self._said.add(found)
             return found
         raise UserError(
             f"{self._where()}: {name}: there is no {place}, nor its last parts, in "

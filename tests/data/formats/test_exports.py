@@ -110,6 +110,15 @@ def label_studio(root: Path) -> None:
     write_text(root / "result.json", coco(names))
 
 
+def label_studio_yolo(root: Path) -> None:
+    for i in range(5):
+        write_image(root / "images" / f"90fb-{i}.jpg")
+        write_text(root / "labels" / f"90fb-{i}.txt", YOLO_LINE)
+    write_text(root / "classes.txt", "dog\ncat\n")
+    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES)]
+    write_text(root / "notes.json", json.dumps({"categories": categories, "info": {"year": 2026}}))
+
+
 def pylabel(root: Path) -> None:
     names = [write_image(root / "images" / f"{i}.jpg").name for i in range(5)]
     write_text(root / "dataset.json", coco(names, first_id="0", category_ids=("0", "1")))
@@ -144,7 +153,18 @@ def plain_voc(root: Path) -> None:
 
 
 WITH_SPLITS = (roboflow_voc, roboflow_coco, roboflow_yolo, roboflow_darknet)
-WHOLE = (cvat_voc, cvat_yolo, cvat_coco, label_studio, pylabel, labelimg_voc, labelimg_yolo, darknet_voc, plain_voc)
+WHOLE = (
+    cvat_voc,
+    cvat_yolo,
+    cvat_coco,
+    label_studio,
+    label_studio_yolo,
+    pylabel,
+    labelimg_voc,
+    labelimg_yolo,
+    darknet_voc,
+    plain_voc,
+)
 
 
 def check(records: Sequence[object]) -> None:
