@@ -51,8 +51,8 @@ INVALID: dict[str, object] = {
     "a category that is null": (lambda c: c["categories"].append(None), "'categories'"),
     "other categories than the validation's": (category(name="bus"), "categories"),
     "an image without id": (lambda c: c["images"][0].pop("id"), r"images\[0\]"),
-    "an image id 0": (image(id=0), r"images\[0\].has.id.0"),
-    "an image id that is text": (image(id="1"), r"images\[0\]"),
+    "an image id below 0": (image(id=-1), r"images\[0\].has.id.-1"),
+    "an image id 0 of no annotation": (image(id=0), "image_id.1"),
     "an image id of 400 digits": (image(id=HUGE), r"images\[0\]"),
     "an image id twice": (lambda c: c["images"][1].update(id=1), "same.id"),
     "an image that is a number": (lambda c: c["images"].append(5), r"images\[4\]"),
@@ -73,6 +73,7 @@ INVALID: dict[str, object] = {
     "an area that is a word": (box(area="large"), "area.'large'"),
     "an area that is a list": (box(area=[1, 2]), "area"),
     "an area of 400 digits": (box(area=HUGE), "area"),
+    "no annotation at all": (lambda c: c["annotations"].clear(), "not.one.box"),
     "an annotation that is text": (lambda c: c["annotations"].append("box"), r"annotations\[8\]"),
 }
 REPAIRED: dict[str, object] = {
@@ -80,7 +81,7 @@ REPAIRED: dict[str, object] = {
     "a height of zero": (box(bbox=[5, 5, 30, 0]), DROPPED_EMPTY),
     "a box that leaves the image": (box(bbox=[60, 60, 300, 300]), CLIPPED),
     "infinity in a bbox": (box(bbox=[0, 0, math.inf, 3]), DROPPED_NAN),
-    "no annotation at all": (lambda c: c["annotations"].clear(), ""),
+    "an image id that is text": (image(id="1"), ""),
     "a crowd": (box(iscrowd=1, segmentation={"counts": [1], "size": [1, 1]}), ""),
     "an annotation id twice": (lambda c: c["annotations"][1].update(id=c["annotations"][0]["id"]), ""),
     "an annotation without id and area": (lambda c: [c["annotations"][0].pop(k) for k in ("id", "area")], ""),

@@ -51,7 +51,7 @@ INVALID: dict[str, object] = {
     "not UTF-8, no encoding declared": (xml(boxed(1, 1, 9, 9, name="chat é")).encode("latin-1"), "xml"),
     "an encoding that nobody knows": ('<?xml version="1.0" encoding="klingon"?>' + WHOLE, "xml"),
     "an object without name": (xml(DOG.replace("<name>dog</name>", "")), "class ''"),
-    "an object without box": (xml("<object><name>dog</name></object>"), "xmin"),
+    "an object without box": (xml("<object><name>dog</name></object>"), "lacks.<bndbox>"),
     "a corner that is a word": (xml(boxed(1, "two", 9, 9)), "<bndbox><ymin> 'two'"),
     "an unknown class": (xml(boxed(1, 1, 9, 9, name="unicorn")), "'unicorn' class_names"),
 }
@@ -101,9 +101,9 @@ SPOILT: dict[str, object] = {
     "no object": (without_objects, "Annotations"),
     "a folder as annotation": (lambda: (XML.unlink(), XML.mkdir()), XML.name),
     "no annotation": (XML.unlink, f"'{STEM}' {STEM}.xml"),
-    "no list": (LIST.unlink, r"train\.txt there.are:.trainval,.val"),
-    "no images": (lambda: shutil.rmtree("data/JPEGImages"), "JPEGImages has.Annotations,.ImageSets"),
-    "nothing": (lambda: shutil.rmtree("data"), "root data lacks.Annotations,.JPEGImages download"),
+    "no list": (lambda: [LIST.with_stem(n).unlink() for n in ("train", "trainval")], r"train\.txt there.are:.val"),
+    "no images": (lambda: shutil.rmtree("data/JPEGImages"), "JPEGImages images.of.its.own"),
+    "nothing": (lambda: shutil.rmtree("data"), "root no.folder.data download"),
 }
 
 

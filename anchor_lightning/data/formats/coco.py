@@ -169,7 +169,7 @@ class COCODataModule(DetectionDataModule):
             raise UserError(f"{file}: two entries of 'images' have the same id. Give each image an id of its own.")
         if annotations:
             raise UserError(
-                f"{file}: annotations refer to image_id {next(iter(annotations))!r}, which 'images' does not have. Add "
+                f"{file}: annotations refer to image_id {next(iter(annotations))}, which 'images' does not have. Add "
                 "the image or take its annotations out."
             )
         if not numbered:

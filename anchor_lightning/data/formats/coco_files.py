@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
@@ -89,8 +88,9 @@ def whole_id(value: object) -> int | None:
     """An id as a whole number, which some tools write as text; None if it is none."""
     if isinstance(value, str) and value.strip().isdigit():
         return int(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return int(value) if is_number and value == int(value) else None  # type: ignore[call-overload]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def image_key(image_id: Any) -> str:
@@ -113,8 +113,10 @@ def annotations_by_image(file: Path, content: dict[str, Any]) -> dict[str, list[
     by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for position, annotation in enumerate(content.get("annotations", [])):
         try:
-            by_image[image_key(annotation["image_id"])].append(annotation)
-            sides = annotation["bbox"]
+            image_id, sides = annotation["image_id"], annotation["bbox"]
+            if not isinstance(image_id, int | float | str):
+                raise TypeError
+            by_image[image_key(image_id)].append(annotation)
             if isinstance(sides, str) or len([float(side) for side in sides]) != 4:
                 raise ValueError
         except (KeyError, TypeError, ValueError, OverflowError):

@@ -25,6 +25,7 @@ from anchor_lightning.data.formats.voc_files import (
     text_of,
 )
 from anchor_lightning.data.formats.voc_layout import VOCFolder, find_layout
+from anchor_lightning.data.formats.yolo_files import SPLIT_NAMES
 from anchor_lightning.data.images import ImageHeader, image_header
 from anchor_lightning.data.module import DetectionDataModule, Split
 from anchor_lightning.errors import UserError
@@ -147,8 +148,9 @@ class VOCDataModule(DetectionDataModule):
             return "trainval" if role == "train" else "2007/test"
         if role == "train" and self._own is not None and self._own.lists is not None:
             lists = sorted(file.stem for file in self._own.lists.glob("*.txt") if not file.name.startswith("."))
-            names = [name for name in ("train", "trainval", *lists[: len(lists) == 1]) if name in lists]
-            return (names or ["train"])[0]
+            others = [name for name in lists if name not in (*SPLIT_NAMES["val"], *SPLIT_NAMES["test"])]
+            names = [name for name in ("train", "trainval", *others) if name in others]
+            return names[0] if names and (len(others) == 1 or names[0].startswith("train")) else "train"
         return "val" if role == "test" and not self._has_split("test") else role
 
     def _has_split(self, name: str) -> bool:

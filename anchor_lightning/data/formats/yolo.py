@@ -24,6 +24,7 @@ from anchor_lightning.data.module import SPLITS, DetectionDataModule, Split
 from anchor_lightning.errors import UserError
 
 IMAGE_FOLDERS: Final = ("images", "JPEGImages")  # whose labels lie in a folder `labels` beside, as darknet has it
+OTHER_KEYS: Final = ("path", "names", "nc")
 CLASSES_FILES: Final = ("classes.txt", "obj.names", "_darknet.labels")
 
 
@@ -159,7 +160,10 @@ class YOLODataModule(DetectionDataModule):
     def _images(self, name: str) -> list[Path]:
         places = self._places(name)
         if not places:
-            known = ", ".join(sorted(str(key) for key in self._content if key in ("train", "val", "test"))) or "none"
+            known = (
+                ", ".join(sorted(str(key) for key in self._content if key not in OTHER_KEYS and self._content[key]))
+                or "none"
+            )
             looked = f"it has {known}" if self.data_yaml else f"looked for images/{name} and {name}/images"
             raise UserError(f"{self._where()}: there is no split {name!r} ({looked}). Correct root or the split.")
         return [path for place in places for path in _images_in(place, self._bases())]

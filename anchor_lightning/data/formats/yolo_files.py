@@ -27,7 +27,7 @@ def load_data_file(file: Path) -> dict[str, Any]:
     else:
         try:
             # Without types: `names: [yes, no]` are the names of classes, not true and false.
-            content = yaml.load(text, Loader=yaml.BaseLoader)
+            content = yaml.BaseLoader(text).get_single_data()
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"{file}: is no YAML ({' '.join(str(error).split())}). Correct it.") from None
     if not isinstance(content, dict) or not {"train", "val", "valid"} & content.keys():

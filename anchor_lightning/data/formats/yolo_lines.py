@@ -77,7 +77,7 @@ def _parse_line(where: str, fields: list[str], num_classes: int | None, kpt_shap
         return LabelLine(int(label), _box(where, numbers[1:BOX_NUMBERS]))
     if len(numbers) == BOX_NUMBERS:
         return LabelLine(int(label), _box(where, numbers[1:]))
-    keypoint_box = _box_with_keypoints(numbers[1:])
+    keypoint_box = _box_with_keypoints(numbers[1:]) if len(numbers) > BOX_NUMBERS else None
     if len(numbers) >= BOX_NUMBERS + 2 and len(numbers) % 2:  # three points or more
         points = _shares(where, numbers[1:]).reshape(-1, 2)
         return LabelLine(int(label), [*points.min(0).tolist(), *points.max(0).tolist()], True, keypoint_box)
@@ -113,7 +113,7 @@ def _box_with_keypoints(numbers: list[float]) -> list[float] | None:
     if not ((corners >= -TOLERANCE) & (corners <= 1 + TOLERANCE)).all():
         return None
     for size in (2, 3):
-        if not rest or len(rest) % size:
+        if len(rest) % size:
             continue
         points = np.array(rest).reshape(-1, size)
         if size == 3 and not np.isin(points[:, 2], VISIBILITIES).all():

@@ -397,6 +397,7 @@ def test_names_that_yaml_takes_for_values(tmp_path: Path) -> None:
         ("[yes, no]", ["yes", "no"]),
         ("{0: null, 1: 1e3}", ["null", "1e3"]),
         ("[2024-01-01, 0x10]", ["2024-01-01", "0x10"]),
+        ("!!python/object/apply:os.system ['touch evil', b]", ["touch evil", "b"]),  # text, never run
     ):
         write_text(tmp_path / "data.yaml", text.replace("['dog', 'cat']", names))
         assert opened(tmp_path).class_names == expected
