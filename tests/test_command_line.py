@@ -83,7 +83,7 @@ def test_help_names_options_that_there_are(name: str) -> None:
     """Of our own commands all of them; of Lightning's the common ones."""
     named, known = options_in(help_text(name)), set(COMMON)
     if name in COMMANDS:
-        own = set(inspect.signature(command_function(name)).parameters) - {"fit_options"}
+        own = set(inspect.signature(command_function(name)).parameters) - {"fit_options", "data_words"}
         assert own <= named
         known |= own | set(all_options())  # those of data sets, and of `fit` in examples
     if name in TRAINER_COMMANDS:

@@ -71,7 +71,8 @@ def explain(message: str, parser: ArgumentParser) -> list[str]:
         known = [other for other in known_options(parser, option, kind and kind[1]) if not name.startswith(f"{other}.")]
         nearest = get_close_matches(name, known, n=1, cutoff=0.6)
         return [*lines, *(f"Did you mean --{match}?" for match in nearest if former is None), where]
-    if nested := re.search(r"NestedArg\(key='([\w.]+)'", message):  # an option of a class where no class is known
+    nested = re.search(r"NestedArg\(key='([\w.]+)'", message)
+    if nested and not option.endswith(nested[1]):  # an option of a class where no class is known
         asked = f"give --{option} CLASS before it, or a --config that names one"
         return [f"--{option}.{nested[1]}: no class is chosen for {option}; {asked}", where]
     if missing := re.search(r"Expected a dot import path string: (\S+)", message):

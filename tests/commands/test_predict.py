@@ -72,7 +72,7 @@ def test_a_folder_is_found_as_the_validation_finds_it(tmp_path: Path) -> None:
     source = make_images(str(root / "VOC2007/JPEGImages"), "2007_10000.jpg", size=(300, 500))  # decoded at a fraction
     args = ["--config", "small.yaml", "--data.root", str(root), "--trainer.precision", "32-true", *QUIET]
     args += ["--model.detector.width", "0.1", *SMALL_BATCHES, "--data.val_image_size", "[64, 96]"]
-    args += ["--model.score_threshold", "0.02"]
+    args += ["--model.score_threshold", "0.02", "--model.detector.objectness_init", "0.5"]
     main(["fit", *args, "--trainer.max_steps", "2", "--trainer.val_check_interval", "2"])
     cli = main(["predict", *args, "--ckpt_path", "last"])
     records = cli.datamodule.predict_dataloader().dataset.records

@@ -160,11 +160,12 @@ class YOLODataModule(DetectionDataModule):
     def _images(self, name: str) -> list[Path]:
         places = self._places(name)
         if not places:
-            known = (
-                ", ".join(sorted(str(key) for key in self._content if key not in OTHER_KEYS and self._content[key]))
-                or "none"
+            known = sorted(key for key, value in self._content.items() if value and key not in OTHER_KEYS)
+            looked = (
+                f"it has {', '.join(known) or 'none'}"
+                if self.data_yaml
+                else f"looked for images/{name} and {name}/images"
             )
-            looked = f"it has {known}" if self.data_yaml else f"looked for images/{name} and {name}/images"
             raise UserError(f"{self._where()}: there is no split {name!r} ({looked}). Correct root or the split.")
         return [path for place in places for path in _images_in(place, self._bases())]
 
