@@ -3,12 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export WANDB_MODE ?= offline
 
-.PHONY: install demo test test-fast test-min check docs notebooks clean
+.PHONY: install demo test test-fast test-min check docs figures notebooks clean
 
 install: $(VENV)/.installed
 
 # Upgraded pip: the one that comes with Python may not read the metadata of current wheels.
 $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
+	@echo "Installing into $(VENV): torch and what else the project and its tests need, some GB; this takes minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
@@ -49,6 +50,10 @@ docs: install
 
 $(BIN)/jupyter-lab: install
 	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
+
+# Executes the notebooks and stores their figures: make figures DATA=FOLDER
+figures: install
+	WANDB_MODE=offline $(BIN)/python notebooks/execute.py --data $(DATA)
 
 notebooks: $(BIN)/jupyter-lab
 	$(BIN)/jupyter lab notebooks

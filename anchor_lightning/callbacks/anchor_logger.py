@@ -68,8 +68,12 @@ class AnchorLogger(ShapeRecorder):
         wh = task.shapes.wh.cpu()
         modes = getattr(trainer.datamodule, "mode_shapes", lambda: None)()  # type: ignore[attr-defined]  # set at run time
         columns, rows = learned_table(task.shapes.initial_wh.cpu(), wh, usage(self._boxes, wh), modes)
+        if not task.shapes.log_wh.requires_grad:
+            columns = [column.replace("learned", "fixed") for column in columns]
         rank_zero_info(format_table(columns, rows))
-        rank_zero_info(f"The run is in {(folder := run_folder(trainer))}.")
+        if (folder := run_folder(trainer)) is not None:
+            pictures = [name for name in ("anchors.png", "predictions.png") if (folder / name).exists()]
+            rank_zero_info(f"The run is in {folder}. Look at {' and '.join(pictures)} there.")
         animation = folder / "anchors.gif" if self.animation and folder is not None else None
         if animation is not None:
             with atomic_files(animation) as (path,):

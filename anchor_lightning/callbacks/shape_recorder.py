@@ -115,7 +115,9 @@ class ShapeRecorder(Callback):
     def draw(self, trainer: Trainer) -> None:
         """Draws both figures into the run folder and the loggers that take figures, and writes `anchors.json`."""
         step, boxes, folder = trainer.global_step, self._boxes_of().numpy(), run_folder(trainer)
-        wh = {"initial": self._recorded.initial_wh.cpu().numpy(), "learned": self._recorded.wh.cpu().numpy()}
+        wh = {"fixed": self._recorded.wh.cpu().numpy()}
+        if self._recorded.log_wh.requires_grad:
+            wh = {"initial": self._recorded.initial_wh.cpu().numpy(), "learned": self._recorded.wh.cpu().numpy()}
         figures = [("anchors", "anchors/figure", anchor_figure(boxes, wh, title=f"Anchors after {step} steps"))]
         if self.history:
             trajectory = trajectory_figure(*self.arrays(), boxes, title="Anchors over the steps of training")
