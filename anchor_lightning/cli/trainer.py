@@ -221,12 +221,23 @@ class AnchorLightningCLI(LightningCLI):
         if checkpoint and subcommand == "fit":
             check_averaging(content, self.trainer)
             check_place(content.get(type(self.datamodule).__qualname__, {}), self.datamodule.state_dict())
-        elif not checkpoint:
+        elif checkpoint:
+            self._say_other_size(content)
+        else:
             self.model.check_start(self.datamodule)
         if subcommand == "fit":
             total = sum(parameter.numel() for parameter in self.model.parameters())
             rank_zero_info(f"{type(self.model.detector).__name__}: {total:,} parameters")
             rank_zero_info(describe(self.trainer, self.datamodule.batch_size))
+
+    def _say_other_size(self, content: dict[str, Any]) -> None:
+        """Says where a checkpoint is measured at another size of the network input than in its training."""
+        there, here = content.get(PROJECT_KEY, {}).get("image_size"), list(self.datamodule.val_image_size)
+        if there and list(there) != here:
+            rank_zero_warn(
+                f"In its training the checkpoint was validated at {there[0]} x {there[1]} pixels (height x width), "
+                f"here it is run at {here[0]} x {here[1]} (data.val_image_size)."
+            )
 
     @rank_zero_only
     def _show_metrics(self) -> None:

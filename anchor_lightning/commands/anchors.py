@@ -114,9 +114,10 @@ def fit(
     anchors = AnchorSet(wh, (), source, data.image_size, values, _resized(data, resize)).in_levels(levels)
     print(f"{method}, {seconds:.1f} s:", ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
     print(f"In pixels of the network input:\n{anchor_table(anchors, result)}")
+    verb = "Replaced" if Path(output).exists() else "Wrote"
     with atomic_files(Path(output)) as (path,):
         path.write_text(anchors_text(anchors, "json"), encoding="utf-8")
-    print(f"\nWrote {output}. Next:\n{_next_commands(anchors, output, data_words or [])}")
+    print(f"\n{verb} {output}. Next:\n{_next_commands(anchors, output, data_words or [])}")
     if levels > 1 and resize == "stretch":
         print("YOLOv5 and mmdet keep the aspect of images: fit for them with --resize letterbox.")
     return anchors

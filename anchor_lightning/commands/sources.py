@@ -214,7 +214,10 @@ def _from_run(folder: Path) -> AnchorSet:
         lines = csv.DictReader(file.read_text().splitlines())
         rows = [(int(row["step"]), int(row["anchor"]), float(row["w"]), float(row["h"])) for row in lines]
     except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); give the folder of a run") from None
+        raise UserError(
+            f"{file} cannot be read ({error.strerror}); give the folder of a training (`test` and `validate` leave "
+            "folders, too)"
+        ) from None
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{file} is not the anchors.csv of a run (step, anchor, w, h)") from None
     if not rows:

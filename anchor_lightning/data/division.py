@@ -29,7 +29,7 @@ def divided(
     drawn = set(np.random.default_rng(seed).permutation(len(records))[:number].tolist())
     rank_zero_info(
         f"{where} has no validation split: {number} of its {len(records)} images, drawn with data.split_seed {seed}, "
-        "are not trained on but validated with (data.val_share)."
+        f"are validated with (data.val_share); {len(records) - number} are trained on."
     )
     parts: tuple[list[ImageRecord], list[ImageRecord]] = ([], [])
     for index, record in enumerate(records):

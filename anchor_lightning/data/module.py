@@ -100,6 +100,7 @@ class DetectionDataModule(LightningDataModule, ABC):
         self.allow_overlap = allow_overlap
         self._given_seed = seed
         self._given_splits: dict[Split, str | None] = {"train": train_split, "val": val_split, "test": test_split}
+        self._checked: set[str] = set()  # stages
         self._records: dict[str, Sequence[ImageRecord]] = {}
         self._datasets: dict[str, DetectionDataset] = {}
 
@@ -230,7 +231,9 @@ class DetectionDataModule(LightningDataModule, ABC):
         self._validates = stage != "fit" or self.trainer is None or self.trainer.limit_val_batches > 0
         limited: dict[str, int] = {}  # loader, as the trainer's limits name it -> batches of an epoch
         if stage == "fit":
-            say_unused_classes(self.ground_truth("train"), self.class_names)
+            ground_truths = self.ground_truth("train")
+            if stage not in self._checked:
+                say_unused_classes(ground_truths, self.class_names)
             if self.trainer is not None:
                 limited["train"] = len(self._train_sampler())  # raises for a batch that is too large
             if self._validates:
@@ -246,8 +249,10 @@ class DetectionDataModule(LightningDataModule, ABC):
             split: Split = "val" if stage == "validate" else "test"
             self.ground_truth(split)
             limited[split] = len(self._eval_sampler(split))
-            if stage == "test" and self.split_name("test") == self.split_name("val") and not self._given_splits["test"]:
+            is_val = self.split_name("test") == self.split_name("val") and not self._given_splits["test"]
+            if stage == "test" and is_val and stage not in self._checked:
                 rank_zero_info("The set has no test split of its own: what is measured is its validation split.")
+        self._checked.add(stage)
         if self.trainer is not None:
             checks.check_limits(self.trainer, limited)
 

@@ -36,7 +36,10 @@ def test_a_training_in_a_terminal(tmp_path: Path, columns: int) -> None:
     assert re.search(r"100%.* 7/7 \[\d\d:\d\d<00:00, .*step/s", bar), text
     assert "v_num" not in text and "Epoch" not in text
     wide = "".join(line.ljust(columns) for line in lines)  # rows longer than the screen go on in the next line
-    assert "anchor  initial w  initial h  learned w" in text and "The run is in runs/version_0. Look at anchors.png there." in lines, text
+    assert (
+        "anchor  initial w  initial h  learned w" in text
+        and "The run is in runs/version_0. Look at anchors.png there." in lines
+    ), text
     for anchor in range(5):
         assert re.search(rf"     {anchor}(      160\.0){{2}}( +\d+\.\d+){{6}}", wide), text
 

@@ -209,7 +209,7 @@ def test_an_output_that_cannot_be_written_leaves_nothing(tmp_path: Path, output:
     before = sorted(tmp_path.rglob("*"))
     assert "cannot be written to" in bad("export", "--shapes", "uniform", "--to", "json", "--output", output)
     args = ("export", "--shapes", PAIRS, "--to", "ultralytics", "--output", "file")
-    assert "2 to 4 levels, not 1; fit again, 9 shapes on 3 levels" in bad(*args)
+    assert "2 to 4 levels, and these 2 shapes are for 1; fit again, `anchors fit --num 9 --levels 3`" in bad(*args)
     assert "do not divide" in bad(*args, "--levels", "3")
     assert bad(*args, "yolov2-voc") == "2", "export takes one set"
     assert sorted(tmp_path.rglob("*")) == before and Path("file").read_text() == "kept"

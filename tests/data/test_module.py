@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anchor_lightning.data import module as data_module
+from anchor_lightning.data import box_shapes as box_shapes
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.transforms import GeometryParams, distort_colour
 from anchor_lightning.errors import UserError
@@ -67,7 +67,7 @@ def test_box_shapes_are_those_that_the_network_sees(monkeypatch: pytest.MonkeyPa
     assert torch.equal(module.train_box_shapes(augmented=True), augmented) and not torch.equal(augmented, shapes)
     # A window over the right half and the lower half: what is left of the boxes fills twice the pixels. The first
     # image's box ends at 20 of 200 and is cropped away; the second's shows 50-60 of 100 and 25-40 of 50.
-    monkeypatch.setattr(data_module, "draw_jitter", lambda rng: GeometryParams(0.5, 0.5, 0.5, 0.5))
+    monkeypatch.setattr(box_shapes, "draw_jitter", lambda rng: GeometryParams(0.5, 0.5, 0.5, 0.5))
     torch.testing.assert_close(module.train_box_shapes(augmented=True), torch.tensor([[12.8, 19.2]]))
 
 

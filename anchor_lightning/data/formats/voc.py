@@ -260,10 +260,12 @@ class VOCDataModule(DetectionDataModule):
     @cached_property
     def _is_zero_based(self) -> bool:
         """Whether corners count from 0 and are continuous, as labelling tools but not VOC's own files have them."""
-        if self._own is None or self._scan[1] >= 1:
+        if self._own is None:
             return False
-        rank_zero_info(f"{self._root()}: coordinates are read as 0-based, because some are less than VOC's first, 1.")
-        return True
+        is_zero_based = self._scan[1] < 1
+        how = "0-based, because some are less than 1" if is_zero_based else "VOC's, from 1 on, because none is less"
+        rank_zero_info(f"{self._root()}: corners are read as {how}.")
+        return is_zero_based
 
     def _names_found(self) -> list[str]:
         names = self._scan[0]

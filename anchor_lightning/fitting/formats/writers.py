@@ -135,8 +135,11 @@ def _strides(anchors: AnchorSet, who: str, least: int = 1) -> tuple[int, ...]:
     check_equal_levels(anchors, who)
     if not least <= anchors.levels <= max(STRIDES):
         num = len(anchors.wh)
-        advice = "give levels 3" if num % 3 == 0 else "fit again, 9 shapes on 3 levels, say"
-        raise UserError(f"{who} have {least} to 4 levels, not {anchors.levels}; {advice}", argument="levels")
+        fit = "fit again, `anchors fit --num 9 --levels 3`, say"
+        advice = f"give --levels 3, or {fit}" if num % 3 == 0 else fit
+        raise UserError(
+            f"{who} have {least} to 4 levels, and these {num} shapes are for {anchors.levels}; {advice}", "to"
+        )
     return STRIDES[anchors.levels]
 
 
