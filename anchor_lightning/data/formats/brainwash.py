@@ -69,7 +69,7 @@ class BrainwashDataModule(DetectionDataModule):
             if (header := reader.header(path, self.skip_bad_images)) is not None:
                 where, labels = f"{file}, {image}", [0] * len(boxes)
                 records.append(reader.record(i + 1, path, path.stem, header.stored_size, boxes, labels, where))
-        reader.report(str(file), records)
+        reader.report(str(file), records, self.class_names)
         return records
 
 

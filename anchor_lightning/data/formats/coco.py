@@ -175,5 +175,5 @@ class COCODataModule(DetectionDataModule):
         if not numbered:
             reader.note("the ids of the images are not whole numbers; they are numbered from 1 in the file's order.")
         compare_readings(content.get("annotations", []), records, reader)
-        reader.report(str(file), records)
+        reader.report(str(file), records, self.class_names)
         return records

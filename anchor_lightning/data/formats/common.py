@@ -15,6 +15,7 @@ from anchor_lightning.data.images import AS_STATED, UPRIGHT, ImageHeader, image_
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import GroundTruth
 
+MAX_NAMED = 6  # classes in the line that says what a split holds
 OUTSIDE_TOLERANCE = 1.0  # pixels outside of the image that are clipped without a warning: annotations are rounded
 
 
@@ -139,7 +140,7 @@ class SplitReader:
             self.counts[kind] += int(which.sum())
             self._example = self._example or where
 
-    def report(self, split: str, records: Sequence[ImageRecord]) -> None:
+    def report(self, split: str, records: Sequence[ImageRecord], class_names: Sequence[str]) -> None:
         """Says in one line, on one process, what a split holds, and warns of what was repaired, dropped or left out.
 
         Raises:
@@ -158,7 +159,7 @@ class SplitReader:
         none = f" ({self.without_file:,} have no label file)" if self.without_file else ""
         rank_zero_info(
             f"{split}: {len(records):,} images, {with_boxes:,} with boxes, {len(records) - with_boxes:,} "
-            f"without{none}; {len(all_boxes):,} boxes."
+            f"without{none}; {len(all_boxes):,} boxes; {_listed(class_names)}."
         )
         if turned := sum(record.orientation not in (UPRIGHT, AS_STATED) for record in records):
             self.note(f"{turned} images are turned as their EXIF orientation says, as labelling tools show them.")
@@ -171,3 +172,8 @@ class SplitReader:
         if self.counts:
             counts = ", ".join(f"{count} {kind}" for kind, count in self.counts.items())
             rank_zero_warn(f"Boxes of {split}: {counts} (first in {self._example}).")
+
+
+def _listed(class_names: Sequence[str]) -> str:
+    more = f", {len(class_names) - MAX_NAMED:,} more" if len(class_names) > MAX_NAMED else ""
+    return f"{len(class_names):,} classes: {', '.join(class_names[:MAX_NAMED])}{more}"

@@ -188,7 +188,7 @@ class VOCDataModule(DetectionDataModule):
                     reader.leave_out("images without an annotation file", str(folder.pictures[key][0]))
             if self._own is None and (file := folder.list_file(list_name)):
                 compare_with_published(file, SplitCounts(len(members), difficult.count(False), difficult.count(True)))
-        reader.report(f"{self._root()} ({name})", records)
+        reader.report(f"{self._root()} ({name})", records, self.class_names)
         return records
 
     def _all_folders(self) -> list[VOCFolder]:

@@ -199,7 +199,7 @@ class YOLODataModule(DetectionDataModule):
             )
         for file in self._labels_without_image(name, set(label_files)):
             reader.leave_out("label files without an image", str(file))
-        reader.report(f"{self._where()} ({name})", records)
+        reader.report(f"{self._where()} ({name})", records, self.class_names)
         return records
 
     def _labels_without_image(self, name: str, used: set[Path]) -> list[Path]:

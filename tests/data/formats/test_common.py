@@ -52,5 +52,5 @@ def test_good_boxes_are_untouched_and_unreported(recwarn: pytest.WarningsRecorde
     reader, boxes = SplitReader(), np.array([[0, 0, 50, 30], [1.5, 2, 3, 4.25]])
     np.testing.assert_array_equal(clean(boxes, reader), boxes)
     np.testing.assert_array_equal(clean(np.array([[-0.5, 0, 50.9, 30]]), reader), [[0, 0, 50, 30]])
-    reader.report("train", [])
+    reader.report("train", [], ["cat"])
     assert not recwarn.list

@@ -251,7 +251,7 @@ def test_what_was_read_is_said_in_one_line(tmp_path: Path, caplog: pytest.LogCap
     write_text(tmp_path / "3.txt", f"{YOLO_LINE}\n0 0.5 0.5 0 0.2")
     with caplog.at_level("INFO"), pytest.warns(UserWarning) as warned:
         opened(tmp_path, val_share=0).records("train")
-    assert "5 images, 3 with boxes, 2 without (1 have no label file); 3 boxes." in caplog.text
+    assert "5 images, 3 with boxes, 2 without (1 have no label file); 3 boxes; 2 classes: dog, cat." in caplog.text
     said = "\n".join(str(w.message) for w in warned)
     assert "1 label files without an image" in said and "other.txt" in said
     assert "1 dropped, no area in the image" in said
