@@ -77,7 +77,7 @@ def test_every_configuration_trains(
         (offline,) = (tmp_path / "runs" / "wandb").glob("offline-run-*")
         assert list(offline.glob("*.wandb")), "W&B is the default there"
         assert list(offline.glob("files/media/images/anchors/figure_*.png"))
-        (table,) = offline.glob("files/media/table/anchors/*.table.json")
+        (table,) = offline.glob("files/media/table/anchors/table_*.table.json")
         content = json.loads(table.read_text())
         assert content["columns"][:3] == ["anchor", "initial w", "initial h"] and len(content["data"]) == 5
 

@@ -189,8 +189,8 @@ def test_source_and_score_stand_in_comments(to: Any) -> None:
 @pytest.mark.parametrize(
     ("to", "levels", "version", "message"),
     [
-        ("ultralytics", 1, None, "levels: .* not 1"),
-        ("mmdet", 9, None, "levels: .* not 9"),
+        ("ultralytics", 1, None, "to: .* are for 1"),
+        ("mmdet", 9, None, "to: .* are for 9"),
         ("darknet", 3, 2, "version: .*not 3"),
         ("darknet", 3, 4, "version: 4"),
         ("mmdet", 3, 3, "version: .*darknet"),
