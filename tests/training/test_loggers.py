@@ -233,7 +233,7 @@ def test_what_is_logged_offline_can_be_read_back_and_resuming_continues_it(
         main(["fit", *words, "--trainer.max_steps", "4", "--ckpt_path", "last"])
     assert f"continues the run {run_id}" in caplog.text
     names = [folder.name for folder in (tmp_path / "runs" / "wandb").glob("offline-run-*")]
-    assert len(names) <= 3 and all(name.endswith(run_id) for name in names), "one run to W&B"
+    assert len(names) <= 3 and all(f"-{run_id}" in name for name in names), "one run to W&B"
     folders = [tmp_path / "runs" / f"version_{n}" for n in (0, 2)]  # that of `validate` lies between
     assert [read_checkpoint(folder / "checkpoints" / "last.ckpt")[RUN_ID] for folder in folders] == [run_id, run_id]
     assert all((folder / "anchors.gif").exists() for folder in folders)
