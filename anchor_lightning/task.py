@@ -122,8 +122,11 @@ class DetectionTask(LightningModule):
             raise UserError("Give the trainer a data module (datamodule=...) with train_box_shapes and ground_truth.")
         return data
 
-    def forward(self, images: Tensor) -> DetectorOutput:
-        """Detections in (B, 3, H, W) RGB images in [0, 1], in pixels of these."""
+    def forward(self, images: Tensor) -> list[Detections]:
+        """The detections in each of (B, 3, H, W) RGB images in [0, 1], in pixels of these."""
+        return self._find(images).detections
+
+    def _find(self, images: Tensor) -> DetectorOutput:
         return self.detector.detect(images, self.hparams["score_threshold"])
 
     def setup(self, stage: str) -> None:
@@ -251,7 +254,7 @@ class DetectionTask(LightningModule):
         if len(batch) == 0:  # a rank without images of its own
             return [], []
         try:
-            output = self(batch.images)
+            output = self._find(batch.images)
         except NonFiniteOutputError as error:
             raise NonFiniteOutputError(
                 f"{error} (Images {batch.image_ids.tolist()}.) Its weights are broken: train from an earlier "

@@ -268,3 +268,12 @@ def test_only_errors_of_the_user_and_the_machine_become_a_message(
     with pytest.raises(reaches, match="planted") as caught:
         main(["fit", *SYNTHETIC])
     assert reaches is SystemExit or caught.traceback[-1].name == "assign"
+
+
+def test_another_size_than_in_the_training_is_said(tmp_path: Path) -> None:
+    main(["fit", *SYNTHETIC, "--trainer.max_steps", "2"])
+    trained = yaml.safe_load((tmp_path / "runs" / "version_0" / "config.yaml").read_text())["data"]["init_args"]
+    assert trained["val_image_size"] is None
+    side = trained["image_size"]
+    with pytest.warns(UserWarning, match=rf"validated at {side} x {side} pixels .* here it is run at 128 x 128"):
+        main(["validate", *SYNTHETIC, "--ckpt_path", "last", "--data.val_image_size", "128"])

@@ -279,3 +279,10 @@ def test_a_scheduler_of_the_users_own(tmp_path: Path) -> None:
     rates = rates_seen()
     make_trainer(tmp_path, callbacks=[rates]).fit(make_task(Own), datamodule=make_data())
     assert rates.seen == pytest.approx([1e-3, 5e-4, 2.5e-4, 1.25e-4])
+
+
+def test_called_with_images_it_gives_the_detections_of_each(one_step: Path) -> None:
+    task = DetectionTask.load_from_checkpoint(one_step, map_location="cpu").eval()
+    with torch.no_grad():
+        found = task(torch.rand(3, 3, 64, 96))
+    assert len(found) == 3 and all(each.boxes_xyxy.shape == (len(each.scores), 4) for each in found)

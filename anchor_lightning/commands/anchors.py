@@ -22,6 +22,7 @@ from anchor_lightning.commands.anchor_tables import (
     usage_table,
     verdict_text,
 )
+from anchor_lightning.commands.reporting import PROGRAM
 from anchor_lightning.commands.sources import box_shapes, frame_remarks, read_shapes
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.checks import parse_image_size
@@ -46,7 +47,6 @@ from anchor_lightning.training.files import atomic_files
 from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure
 
 Resize = Literal["stretch", "letterbox"]
-PROGRAM = "python -m anchor_lightning"
 
 
 def fit(
@@ -262,7 +262,8 @@ def _next_commands(anchors: AnchorSet, output: str, data_words: list[str]) -> st
     train += ["--data.image_size", size, "--model.anchors.init", output]
     first, *others = targets_for(anchors.levels)
     words = shlex.join(["anchors", "export", "--shapes", output, "--to", first])
-    return f"  {PROGRAM} {shlex.join(train)}\n  {PROGRAM} {words}\n    (or {', '.join([*others, *GRID_TARGETS])})"
+    program, tools = f"python -m {PROGRAM}", ", ".join([*others, *GRID_TARGETS])
+    return f"  {program} {shlex.join(train)}\n  {program} {words}\n    (or {tools})"
 
 
 def _boxes(data: DetectionDataModule, image_size: int | list[int] | None, resize: Resize) -> tuple[Tensor, Tensor]:

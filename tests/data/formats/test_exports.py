@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from anchor_lightning import data
+from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.detect import detect_data
 from anchor_lightning.data.module import DetectionDataModule
 from anchor_lightning.errors import UserError
@@ -38,9 +39,9 @@ def xml(name: str = "cat", box: Sequence[float] = BOX, more: str = "") -> str:
     return f"<annotation>{more}{text}</annotation>"
 
 
-def coco(files: Sequence[str], first_id: object = 0, category_ids: Sequence[object] = (0, 1)) -> str:
+def coco(files: Sequence[str], first_id: int | str = 0, category_ids: Sequence[int | str] = (0, 1)) -> str:
     x1, y1, x2, y2 = BOX
-    ids = [type(first_id)(int(first_id) + i) for i in range(len(files))]  # type: ignore[call-arg,call-overload]
+    ids = [type(first_id)(int(first_id) + i) for i in range(len(files))]
     pairs = list(zip(ids, files, strict=True))
     images = [{"id": i, "file_name": name, "width": WIDTH, "height": HEIGHT} for i, name in pairs]
     box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": None, "category_id": category_ids[-1]}
@@ -167,9 +168,9 @@ WHOLE = (
 )
 
 
-def check(records: Sequence[object]) -> None:
+def check(records: Sequence[ImageRecord]) -> None:
     for record in records:
-        truth = record.ground_truth  # type: ignore[attr-defined]
+        truth = record.ground_truth
         np.testing.assert_allclose(truth.boxes_xyxy[0], BOX)
         assert truth.labels[0] == 1
 
