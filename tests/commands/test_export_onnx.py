@@ -78,7 +78,7 @@ def run(model: Path | bytes, images: Tensor) -> dict[str, np.ndarray]:
 
 @torch.inference_mode()
 def ours(images: Tensor, checkpoint: Path) -> list[Detections]:
-    return load_task(checkpoint)[0](images).detections
+    return load_task(checkpoint)[0](images)
 
 
 def assert_same(theirs: dict[str, np.ndarray], found: list[Detections]) -> int:
