@@ -130,6 +130,7 @@ def train(run: Run, data: Path, weights: str, cache: Path, overrides: dict[str, 
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
+        precision=real.precision,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
