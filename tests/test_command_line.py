@@ -23,6 +23,7 @@ from anchor_lightning.cli.results import metrics_text
 from anchor_lightning.cli.trainer import all_options
 from anchor_lightning.commands import COMMANDS, command_function
 from anchor_lightning.commands.configs import CONFIG_FOLDER, shipped_configs
+from tests.helpers.made_data import make_yolo
 from tests.helpers.tiny_training import SYNTHETIC
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -144,6 +145,27 @@ def test_what_is_mistyped(words: str, says: str) -> None:
 def test_what_options_of_classes_get(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused("fit", *words.split()) == "2"
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("fit --config synthetic.yaml --num 5", "model.anchors.num"),
+        ("fit --config synthetic.yaml --image_size 416", "data.image_size"),
+        ("fit --config synthetic.yaml --shapes a.json", "model.anchors.init"),
+        ("fit --config synthetic.yaml --seed 1", "seed_everything"),
+        ("export --ckpt_path last --to onnx", "format"),
+        ("anchors export --shapes uniform --format darknet", "to"),
+        ("anchors fit --data . --model.anchors.num 5", "num"),
+        ("anchors score --data . --init uniform", "shapes"),
+    ],
+)
+def test_the_name_of_another_command_is_answered_with_the_one_here(
+    words: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_yolo(Path())
+    assert refused(*words.split()) == "2"
+    assert capsys.readouterr().err.splitlines()[1] == f"Did you mean --{name}?"
 
 
 def test_the_configuration_of_one_sub_command_serves_all(capsys: pytest.CaptureFixture[str]) -> None:

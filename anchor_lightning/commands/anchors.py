@@ -76,8 +76,8 @@ def fit(
         resize: How images get to the network's size: `stretch` as here and in darknet, or `letterbox`, aspect kept, as
             in YOLOv5 and mmdet.
         seed: Of the starts.
-        output: JSON file with the shapes, for `fit --model.anchors.init`, `anchors export` and `anchors score`; one
-            that is there is replaced.
+        output: JSON file (`.json`) with the shapes, for `fit --model.anchors.init`, `anchors export` and `anchors
+            score`; one that is there is replaced.
         data_words: What named the data set on the command line, for the command that is printed.
 
     Returns:
@@ -85,8 +85,10 @@ def fit(
 
     Raises:
         UserError: The data set cannot be read, has too few boxes, the numbers do not fit together, or the file cannot
-            be written.
+            be written, or has another suffix.
     """
+    if Path(output).suffix.lower() != ".json":
+        raise UserError(f"{output}: name it with .json behind, by which it is read again", "output")
     numbers = numbers_of(num, levels)
     boxes, _ = _boxes(data, image_size, resize)
     check_distinct(boxes, max(numbers))

@@ -25,6 +25,14 @@ NO_MEMORY: Final = ("can't allocate memory", "Insufficient memory", "out of memo
 _YOLO: Final = ("width", "bn_without_shift", "bn_scale_init", "prior_images", "backbone_weights", "weights", "compile")
 FORMER_OPTIONS: Final = {f"model.{name}": f"model.detector.{name}" for name in _YOLO}
 FORMER_OPTIONS["model.weights_backbone"] = "model.detector.backbone_weights"
+ALSO_CALLED: Final = (  # options that other commands have by another name
+    ("num", "model.anchors.num"),
+    ("image_size", "data.image_size"),
+    ("shapes", "init", "model.anchors.init"),
+    ("to", "format"),
+    ("seed", "seed_everything"),
+    ("output", "trainer.default_root_dir"),
+)
 FORMER_DETECTORS: Final = {  # values of `model.detector` before it became a class
     "yolov2": "YOLOv2",
     "faster_rcnn_r50_c4": "FasterRCNN --model.detector.fpn false",
@@ -69,8 +77,9 @@ def explain(message: str, parser: ArgumentParser) -> list[str]:
         owner = f" of {kind[1].rpartition('.')[2]}" if kind is not None else ""
         lines = [f"--{name} is now --{former}" if former else f"--{name} is not an option{owner}"]
         known = [other for other in known_options(parser, option, kind and kind[1]) if not name.startswith(f"{other}.")]
-        nearest = get_close_matches(name, known, n=1, cutoff=0.6)
-        return [*lines, *(f"Did you mean --{match}?" for match in nearest if former is None), where]
+        same = [other for names in ALSO_CALLED if name in names for other in names if other in known]
+        nearest = same or get_close_matches(name, known, n=1, cutoff=0.6)
+        return [*lines, *(f"Did you mean --{match}?" for match in nearest[:1] if former is None), where]
     nested = re.search(r"NestedArg\(key='([\w.]+)'", message)
     if nested and not option.endswith(nested[1]):  # an option of a class where no class is known
         asked = f"give --{option} CLASS before it, or a --config that names one"

@@ -35,6 +35,8 @@ def test_what_fit_writes_is_where_training_starts(tmp_path: Path, capsys: Printe
     assert cli.datamodule.image_size == (64, 96)
     with pytest.warns(UserWarning, match=r"for a network input of 96 x 64 pixels \(w x h\), and are taken as they are"):
         DetectionTask(2, anchors={"init": "my shapes.json"}, image_size=[64, 64])
+    with pytest.raises(SystemExit, match=r"--output: shapes: name it with \.json behind, by which it is read again"):
+        main(["anchors", "fit", *data, "--num", "3", "--output", "shapes"])
     main(["anchors", "fit", *data, "--num", "3", "--image_size", "64", "--resize", "letterbox"])
     with pytest.warns(UserWarning, match="are for images letterboxed, which training here does not do"):
         DetectionTask(2, anchors={"init": "anchors.json"}, image_size=[64, 64])

@@ -15,6 +15,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.image_list import ImageList
 
 from anchor_lightning.anchors import AnchorShapes
+from anchor_lightning.errors import UserError
 
 
 class LevelShapes(AnchorShapes):
@@ -63,6 +64,12 @@ class LearnableAnchors(nn.Module):
     def to_torchvision(self) -> nn.Module:
         """A stock generator with the shapes as they are now."""
         raise NotImplementedError
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What `torch.jit.script` asks of a module before it compiles it; a `UserError`, for these it cannot."""
+        raise UserError(
+            "TorchScript does not compile a detector while its anchors are learnable; call freeze_anchors(model) first"
+        )
 
     def spread(self, of_shape: Tensor) -> Tensor:
         """Values of the (A, K) shapes for each of the N anchors of an image, (N, K), in the generator's order."""

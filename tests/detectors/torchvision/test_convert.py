@@ -24,6 +24,7 @@ from anchor_lightning.detectors.torchvision.convert import (
     is_detector,
     make_anchors_learnable,
 )
+from anchor_lightning.errors import UserError
 from tests.helpers.made_detectors import KINDS, TARGETS, losses_of, make_detector, predictions_of, same
 
 NUM_PER_LEVEL = {"c4": [9], "fpn": [3, 3], "retinanet": [6, 6], "ssd": [4, 6]}
@@ -178,6 +179,16 @@ def test_twice_is_an_error() -> None:
     make_anchors_learnable(model)
     with pytest.raises(ValueError, match="already"):
         make_anchors_learnable(model)
+
+
+@pytest.mark.parametrize("name", ["mask", "ssdlite"])
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_torchscript_takes_the_frozen_model_and_says_so_of_the_learnable_one(name: str) -> None:
+    model = MODELS[name]()
+    make_anchors_learnable(model)
+    with pytest.raises(UserError, match=r"TorchScript .*; call freeze_anchors\(model\) first"):
+        torch.jit.script(model)
+    torch.jit.script(freeze_anchors(model))
 
 
 def test_what_is_no_detector_with_anchors() -> None:

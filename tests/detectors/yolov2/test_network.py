@@ -8,7 +8,7 @@ from anchor_lightning.anchors import assign, clustering_loss
 from anchor_lightning.detectors.yolov2.head import decode, reorg
 from anchor_lightning.detectors.yolov2.loss import region_loss
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
-from anchor_lightning.structures import DetectionBatch
+from anchor_lightning.structures import DetectionBatch, Predictions
 
 
 def test_reorg_is_darknets_loop() -> None:
@@ -118,3 +118,19 @@ def test_trains_in_bf16_and_channels_last(model: YOLOv2Network, log_wh: Tensor) 
     torch.testing.assert_close(losses[1], losses[0], rtol=0.1, atol=0)
     losses[1].backward()
     assert log_wh.grad is not None and log_wh.grad.dtype == torch.float32 and log_wh.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_autocast_lowers_the_network_alone(model: YOLOv2Network, log_wh: Tensor, temperature: float) -> None:
+    """Of the same predictions, δ, every term and both gradients are equal to the bit with and without it."""
+    batch = random_batch(5)
+    raw = model(batch.images).raw.detach().requires_grad_()
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            assignment = assign(log_wh, batch.boxes_xyxy, batch.mask, (2, 2), 32, temperature, "l2")
+            terms = region_loss(Predictions(raw, 32), batch, assignment, log_wh, 1.0)
+            terms["clustering"] = clustering_loss(log_wh, assignment.log_wh, assignment.delta, 5)
+        gradients = torch.autograd.grad(torch.stack(list(terms.values())).sum(), [raw, log_wh])
+        results.append([assignment.delta, *terms.values(), *gradients])
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
