@@ -63,7 +63,7 @@ def measured(rows: dict[int, dict[str, str]], name: str = MEASURE) -> Values:
 
 def text(values: list[float], signed: bool = False) -> str:
     """Mean ± half interval and the count, in points of AP."""
-    if not values:
+    if not values or math.isnan(sum(values)):  # no boxes of this size
         return ""
     mean, half = mean_interval(values)
     number = f"{100 * mean:+.1f}" if signed else f"{100 * mean:.1f}"
