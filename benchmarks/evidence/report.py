@@ -102,11 +102,13 @@ def tables(table: Table) -> str:
                     for other in (BASELINE, CONTROL)
                 ]
                 means = [
-                    np.nanmean(list(measured(rows, c).values()))
+                    np.mean(list(measured(rows, c).values()))  # NaN where the set has no boxes of the size
                     for c in ("map", "map_50_small", "map_50_medium", "map_50_large", "mean_best_iou", "bpr")
                 ]
                 cells = [start, str(num), arm, text(list(values.values())), *against]
-                cells += [f"{100 * mean:.1f}" for mean in means[:4]] + [f"{mean:.3f}" for mean in means[4:]]
+                cells += ["" if math.isnan(mean) else f"{100 * mean:.1f}" for mean in means[:4]] + [
+                    f"{mean:.3f}" for mean in means[4:]
+                ]
                 lines.append("| " + " | ".join(cells) + " |")
     lines += [*learning(table), *spreads(table)]
     return "\n".join(lines) + "\n"
@@ -138,7 +140,7 @@ def learning(table: Table) -> list[str]:
         if found:
             words = [f"**{label} {number}**" if sure else f"{label} {number}" for _, label, number, sure in found]
             classes.append(f"- {name}, {start}: {', '.join(words)}.")
-    return [*lines, *(classes if len(classes) > 3 else [])]
+    return [*lines, *classes]
 
 
 def by_class(row: dict[str, str]) -> dict[str, float]:

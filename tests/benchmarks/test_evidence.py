@@ -79,3 +79,26 @@ def test_interval_and_pairs():
     assert report.paired({0: 3.0, 1: 5.0, 4: 1.0}, {1: 1.0, 0: 2.0, 7: 0.0}) == [1.0, 4.0]
     mean, half = report.mean_interval([1.0, 2.0, 3.0])
     assert (mean, half) == pytest.approx((2.0, 4.303 * 1 / math.sqrt(3)))
+
+
+def test_what_learning_adds_and_the_spread_by_hand():
+    report = load("report")
+    sizes = {"map": "0.2", "map_50_small": "nan", "map_50_medium": "0.1", "map_50_large": "0.3", "bpr": "1"}
+
+    def rows(*scores):
+        return {
+            seed: {"map_50_frequent": str(s), "by_class": f"red cell {s}; car 0.5", "mean_best_iou": "0.5", **sizes}
+            for seed, s in enumerate(scores)
+        }
+
+    table = {
+        ("a", report.FIXED, "kmeans", 5): rows(0.1, 0.2),
+        ("a", report.FULL, "kmeans", 5): rows(0.2, 0.4),
+        ("a", report.FULL, "uniform", 5): rows(0.3, 0.3),
+    }
+    text = report.tables(table)
+    # +10 and +20 points: half of the interval is 12.706 * 7.07 / sqrt(2). No small boxes.
+    assert "| a | kmeans | +15.0 ± 63.5 (2) | +0.0 ± 0.0 (2) |  | +0.0 ± 0.0 (2) | +0.0" in text
+    assert "- a, kmeans: red cell +15.0 ± 63.5, car +0.0 ± 0.0." in text
+    assert f"| a | {report.FULL} | kmeans, uniform | 10.0 ± 0.0 (2) |" in text
+    assert "nan" not in text
