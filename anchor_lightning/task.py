@@ -19,7 +19,7 @@ from anchor_lightning.detectors.base import Detector, DetectorFactory, build_det
 from anchor_lightning.errors import NonFiniteOutputError, UserError
 from anchor_lightning.fitting import check_distinct, kmeans_shapes
 from anchor_lightning.fitting.initial import resolve_anchors
-from anchor_lightning.metrics.evaluation import Evaluation, scales_to_stored
+from anchor_lightning.metrics.evaluation import Evaluation, EvaluationDetails, scales_to_stored
 from anchor_lightning.structures import DetectionBatch, Detections, DetectorOutput, StepOptions
 from anchor_lightning.training.checkpoint_files import FORMAT, PROJECT_KEY, check_checkpoint
 from anchor_lightning.training.lightning_private import start_averages
@@ -52,6 +52,7 @@ class DetectionTask(LightningModule):
         temperature: T of Eq. 10, set by the `SoftAssignment` callback.
         distance: Distance of the assignment in force, set by the same.
         clustering_weight: λ of Eq. 11, set by the `ClusteringDecay` callback.
+        evaluation_details: Curves and confusion matrix of the last `validate` or `test`.
 
     Raises:
         UserError: An option is out of its range.
@@ -92,6 +93,7 @@ class DetectionTask(LightningModule):
         self.clustering_weight = 0.0
         self.distance: Distance = distance
         self.evaluation: Evaluation | None = None
+        self.evaluation_details: EvaluationDetails | None = None
         self._is_started = False
 
     def _check_options(self) -> None:
@@ -265,6 +267,10 @@ class DetectionTask(LightningModule):
         return detections, output.proposals or []
 
     @property
+    def _is_fitting(self) -> bool:
+        return self.trainer.state.fn == "fit"
+
+    @property
     def _split(self) -> Literal["val", "test"]:
         return "test" if self.trainer.testing else "val"
 
@@ -272,7 +278,7 @@ class DetectionTask(LightningModule):
         """Prepares the metrics of the split."""
         self._start()
         truth = self.data.ground_truth(self._split)
-        self.evaluation = Evaluation(truth, self.class_names, self.detector.has_proposals)
+        self.evaluation = Evaluation(truth, self.class_names, self.detector.has_proposals, not self._is_fitting)
 
     def on_predict_start(self) -> None:
         """Starts network and shapes if no checkpoint did."""
@@ -284,12 +290,15 @@ class DetectionTask(LightningModule):
         self.evaluation.update(batch, *self.detect(batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Computes and logs the metrics once, over all ranks; those of the classes in `test` alone."""
+        """Computes and logs the metrics once, over all ranks; a training logs none of single classes."""
         assert self.evaluation is not None
         if not self.trainer.sanity_checking:
-            metrics = self.evaluation.compute(per_class=self._split == "test")
-            # Equal on all ranks already; without sync_dist Lightning warns about each of them.
-            self.log_dict({f"{self._split}/{name}": value for name, value in metrics.items()}, sync_dist=True)
+            metrics = self.evaluation.compute()
+            for name, value in metrics.items():
+                # Equal on all ranks already; without sync_dist Lightning warns about each of them.
+                is_logged = "/" not in name or not self._is_fitting
+                self.log(f"{self._split}/{name}", value, sync_dist=True, logger=is_logged)
+            self.evaluation_details = self.evaluation.details
         self.evaluation = None  # a split's detections are large
 
     on_test_start, test_step, on_test_epoch_end = on_validation_start, validation_step, on_validation_epoch_end

@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any, Final
@@ -16,6 +17,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 SHOWN: Final = ("val/map", "val/map_50", "val/map_voc")
+OF_CLASS: Final = "val/ap_50/"
+MAX_CLASSES, LOWEST = 20, 10  # of so many all are shown, of more only so many
 LOGGERS: Final = ("lightning.pytorch", "lightning.fabric")  # those that write to the console
 
 
@@ -67,14 +70,17 @@ class StepProgressBar(TQDMProgressBar):
 
 
 class ValidationSummary(Callback):
-    """A line after each validation of a training: the step, the average precisions, and the time that is left."""
+    """A line after each validation of a training: the step, the average precisions, and the time that is left.
+
+    With several classes a second line has the average precision of each; of many, of those that are found worst.
+    """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes where and when the training begins."""
         self._first, self._start = trainer.global_step, time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says the line."""
+        """Says the lines."""
         found = {name: float(trainer.callback_metrics[name]) for name in SHOWN if name in trainer.callback_metrics}
         if trainer.state.fn != "fit" or trainer.sanity_checking or not found:
             return
@@ -87,6 +93,24 @@ class ValidationSummary(Callback):
                 left = f"; {timedelta(seconds=round(seconds))} left"
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         rank_zero_info(f"{place}: {metrics}{left}")
+        by_class = {
+            name.removeprefix(OF_CLASS): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(OF_CLASS)
+        }
+        if len(by_class) > 1:
+            rank_zero_info(f"    {classes_text(by_class)}")
+
+
+def classes_text(average_precisions: Mapping[str, float]) -> str:
+    """The average precision of each class in one line, or the lowest of many; `-` is one without boxes."""
+    shown, which = dict(average_precisions), ""
+    if len(shown) > MAX_CLASSES:
+        measured = {name: value for name, value in shown.items() if not math.isnan(value)}
+        shown = dict(sorted(measured.items(), key=lambda item: item[1])[:LOWEST])
+        which = f", the lowest {len(shown)} of {len(measured)} classes"
+    texts = (f"{name} {'-' if math.isnan(value) else f'{value:.4f}'}" for name, value in shown.items())
+    return f"AP at IoU 0.5{which}: {', '.join(texts)}"
 
 
 def num_steps(trainer: Trainer) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from jsonargparse import Namespace, dict_to_namespace, set_dumper
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
@@ -20,7 +20,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning import callbacks
-from anchor_lightning.callbacks import RunCheckpoint, StepProgressBar, ValidationSummary
+from anchor_lightning.callbacks import (
+    BestCheckpoint,
+    EvaluationFiles,
+    RunCheckpoint,
+    StepProgressBar,
+    ValidationSummary,
+)
 from anchor_lightning.cli.help import ALL
 from anchor_lightning.cli.results import metrics_text
 from anchor_lightning.commands.configs import dump_yaml
@@ -48,6 +54,7 @@ CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback 
     "anchor_logger": callbacks.AnchorLogger,
     "prediction_pictures": callbacks.PredictionPictures,
     "prediction_writer": callbacks.PredictionWriter,
+    "best_checkpoint": BestCheckpoint,  # before the next, so that `last.ckpt` knows it
     "checkpoint": RunCheckpoint,
 }
 TENSORBOARD: Final = "lightning.pytorch.loggers.TensorBoardLogger"
@@ -88,6 +95,7 @@ class AnchorLightningCLI(LightningCLI):
         """Adds the callbacks' options and the links."""
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
+        parser.link_arguments("checkpoint.dirpath", "best_checkpoint.dirpath")
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         parser.link_arguments("data.image_size", "model.image_size", compute_fn=list, apply_on="instantiate")
@@ -172,10 +180,10 @@ class AnchorLightningCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         if config["barebones"] or config["enable_checkpointing"] is False:
-            callbacks = [callback for callback in callbacks if not isinstance(callback, RunCheckpoint)]
+            callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
             if self.subcommand == "fit":
                 rank_zero_info("No checkpoint is written, so the run cannot be resumed.")
-        callbacks = [*callbacks, ValidationSummary()]
+        callbacks = [*callbacks, ValidationSummary(), EvaluationFiles()]
         if self.subcommand == "fit" and not config["barebones"] and not _has(LearningRateMonitor, config["callbacks"]):
             callbacks.append(LearningRateMonitor("step"))
         if config["barebones"]:

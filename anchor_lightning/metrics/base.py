@@ -28,7 +28,7 @@ class ImageMetric(Metric):
     torchmetrics' own exchange fails on ranks without images; rows of any number travel as objects.
     """
 
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
     full_state_update: bool = False
 
     images: list[Tensor]
@@ -36,8 +36,8 @@ class ImageMetric(Metric):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"compute_on_cpu": True, "dist_sync_fn": gather, **kwargs})
 
-    def scalars(self, values: Mapping[str, float]) -> dict[str, Tensor]:
-        """Numbers as a metric returns them: float32 scalars on its device."""
+    def tensors(self, values: Mapping[str, float | np.ndarray]) -> dict[str, Tensor]:
+        """Numbers and arrays as a metric returns them: float32 on its device."""
         return {name: torch.tensor(value, dtype=torch.float32, device=self.device) for name, value in values.items()}
 
 
@@ -90,7 +90,7 @@ class MeanAveragePrecision(ImageMetric):
     def compute(self) -> dict[str, Tensor]:
         """The numbers over the images of all ranks; NaN where there is no ground truth to measure against."""
         if not self._is_synced:
-            return self.scalars(self._evaluate())
+            return self.tensors(self._evaluate())
         # It takes seconds and memory: on one rank, while the others wait, for an error as well.
         answer: list[Any] = [None]
         if dist.get_rank(self.process_group) == 0:
@@ -101,9 +101,9 @@ class MeanAveragePrecision(ImageMetric):
         dist.broadcast_object_list(answer, group=self.process_group, group_src=0)
         if isinstance(answer[0], Exception):
             raise answer[0]
-        return self.scalars(answer[0])
+        return self.tensors(answer[0])
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self) -> Mapping[str, float | np.ndarray]:
         images = rows(self.images, 3)
         num_preds, num_targets = images[:, 1:].long().T.tolist()
         preds, target = rows(self.preds, 6).split(num_preds), rows(self.target, 7).split(num_targets)
@@ -117,7 +117,7 @@ class MeanAveragePrecision(ImageMetric):
     @abstractmethod
     def average_precision(
         self, ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections]
-    ) -> dict[str, float]:
+    ) -> Mapping[str, float | np.ndarray]:
         """The numbers of images that are numbered in the order of their ids."""
 
     def named(self, prefix: str, values: np.ndarray) -> dict[str, float]:

@@ -30,6 +30,7 @@ from anchor_lightning.metrics.base import (
 from anchor_lightning.structures import Detections, GroundTruth
 
 LIMITS: Final = [1, 10, 100]
+RECALLS: Final = np.linspace(0, 1, 101)
 AT_50, AT_75 = 0, 5
 _NUM_THRESHOLDS = 10
 
@@ -43,33 +44,54 @@ class COCOResult(NamedTuple):
             (by the limit on detections an image and class), `mar_small`, `mar_medium`, `mar_large`; then
             `map_50_small`, `map_50_medium`, `map_50_large` (the paper's Table 2).
         ap: (C,) float64, each class's part of `map`.
+        precision_50: (C, R) float64 at IoU 0.5, the best precision at each of the recalls `RECALLS` or above; 0 where
+            the recall is not reached. The mean over R is the class's part of `map_50`.
+        scores_50: (C, R) float64, the score of the detection with which the recall is reached; 0 likewise.
     """
 
     summary: dict[str, float]
     ap: np.ndarray
+    precision_50: np.ndarray
+    scores_50: np.ndarray
 
 
 class COCOMeanAveragePrecision(MeanAveragePrecision):
     """COCO's mean average precision as a `torchmetrics.Metric`, the same on any number of ranks.
 
-    `COCOResult.summary` and, for each class, `ap/CLASS`. Boxes are continuous (width x2 - x1). A detection, best score
-    first, takes the ground truth of its class that it overlaps most among those still free, at IoU 0.5, 0.55, ... 0.95
-    (of which the mean is taken; `map_50*` and `map_75` at one alone). Precision is read at 101 levels of recall. The
-    best 100 detections of an image and class count, 1 or 10 for `mar_1` and `mar_10`. Crowds (`iscrowd` or `difficult`)
+    `COCOResult.summary` and, for each class, `ap/CLASS` and `ap_50/CLASS`.
+
+    Boxes are continuous (width x2 - x1). A detection, best score first, takes the ground truth of its class
+    that it overlaps most among those still free, at IoU 0.5, 0.55, ... 0.95 (of which the mean is taken; `map_50*`,
+    `ap_50` and `map_75` at one alone). Precision is read at 101 levels of recall. The best 100 detections of an image
+    and class count, 1 or 10 for `mar_1` and `mar_10`. Crowds (`iscrowd` or `difficult`)
     need not be found, and any number of detections count as nothing of whose own area that share lies within one. For a
     size (by annotated area) ground truth boxes of other sizes need not be found, and detections that take one, or none
     and are of another size themselves, count as nothing. A class without a ground truth that counts is NaN and left out
     of the mean; a class with ground truth and without detections is 0.
 
     Used as `VOCMeanAveragePrecision`; a `torchmetrics.MetricCollection` of both keeps what both need once.
+
+    Args:
+        classes: Names of the C classes, position is the label; or C, the names are then the labels.
+        per_class: Whether to add the average precision of each class.
+        curves: Whether to add `precision_50` and `scores_50` of `COCOResult`, (C, 101) each.
+        kwargs: See `torchmetrics.Metric`.
     """
+
+    def __init__(
+        self, classes: Sequence[str] | int, per_class: bool = False, curves: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(classes, per_class, **kwargs)
+        self.curves = curves
 
     def average_precision(
         self, ground_truths: Sequence[GroundTruth], detections: Mapping[int, Detections]
-    ) -> dict[str, float]:
+    ) -> dict[str, float | np.ndarray]:
         """See the class."""
         result = coco_average_precision(ground_truths, detections, len(self.class_names))
-        return result.summary | self.named("ap", result.ap)
+        arrays = {"precision_50": result.precision_50, "scores_50": result.scores_50} if self.curves else {}
+        of_classes = self.named("ap", result.ap) | self.named("ap_50", result.precision_50.mean(axis=1))
+        return {**result.summary, **of_classes, **arrays}
 
 
 class ProposalRecall(ImageMetric):
@@ -121,7 +143,7 @@ class ProposalRecall(ImageMetric):
             boxes_xyxy, zeros = counted[counted[:, 4].argsort(stable=True), :4].numpy(), np.zeros(len(counted))
             # All of one class, and of an area that lies among those of all sizes.
             truth = GroundTruth(1, boxes_xyxy, zeros.astype(np.int64), zeros.astype(bool), zeros)
-            _, recall = _evaluate([truth], {1: as_detections(found)}, 1, self.top, by_area=False)  # (T, 1, 1, L)
+            _, recall, _ = _evaluate([truth], {1: as_detections(found)}, 1, self.top, by_area=False)  # (T, 1, 1, L)
             images.append([image_id, len(zeros), *np.rint(np.nan_to_num(recall) * len(zeros)).flat])
         self.images.append(torch.tensor(images, dtype=torch.float64).reshape(len(images), self._width))
 
@@ -134,7 +156,7 @@ class ProposalRecall(ImageMetric):
         _, num_boxes, *found = images[first_copies(images[:, 0])].sum(0).tolist()
         recall = np.reshape(found, (_NUM_THRESHOLDS, -1)) / (num_boxes or np.nan)
         kinds = {"ar": recall.mean(0), "recall_iou50": recall[AT_50]}
-        return self.scalars({f"{kind}_{k}": v[i] for kind, v in kinds.items() for i, k in enumerate(self.top)})
+        return self.tensors({f"{kind}_{k}": v[i] for kind, v in kinds.items() for i, k in enumerate(self.top)})
 
 
 def coco_average_precision(
@@ -150,7 +172,7 @@ def coco_average_precision(
             image.
         num_classes: C > 0.
     """
-    precision, recall = _evaluate(ground_truths, detections, num_classes)
+    precision, recall, scores = _evaluate(ground_truths, detections, num_classes)
     areas = {"small": 1, "medium": 2, "large": 3}
     best = precision[..., -1]  # (T, R, C, A), at most 100 detections
     summary = {"map": best[..., 0], "map_50": best[AT_50, ..., 0], "map_75": best[AT_75, ..., 0]}
@@ -159,7 +181,8 @@ def coco_average_precision(
     summary |= {f"mar_{name}": recall[..., a, -1] for name, a in areas.items()}
     summary |= {f"map_50_{name}": best[AT_50, ..., a] for name, a in areas.items()}
     ap = np.array([mean_of_defined(best[:, :, label, 0]) for label in range(num_classes)])
-    return COCOResult({name: mean_of_defined(values) for name, values in summary.items()}, ap)
+    means = {name: mean_of_defined(values) for name, values in summary.items()}
+    return COCOResult(means, ap, best[AT_50, ..., 0].T, scores[AT_50, ..., 0, -1].T)
 
 
 def _evaluate(
@@ -168,8 +191,11 @@ def _evaluate(
     num_classes: int,
     limits: Sequence[int] = LIMITS,
     by_area: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
-    """COCO's precision (T, R, C, A, L) and recall (T, C, A, L), without `by_area` A is 1; NaN without ground truth."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """COCO's precision (T, R, C, A, L), recall (T, C, A, L) and scores, as precision; without `by_area` A is 1.
+
+    NaN where there is no ground truth.
+    """
     labels = range(num_classes)  # the classes' own numbers serve as categories
     annotations = [
         {"image_id": truth.image_id, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
@@ -198,9 +224,9 @@ def _evaluate(
     evaluation.evaluate()
     evaluation.accumulate()
     # It writes -1, which must not be averaged.
-    arrays = evaluation.eval["precision"], evaluation.eval["recall"]
-    precision, recall = (np.where(array < 0, np.nan, array) for array in arrays)
-    return precision, recall
+    arrays = (evaluation.eval[name] for name in ("precision", "recall", "scores"))
+    precision, recall, scores = (np.where(array < 0, np.nan, array) for array in arrays)
+    return precision, recall, scores
 
 
 def _silent(*_: object) -> None:

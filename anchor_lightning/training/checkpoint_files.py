@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from anchor_lightning.errors import UserError
@@ -16,6 +17,7 @@ from anchor_lightning.errors import UserError
 DEFAULT_ROOT: Final = "runs"  # where the run folders lie, unless `trainer.default_root_dir` says otherwise
 NEWEST: Final = "last"
 BEST: Final = "best"
+BEST_PREFIX: Final = "best_"  # begins the name of the file with a run's best validation
 PROJECT_KEY: Final = "anchor_lightning"  # key of a checkpoint that holds what Lightning does not know of
 FORMAT: Final = 3  # version of what lies under `PROJECT_KEY`
 
@@ -24,7 +26,8 @@ def find_checkpoint(given: str | Path, *folders: str | Path) -> Path:
     """The file that `ckpt_path` names.
 
     Args:
-        given: A path; `last` for the newest run's last one; `best` for the best of that run by the metric it monitors.
+        given: A path; `last` for the newest run's last one; `best` for the best of that run, which is said
+            with its metric.
         folders: Where run folders lie; `runs` if not given.
 
     Raises:
@@ -42,22 +45,41 @@ def find_checkpoint(given: str | Path, *folders: str | Path) -> Path:
 
 def _best_of(newest: Path) -> Path:
     """The best checkpoint of the run, or of the one that it went on from, as its newest one says."""
-    for state in _load(newest).get("callbacks", {}).values():
-        if isinstance(state, dict) and state.get("monitor") and state.get("best_model_path"):
-            best = Path(state["best_model_path"])
-            for path in (best, newest.with_name(best.name)):  # a run folder may have been moved
-                if path.is_file():
-                    return path
-            raise UserError(f"{BEST}: {best}, of the run of {newest}, is not there any more", "ckpt_path")
+    for state in _monitors(newest):
+        best = Path(state["best_model_path"])
+        for path in (best, newest.with_name(best.name)):  # a run folder may have been moved
+            if path.is_file():
+                if reason := damage(path):
+                    raise UserError(f"{BEST}: {path} is damaged ({reason}); give {NEWEST}", "ckpt_path")
+                rank_zero_info(f"{BEST}: {path}{_score(path, state['monitor'])}")
+                return path
+        raise UserError(f"{BEST}: {best}, of the run of {newest}, is not there any more", "ckpt_path")
     raise UserError(
-        f"{BEST}: the newest run, that of {newest}, monitored no metric; train with --checkpoint.monitor val/map_50, "
-        f"or give {NEWEST}",
+        f"{BEST}: the newest run, that of {newest}, has none: nothing was validated before that checkpoint, or "
+        f"best_checkpoint.monitor is null; give {NEWEST}",
         "ckpt_path",
     )
 
 
+def _monitors(path: Path) -> list[dict[str, Any]]:
+    """What the callbacks that keep best checkpoints say of themselves, ours before those of the user."""
+    states = _load(path).get("callbacks", {})
+    of_ours = sorted(states, key=lambda name: not str(name).startswith("BestCheckpoint"))
+    found = (states[name] for name in of_ours)
+    return [each for each in found if isinstance(each, dict) and each.get("monitor") and each.get("best_model_path")]
+
+
+def _score(best: Path, monitor: str) -> str:
+    """The value and the step of a best checkpoint; from the file itself, as it may be newer than what names it."""
+    scores = (state.get("current_score") for state in _monitors(best) if state["monitor"] == monitor)
+    score = next((float(score) for score in scores if score is not None), math.nan)
+    return f", {monitor} {score:.4f} after step {_load(best).get('global_step', 0):,}"
+
+
 def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator[Path]:
     """The newest undamaged checkpoint of each run, and what SLURM's requeueing wrote, the newest first.
+
+    A run's best checkpoint counts where there is no other.
 
     Args:
         folders: Where run folders lie, at any depth; or one that holds a `last.ckpt` itself.
@@ -71,7 +93,7 @@ def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator
     requeued = [[path] for folder in folders for path in requeue_checkpoints(folder)]
     for files in sorted(filter(None, [*runs, *requeued]), key=lambda files: _age(files[0]), reverse=True):
         damaged = ""
-        for path in files:
+        for path in sorted(files, key=lambda path: path.name.startswith(BEST_PREFIX)):
             if not (reason := damage(path)):
                 if damaged:
                     rank_zero_warn(f"{damaged}; the one before it is taken: {path}")

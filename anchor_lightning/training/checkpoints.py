@@ -11,11 +11,12 @@ from typing import Any, Literal
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning.errors import UserError
+from anchor_lightning.training.best_checkpoint import ContinuedCheckpoint
 from anchor_lightning.training.checkpoint_files import PROJECT_KEY
 from anchor_lightning.training.files import AtomicCheckpointIO, remove_unfinished
 from anchor_lightning.training.lightning_private import (
@@ -76,7 +77,7 @@ class StopSignals:
             rank_zero_info(f"\n{signal.Signals(number).name}: the run is saved and ends after this step{again}.")
 
 
-class RunCheckpoint(ModelCheckpoint):
+class RunCheckpoint(ContinuedCheckpoint):
     """`ModelCheckpoint` at the end of optimizer steps, from which a resumed run equals one that was never stopped.
 
     The last step, and the one that SIGTERM or SIGINT interrupts (status 143 and 1), are saved as well; a validation
@@ -84,9 +85,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     Args:
         every_n_train_steps: Optimizer steps between checkpoints.
-        save_top_k: Numbered checkpoints to keep: the newest, or the best by `monitor` if that is given.
-        monitor: Metric such as `val/map_50`: numbered checkpoints follow validations, `last.ckpt` is as without.
-        mode: Whether the best is the `max` or the `min`.
+        save_top_k: Numbered checkpoints to keep: 1 for the newest, 0 for none, -1 for all.
         filename: Name of the numbered checkpoints.
         auto_insert_metric_name: Whether names in braces are repeated in the file's name.
         save_last: Whether `last.ckpt` is kept.
@@ -97,8 +96,6 @@ class RunCheckpoint(ModelCheckpoint):
         self,
         every_n_train_steps: int | None = 500,
         save_top_k: int = 1,
-        monitor: str | None = None,
-        mode: str = "max",
         filename: str | None = "step{step}",
         auto_insert_metric_name: bool = False,
         save_last: bool | Literal["link"] | None = True,
@@ -107,8 +104,8 @@ class RunCheckpoint(ModelCheckpoint):
         super().__init__(
             every_n_train_steps=every_n_train_steps,
             save_top_k=save_top_k,
-            monitor=monitor,
-            mode=mode,
+            monitor=None,  # `BestCheckpoint` has one
+            mode="max",
             filename=filename,
             auto_insert_metric_name=auto_insert_metric_name,
             save_last=save_last,
@@ -129,12 +126,6 @@ class RunCheckpoint(ModelCheckpoint):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one that the user chose
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         super().setup(trainer, pl_module, stage)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over which checkpoint was the best so far: a resumed run has another folder, and is the same run."""
-        if Path(state_dict["best_model_path"]).is_file():
-            state_dict = {name: value for name, value in state_dict.items() if name != "dirpath"}
-        super().load_state_dict(state_dict)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Cleans up after a killed run; a `UserError` where the processes would continue different checkpoints."""
@@ -200,7 +191,7 @@ class RunCheckpoint(ModelCheckpoint):
             self._defer_stop(trainer)
             self._unscheduled = stops_early(trainer) and not self._is_counted_end(trainer)
             try:
-                self._finish_step(trainer, validated=True)
+                self._finish_step(trainer)
             finally:
                 self._unscheduled = False
 
@@ -234,7 +225,7 @@ class RunCheckpoint(ModelCheckpoint):
         self._stopping |= trainer.should_stop
         trainer.should_stop = self._stopping and not in_step
 
-    def _finish_step(self, trainer: Trainer, validated: bool = False) -> None:
+    def _finish_step(self, trainer: Trainer) -> None:
         if trainer.global_step == self._step:
             return  # in the middle of accumulated batches, or done before
         self._step = trainer.global_step
@@ -246,17 +237,16 @@ class RunCheckpoint(ModelCheckpoint):
         is_last = trainer.global_step == trainer.max_steps or (
             trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         )
-        last = is_due or is_last or self._ending or stops_early(trainer)
-        self._save(trainer, last, numbered=last if self.monitor is None else validated and every > 0)
+        if is_due or is_last or self._ending or stops_early(trainer):
+            self._save(trainer, numbered=True)
 
-    def _save(self, trainer: Trainer, last: bool = True, numbered: bool = False) -> None:
+    def _save(self, trainer: Trainer, numbered: bool = False) -> None:
         if self._should_skip_saving_checkpoint(trainer):
             return
         candidates = self._monitor_candidates(trainer)
         if numbered:
             self._save_topk_checkpoint(trainer, candidates)
-        if last:
-            self._save_last_checkpoint(trainer, candidates)
+        self._save_last_checkpoint(trainer, candidates)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)

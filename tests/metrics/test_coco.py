@@ -35,6 +35,9 @@ def assert_is_pycocotools(
     assert result.summary == pytest.approx(expected, abs=1e-12, nan_ok=True)
     per_class = [mean(precision[:, :, c, 0]) for c in range(num_classes)]
     np.testing.assert_allclose(result.ap, per_class, rtol=0, atol=1e-12)
+    for array, name in ((result.precision_50, "precision"), (result.scores_50, "scores")):
+        expected_array = direct.eval[name][0, :, :, 0, 2].T
+        np.testing.assert_allclose(array, np.where(expected_array < 0, np.nan, expected_array), rtol=0, atol=1e-12)
     return result.summary
 
 

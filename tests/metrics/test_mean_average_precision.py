@@ -50,7 +50,9 @@ def test_numbers_are_those_of_the_two_protocols(seed: int) -> None:
     coco = coco_average_precision(ground_truths, detections, 3)
     voc = voc_average_precision(ground_truths, detections, 3)
     expected = dict(coco.summary)
-    for kind, values in (("ap", coco.ap), ("ap_voc07", voc.ap_11_point), ("ap_voc", voc.ap_area)):
+    ap_50 = coco.precision_50.mean(axis=1)
+    kinds = (("ap", coco.ap), ("ap_50", ap_50), ("ap_voc07", voc.ap_11_point), ("ap_voc", voc.ap_area))
+    for kind, values in kinds:
         expected |= {f"{kind}/{name}": float(value) for name, value in zip(NAMES, values, strict=True)}
         defined = values[~torch.tensor(values).isnan().numpy()]
         expected[kind.replace("ap", "map", 1)] = float(defined.mean())
@@ -60,7 +62,7 @@ def test_numbers_are_those_of_the_two_protocols(seed: int) -> None:
 @NOT_UPDATED
 def test_keys_are_the_same_whatever_was_updated_and_classes_need_no_names() -> None:
     numbered = both(2, per_class=True)
-    of_classes = {f"{kind}/{label}" for kind in ("ap", "ap_voc", "ap_voc07") for label in "01"}
+    of_classes = {f"{kind}/{label}" for kind in ("ap", "ap_50", "ap_voc", "ap_voc07") for label in "01"}
     nothing = numbers(numbered)
     assert set(nothing) == SUMMARY_KEYS | of_classes and all(math.isnan(value) for value in nothing.values())
     numbered.update(*found_and_missed())

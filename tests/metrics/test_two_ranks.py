@@ -15,7 +15,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 
-from anchor_lightning.metrics import COCOMeanAveragePrecision, ProposalRecall, VOCMeanAveragePrecision
+from anchor_lightning.metrics import (
+    COCOMeanAveragePrecision,
+    DetectionConfusionMatrix,
+    ProposalRecall,
+    VOCMeanAveragePrecision,
+)
 from tests.helpers.metric_scenes import BOX, found, ground_truth, numbers, random_scene, torchmetrics_input
 
 # What each of two ranks updates, by image id. Of nine images the last is never updated.
@@ -35,12 +40,14 @@ def evaluated(image_ids: Sequence[int]) -> dict[str, float]:
     ground_truths, detections = random_scene(11, num_images=9, num_classes=3)
     classes = (COCOMeanAveragePrecision, VOCMeanAveragePrecision)
     average_precision = MetricCollection([metric_class(3, per_class=True) for metric_class in classes])
-    recall = ProposalRecall([2, 10])
+    recall, confusion = ProposalRecall([2, 10]), DetectionConfusionMatrix(3)
     for image_id in image_ids:
         images = torchmetrics_input([ground_truths[image_id - 1]], detections)
         average_precision.update(*images)
         recall.update(*images)
-    return numbers(average_precision) | numbers(recall)
+        confusion.update(*images)
+    cells = {f"cell {place}": float(value) for place, value in enumerate(confusion.compute().flatten())}
+    return numbers(average_precision) | numbers(recall) | cells
 
 
 def one_image(number: int | None, is_found: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

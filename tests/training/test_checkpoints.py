@@ -10,11 +10,13 @@ import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from anchor_lightning.errors import UserError
+from anchor_lightning.training.best_checkpoint import BestCheckpoint
 from anchor_lightning.training.checkpoint_files import find_checkpoint
 from anchor_lightning.training.checkpoints import RunCheckpoint
 from tests.helpers.end_at import EndAt
 from tests.helpers.tiny_training import make_trainer
 
+BEST = "best_val_score"
 SCORES = {2: 0.1, 4: 0.5, 6: 0.3, 7: 0.2}  # of the validation after so many steps
 
 
@@ -28,13 +30,15 @@ def fit(
     end: EndAt | None = None,
     val_check_interval: int = 2,
     ckpt_path: Path | None = None,
+    monitor: str | None = "val/score",
+    limit_val_batches: int = 1,
     **options: Any,
-) -> RunCheckpoint:
-    checkpoint = RunCheckpoint(dirpath=folder, **options)
-    callbacks = [checkpoint] if end is None else [checkpoint, end]
-    limits = {"max_steps": 7, "val_check_interval": val_check_interval, "limit_val_batches": 1}
+) -> BestCheckpoint:
+    best = BestCheckpoint(monitor, dirpath=str(folder))
+    callbacks = [best, RunCheckpoint(dirpath=folder, **options), *([] if end is None else [end])]
+    limits = {"max_steps": 7, "val_check_interval": val_check_interval, "limit_val_batches": limit_val_batches}
     make_trainer(folder, callbacks=callbacks, enable_checkpointing=True, **limits).fit(Scored(), ckpt_path=ckpt_path)
-    return checkpoint
+    return best
 
 
 def steps(folder: Path) -> dict[str, int]:
@@ -54,38 +58,99 @@ def test_regular_checkpoints_and_the_last_step(
     tmp_path: Path, options: dict[str, Any], expected: dict[str, int]
 ) -> None:
     fit(tmp_path, **options)
-    assert steps(tmp_path) == expected
+    assert steps(tmp_path) == expected | {BEST: 4}
 
 
-def test_the_best_checkpoint_is_that_of_its_own_validation(tmp_path: Path) -> None:
-    checkpoint = fit(tmp_path, every_n_train_steps=3, monitor="val/score")
-    assert steps(tmp_path) == {"last": 7, "step4": 4}
-    assert float(checkpoint.best_model_score) == pytest.approx(0.5)
-
-
-def test_with_a_monitored_metric_the_last_checkpoint_does_not_wait_for_it(tmp_path: Path) -> None:
-    with pytest.raises(KeyError):
-        fit(tmp_path, EndAt("error", 5), val_check_interval=7, every_n_train_steps=3, monitor="val/score")
-    assert steps(tmp_path) == {"last": 3}
-
-
-def test_the_best_checkpoint_of_a_resumed_run_may_be_the_one_before(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_that_of_its_own_validation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Validations after 2, 4, 6 and 7 steps score 0.1, 0.5, 0.3 and 0.2."""
-    options = {"every_n_train_steps": 3, "monitor": "val/score"}
+    caplog.set_level("INFO")
+    checkpoint = fit(tmp_path / "checkpoints", every_n_train_steps=3)
+    assert float(checkpoint.best_model_score) == pytest.approx(0.5)
+    best = tmp_path / "checkpoints" / f"{BEST}.ckpt"
+    assert find_checkpoint("best", tmp_path) == best
+    assert f"best: {best}, val/score 0.5000 after step 4" in caplog.text
+    spoil(best)
+    with pytest.raises(UserError, match=r"ckpt_path: best: .*best_val_score.ckpt is damaged .*; give last"):
+        find_checkpoint("best", tmp_path)
+
+
+def test_the_best_checkpoint_within_accumulated_batches(tmp_path: Path) -> None:
+    """A validation after two batches of which three make a step has the weights of no further step."""
+    best = BestCheckpoint("val/score", dirpath=str(tmp_path))
+    limits = {"max_steps": 2, "val_check_interval": 5, "limit_val_batches": 1, "accumulate_grad_batches": 3}
+    callbacks = [best, RunCheckpoint(dirpath=tmp_path, every_n_train_steps=2)]
+
+    class Late(BoringModel):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val/score", float(self.global_step))
+
+    make_trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True, **limits).fit(Late())
+    assert steps(tmp_path)[BEST] == 1
+
+
+def test_the_last_checkpoint_does_not_wait_for_a_validation(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        fit(tmp_path, EndAt("error", 5), val_check_interval=7, every_n_train_steps=3)
+    assert steps(tmp_path) == {"last": 3, "step3": 3}
+
+
+def test_a_run_goes_on_from_its_last_checkpoint_not_from_a_newer_best_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        fit(tmp_path, EndAt("error", 5), every_n_train_steps=3)
+    assert steps(tmp_path) == {"last": 3, "step3": 3, BEST: 4}
+    assert find_checkpoint("last", tmp_path) == tmp_path / "last.ckpt"
+    spoil(tmp_path / "last.ckpt")
+    with pytest.warns(match="last.ckpt is damaged"):
+        assert find_checkpoint("last", tmp_path) == tmp_path / "step3.ckpt"
+    spoil(tmp_path / "step3.ckpt")
+    with pytest.warns(match="last.ckpt is damaged|step3.ckpt is damaged"):
+        assert find_checkpoint("last", tmp_path) == tmp_path / f"{BEST}.ckpt"
+
+
+def test_the_best_checkpoint_of_a_resumed_run_may_be_the_one_before(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    options = {"every_n_train_steps": 3}
     folders = [tmp_path / name / "checkpoints" for name in ("a", "b")]
     with pytest.raises(KeyError):
         fit(folders[0], EndAt("error", 6), **options)
-    best = folders[0] / "step4.ckpt"
+    best = folders[0] / f"{BEST}.ckpt"
     assert find_checkpoint("best", tmp_path) == best
     resumed = fit(folders[1], ckpt_path=best, **options)
-    assert steps(folders[1]) == {"last": 7} and float(resumed.best_model_score) == pytest.approx(0.5)
+    assert steps(folders[1]) == {"last": 7, "step7": 7} and float(resumed.best_model_score) == pytest.approx(0.5)
     assert find_checkpoint("best", tmp_path) == best
+    assert not [warning for warning in recwarn if "dirpath" in str(warning.message)]
     (tmp_path / "a").rename(tmp_path / "moved")
-    with pytest.raises(UserError, match=r"ckpt_path: best: .*step4.ckpt, .* is not there any more"):
+    with pytest.warns(match=r"best_val_score.ckpt, is not there any more: the next validation is the best"):
+        moved = fit(tmp_path / "c", ckpt_path=tmp_path / "moved" / "checkpoints" / best.name, **options)
+    assert float(moved.best_model_score) == pytest.approx(0.3) and steps(tmp_path / "c")[BEST] == 6
+    with pytest.raises(UserError, match=r"ckpt_path: best: .*best_val_score.ckpt, .* is not there any more"):
         find_checkpoint("best", tmp_path / "b")
 
 
-def test_there_is_no_best_checkpoint_without_a_monitored_metric(tmp_path: Path) -> None:
-    fit(tmp_path / "checkpoints")
-    with pytest.raises(UserError, match=r"monitored no metric; train with --checkpoint.monitor val/map_50"):
+def test_the_best_checkpoint_of_another_run_in_the_same_folder_stays(tmp_path: Path) -> None:
+    fit(tmp_path)
+    fit(tmp_path)
+    assert steps(tmp_path).keys() == {"last", "last-v1", "step7", "step7-v1", BEST, f"{BEST}-v1"}
+
+
+@pytest.mark.parametrize("off", [{"monitor": None}, {"limit_val_batches": 0}])
+def test_no_best_checkpoint(off: dict[str, Any], tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    fit(tmp_path / "checkpoints", **off)
+    assert steps(tmp_path / "checkpoints") == {"last": 7, "step7": 7}
+    assert not [warning for warning in recwarn if "ModelCheckpoint" in str(warning.message)]
+    with pytest.raises(
+        UserError, match=r"best: the newest run, .* has none: .*best_checkpoint.monitor is null; give last"
+    ):
         find_checkpoint("best", tmp_path)
+
+
+def test_a_metric_that_there_is_not(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"monitor: val/sore is not among what the validation measures: val/score"):
+        fit(tmp_path, monitor="val/sore")
+
+
+def spoil(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
