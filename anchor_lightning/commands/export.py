@@ -31,7 +31,8 @@ def export(
     """Writes a checkpoint in the format of another tool.
 
     Args:
-        ckpt_path: Checkpoint of a run of this project; `last` for that of the newest run under `runs`.
+        ckpt_path: Checkpoint of a run of this project; `last` for that of the newest run under `runs`,
+            `best` for the best validation of that run.
         format: `darknet`: `.cfg`, `.weights` and `.names`, which C darknet and OpenCV run. `onnx`: `.onnx` for
             onnxruntime and others, with any number of images a batch; its inputs and outputs are those of
             `onnx_model`, and the file states them.

@@ -48,7 +48,8 @@ def predict(
     Images are prepared as in validation: their stored pixels (EXIF orientation is ignored), stretched to the network.
 
     Args:
-        ckpt_path: Checkpoint of a run of this project; `last` for that of the newest run under `runs`.
+        ckpt_path: Checkpoint of a run of this project; `last` for that of the newest run under `runs`,
+            `best` for the best validation of that run.
         source: An image, a folder of images, a glob in quotes ('photos/**/*.jpg'), or a video.
         output: Folder for the annotated images (or the annotated `.mp4`), `predictions.json` (COCO results) and
             `images.json` (what each `image_id` is); `predictions/NAME` in the checkpoint's run folder if not given.
