@@ -290,13 +290,13 @@ class DetectionTask(LightningModule):
         self.evaluation.update(batch, *self.detect(batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Computes and logs the metrics once, over all ranks; a training logs none of single classes."""
+        """Computes and logs the metrics once, over all ranks; loggers get those of the classes in `test` alone."""
         assert self.evaluation is not None
         if not self.trainer.sanity_checking:
             metrics = self.evaluation.compute()
             for name, value in metrics.items():
                 # Equal on all ranks already; without sync_dist Lightning warns about each of them.
-                is_logged = "/" not in name or not self._is_fitting
+                is_logged = "/" not in name or self.trainer.testing
                 self.log(f"{self._split}/{name}", value, sync_dist=True, logger=is_logged)
             self.evaluation_details = self.evaluation.details
         self.evaluation = None  # a split's detections are large
