@@ -9,6 +9,7 @@ import argparse
 import csv
 import math
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ FOLDER: Final = Path(__file__).parents[2] / "docs" / "evidence"
 MEASURE: Final = "map_50_frequent"
 BASELINE, CONTROL, FULL = "baseline", "baseline-bn", "opt-soft-clust-bn"
 FIXED = "full + fixed shapes"  # the full method but for the gradient to the shapes
+LADDER: Final = (BASELINE, "opt", "opt-soft", "opt-soft-clust", FULL)  # of Table 6
 PLOTTED: Final = (
     ("baseline + BN less baseline", CONTROL, BASELINE, "tab:orange", 0.27),
     ("full less baseline", FULL, BASELINE, "tab:blue", 0.09),
@@ -110,7 +112,7 @@ def tables(table: Table) -> str:
                     f"{mean:.3f}" for mean in means[4:]
                 ]
                 lines.append("| " + " | ".join(cells) + " |")
-    lines += [*learning(table), *spreads(table)]
+    lines += [*learning(table), *ladder(table), *numbers_of_shapes(table), *spreads(table)]
     return "\n".join(lines) + "\n"
 
 
@@ -147,6 +149,40 @@ def by_class(row: dict[str, str]) -> dict[str, float]:
     """AP by class of a run; empty for the first runs, which did not write it."""
     pairs = (pair.rsplit(" ", 1) for pair in row["by_class"].split("; ") if pair)
     return {name: float(value) for name, value in pairs}
+
+
+def ladder(table: Table) -> list[str]:
+    """Table 6 of the paper: each arm, with the seeds that all of them have, less the one before it."""
+    lines = ["", "## Table 6's ladder: each arm less the one before it", ""]
+    lines += ["| set | start | " + " | ".join(LADDER) + " |", "|" + "---|" * (2 + len(LADDER))]
+    for name, start in sorted({(key[0], key[2]) for key in table}):
+        if not all((name, arm, start, 5) in table for arm in LADDER):
+            continue
+        values = [measured(table[name, arm, start, 5]) for arm in LADDER]
+        common = set.intersection(*map(set, values))
+        values = [{seed: v[seed] for seed in common} for v in values]
+        steps = [text(paired(after, before), signed=True) for before, after in pairwise(values)]
+        lines.append(f"| {name} | {start} | " + " | ".join([text(list(values[0].values())), *steps]) + " |")
+    return lines
+
+
+def numbers_of_shapes(table: Table) -> list[str]:
+    """Fig. 4 of the paper: the arms by the number of shapes, with the seeds that all numbers have."""
+    lines = ["", "## Numbers of shapes", ""]
+    lines += ["| set | start | arm | shapes: AP@.5 | full less the arm, by number |", "|---|---|---|---|---|"]
+    means = list[str]()
+    for name, start, arm in sorted({(s, start, arm) for s, arm, start, num in table if num != 5}):
+        nums = sorted(num for s, a, u, num in table if (s, a, u) == (name, arm, start))
+        common = set.intersection(*(set(table[name, arm, start, num]) for num in nums))
+        means, steps = [], list[str]()
+        for num in nums:
+            values = measured({seed: table[name, arm, start, num][seed] for seed in common})
+            means.append(f"{num}: {text(list(values.values()))}")
+            full = measured(table.get((name, FULL, start, num), {}))
+            steps.append(f"{num}: {text(paired(full, values), signed=True)}")
+        against = "" if arm == FULL else ", ".join(steps)
+        lines.append(f"| {name} | {start} | {arm} | {', '.join(means)} | {against} |")
+    return lines if means else []
 
 
 def spreads(table: Table) -> list[str]:

@@ -102,3 +102,28 @@ def test_what_learning_adds_and_the_spread_by_hand():
     assert "- a, kmeans: red cell +15.0 ± 63.5, car +0.0 ± 0.0." in text
     assert f"| a | {report.FULL} | kmeans, uniform | 10.0 ± 0.0 (2) |" in text
     assert "nan" not in text
+
+
+def test_ladder_and_numbers_of_shapes_by_hand():
+    report = load("report")
+
+    def rows(*scores):
+        return {seed: {"map_50_frequent": str(score)} for seed, score in enumerate(scores)}
+
+    first, second, third, fourth, last = report.LADDER
+    table = {
+        ("a", first, "kmeans", 5): rows(0.1, 0.2, 0.9),  # the third seed is not there for all
+        ("a", second, "kmeans", 5): rows(0.2, 0.3),
+        ("a", third, "kmeans", 5): rows(0.2, 0.3),
+        ("a", fourth, "kmeans", 5): rows(0.1, 0.2),
+        ("a", last, "kmeans", 5): rows(0.4, 0.5),
+        ("a", first, "kmeans", 3): rows(0.1, 0.1),
+        ("a", last, "kmeans", 3): rows(0.2, 0.2),
+    }
+    steps = ["+10.0 ± 0.0 (2)", "+0.0 ± 0.0 (2)", "-10.0 ± 0.0 (2)", "+30.0 ± 0.0 (2)"]
+    # Half of the interval of 10 and 20 points is 12.706 * 7.07 / sqrt(2).
+    assert report.ladder(table)[-1] == "| a | kmeans | 15.0 ± 63.5 (2) | " + " | ".join(steps) + " |"
+    assert report.numbers_of_shapes(table)[-2:] == [
+        "| a | kmeans | baseline | 3: 10.0 ± 0.0 (2), 5: 15.0 ± 63.5 (2) | 3: +10.0 ± 0.0 (2), 5: +30.0 ± 0.0 (2) |",
+        f"| a | kmeans | {last} | 3: 20.0 ± 0.0 (2), 5: 45.0 ± 63.5 (2) |  |",
+    ]
