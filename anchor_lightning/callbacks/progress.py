@@ -16,10 +16,12 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from anchor_lightning import messages
+
 SHOWN: Final = ("val/map", "val/map_50", "val/map_voc")
 OF_CLASS: Final = "val/ap_50/"
 MAX_CLASSES, LOWEST = 20, 10  # of so many all are shown, of more only so many
-LOGGERS: Final = ("lightning.pytorch", "lightning.fabric")  # those that write to the console
+LOGGERS: Final = ("lightning.pytorch", "lightning.fabric", messages.LOGGER)  # those that write to the console
 
 
 class StepProgressBar(TQDMProgressBar):

@@ -32,7 +32,7 @@ from anchor_lightning.cli.results import metrics_text
 from anchor_lightning.commands.configs import dump_yaml
 from anchor_lightning.commands.reporting import COMMAND, ShortErrors, option_names
 from anchor_lightning.data import DetectionDataModule
-from anchor_lightning.data.checks import check_place
+from anchor_lightning.data.trainer_options import check_place
 from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import (

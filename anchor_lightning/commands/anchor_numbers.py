@@ -14,7 +14,6 @@ from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.objectives import RATIO_THRESHOLD, Objective, best_fit
 from anchor_lightning.fitting.score import AnchorScore, score_shapes
 from anchor_lightning.training.files import atomic_files
-from anchor_lightning.visualization.anchor_plots import numbers_figure, save_figure
 
 MAX_NUMBERS: Final = 30  # each takes about a second on a large set
 
@@ -87,6 +86,8 @@ def numbers_table(points: Sequence[Point], chosen: int, objective: Objective) ->
 
 def draw_numbers(points: Sequence[Point], chosen: int, objective: Objective, path: Path) -> None:
     """Draws the objective over the number of shapes; a `UserError` if the file cannot be written."""
+    from anchor_lightning.visualization.anchor_plots import numbers_figure, save_figure  # imports matplotlib
+
     label = {"iou": "mean best IoU", "ratio": "YOLOv5's fitness"}[objective]
     figure = numbers_figure([len(point.wh) for point in points], [point.value for point in points], chosen, label)
     with atomic_files(path) as (partial,):

@@ -23,9 +23,10 @@ from anchor_lightning.commands.anchor_tables import (
     verdict_text,
 )
 from anchor_lightning.commands.reporting import PROGRAM
-from anchor_lightning.commands.sources import box_shapes, frame_remarks, read_shapes
-from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.commands.sources import frame_remarks, read_shapes
+from anchor_lightning.data import AnnotatedSet, module_name
 from anchor_lightning.data.checks import parse_image_size
+from anchor_lightning.data.reading import box_shapes
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting import FitMethod, check_distinct, fit_shapes
 from anchor_lightning.fitting.formats import (
@@ -44,13 +45,12 @@ from anchor_lightning.fitting.objectives import RATIO_THRESHOLD, Objective
 from anchor_lightning.fitting.score import AnchorScore, judge, score_shapes, size_groups
 from anchor_lightning.fitting.size_grids import fit_size_grid
 from anchor_lightning.training.files import atomic_files
-from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure
 
 Resize = Literal["stretch", "letterbox"]
 
 
 def fit(
-    data: DetectionDataModule,
+    data: AnnotatedSet,
     num: int | str = 5,
     levels: int = 1,
     image_size: int | list[int] | None = None,
@@ -126,7 +126,7 @@ def fit(
 
 
 def score(
-    data: DetectionDataModule,
+    data: AnnotatedSet,
     shapes: list[str],
     image_size: int | list[int] | None = None,
     resize: Resize = "stretch",
@@ -160,6 +160,8 @@ def score(
     scores = [score_shapes(boxes, anchors.wh, ratio_threshold=ratio_threshold) for anchors in sets]
     drawn = ""
     if output is not None:
+        from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure  # imports matplotlib
+
         named = {label: anchors.wh.numpy() for label, anchors in zip(labels, sets, strict=True)}
         with atomic_files(Path(output)) as (path,):
             save_figure(anchor_figure(boxes.numpy(), named), path)
@@ -189,7 +191,7 @@ def score(
 def export(
     shapes: str,
     to: Target,
-    data: DetectionDataModule | None = None,
+    data: AnnotatedSet | None = None,
     levels: int | None = None,
     version: int | None = None,
     output: str | None = None,
@@ -239,7 +241,7 @@ def export(
     return text
 
 
-def _as_grid(anchors: AnchorSet, to: Target, data: DetectionDataModule | None) -> tuple[str, str]:
+def _as_grid(anchors: AnchorSet, to: Target, data: AnnotatedSet | None) -> tuple[str, str]:
     """The text with sizes, scales and ratios in the place of free shapes, and what these cost, in a sentence."""
     check_equal_levels(anchors, to)
     boxes, of = anchors.wh, "the free shapes taken as boxes, as no data set is given"
@@ -268,13 +270,13 @@ def _next_commands(anchors: AnchorSet, output: str, data_words: list[str]) -> st
     return f"  {program} {shlex.join(train)}\n  {program} {words}\n    (or {tools})"
 
 
-def _boxes(data: DetectionDataModule, image_size: int | list[int] | None, resize: Resize) -> tuple[Tensor, Tensor]:
+def _boxes(data: AnnotatedSet, image_size: int | list[int] | None, resize: Resize) -> tuple[Tensor, Tensor]:
     if image_size is not None:
         data.image_size = parse_image_size(image_size, "image_size")
     return box_shapes(data, letterbox=resize == "letterbox")
 
 
-def _resized(data: DetectionDataModule, resize: Resize) -> Resized:
+def _resized(data: AnnotatedSet, resize: Resize) -> Resized:
     return "native" if data.native_crop else resize
 
 
@@ -282,9 +284,9 @@ def _resize_of(anchors: AnchorSet) -> Resize:
     return "letterbox" if anchors.resize == "letterbox" else "stretch"
 
 
-def _describe(data: DetectionDataModule, boxes: Tensor, resize: Resize) -> str:
+def _describe(data: AnnotatedSet, boxes: Tensor, resize: Resize) -> str:
     where = data.root or getattr(data, "data_yaml", None) or ""
-    name = " ".join(filter(None, (type(data).__name__, str(where), data.split_name("train"))))
+    name = " ".join(filter(None, (module_name(type(data).__name__), str(where), data.split_name("train"))))
     return (
         f"{len(boxes):,} boxes of {len(data.records('train')):,} images, {name}; network input "
         f"{size_text(data.image_size)}, images {RESIZED[_resized(data, resize)]}"

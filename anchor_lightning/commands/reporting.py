@@ -69,13 +69,14 @@ def explain(message: str, parser: ArgumentParser) -> list[str]:
     """What jsonargparse says of an error, in two or three lines, by the options that `parser` knows."""
     where = f"Options: {parser.prog.replace(' [options]', '')} {getattr(parser, 'all_options', '--help')}"
     kind = re.search(r"class_path[= ']+([\w.]+)'", message)
+    owner = kind and _class_name(kind[1])
     option = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     if kind is not None:
-        where += f", or --{option}.help {kind[1].rpartition('.')[2]}"
+        where += f", or --{option}.help {owner}"
     if (name := _unknown_option(message)) is not None:
         former = FORMER_OPTIONS.get(name)
-        owner = f" of {kind[1].rpartition('.')[2]}" if kind is not None else ""
-        lines = [f"--{name} is now --{former}" if former else f"--{name} is not an option{owner}"]
+        of = f" of {owner}" if owner else ""
+        lines = [f"--{name} is now --{former}" if former else f"--{name} is not an option{of}"]
         known = [other for other in known_options(parser, option, kind and kind[1]) if not name.startswith(f"{other}.")]
         same = [other for names in ALSO_CALLED if name in names for other in names if other in known]
         nearest = same or get_close_matches(name, known, n=1, cutoff=0.6)
@@ -98,6 +99,13 @@ def explain(message: str, parser: ArgumentParser) -> list[str]:
     return [f"--{option}: {text.partition(': ')[2]}"[:500] if option else text[:500], where]
 
 
+def _class_name(class_path: str) -> str:
+    """The name of a class as users give it."""
+    from anchor_lightning.data import module_name  # seconds, for which only a mistake has to wait
+
+    return module_name(class_path.rpartition(".")[2])
+
+
 def _unknown_option(message: str) -> str | None:
     """The name of an option that no parser knows, with dots; None if the message is about something else."""
     if found := re.match(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
@@ -118,7 +126,7 @@ def _unknown_class(option: str, name: str, where: str) -> list[str]:
         if name in FORMER_DETECTORS:
             return [f"--{option} {name} is now --{option} {FORMER_DETECTORS[name]}", where]
     elif option == "data":
-        known = [kind for kind in data.__all__ if kind != data.DetectionDataModule.__name__]
+        known = list(data.SETS)
     else:
         return [f"--{option}: there is no class {name}; give its import path, as in package.module.Class", where]
     nearest = get_close_matches(name, known, n=1)
@@ -143,7 +151,7 @@ def option_names(sections: Mapping[str, type]) -> list[str]:
     from anchor_lightning import data, detectors
     from anchor_lightning.anchors import AnchorOptions
 
-    owners = [("data.", vars(data)[name]) for name in data.__all__]
+    owners: list[tuple[str, type]] = [("data.", data.AnnotatedSet), *(("data.", kind) for kind in data.SETS.values())]
     owners += [(f"{name}.", kind) for name, kind in sections.items()]
     owners += [("model.detector.", vars(detectors)[name]) for name in detectors.__all__]
     owners.append(("model.anchors.", AnchorOptions))

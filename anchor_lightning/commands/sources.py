@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from anchor_lightning import data as data_modules
 from anchor_lightning.anchors.initialization import NAMED_GRID_UNITS, initial_shapes
 from anchor_lightning.commands.anchor_tables import size_text
 from anchor_lightning.commands.configs import CONFIG_FLAGS, read_yaml
-from anchor_lightning.data import DetectionDataModule
+from anchor_lightning.data import SETS, AnnotatedSet
 from anchor_lightning.data.formats.common import exists
 from anchor_lightning.data.formats.detect import detect_data
 from anchor_lightning.data.formats.places import expand
@@ -39,14 +38,15 @@ KNOWN: Final = (
 
 def add_data_options(parser: ArgumentParser, required: bool = True) -> None:
     """Adds `--data`, and for its help `--config`, which `data_args` takes out."""
-    parser.add_argument("--data", type=DetectionDataModule, required=required, help=DATA_HELP)
+    parser.add_argument("--data", type=AnnotatedSet, required=required, help=DATA_HELP)
     parser.add_argument("--config", type=str, help="Configuration, shipped or own, whose data part is used.")
 
 
 def data_args(args: list[str]) -> list[str]:
     """Arguments with `--config FILE` and `--data PATH` as `--data=JSON`, which jsonargparse lays over each other.
 
-    Of a configuration only the part `data` counts. A `--data` counts more than a configuration.
+    Of a configuration only the part `data` counts. A `--data` counts more than a configuration. In the place of a data
+    module of this project stands the set that it loads, which needs no Lightning.
 
     Raises:
         UserError: A configuration has no `data`, or a path is missing or no data set.
@@ -54,12 +54,15 @@ def data_args(args: list[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(*CONFIG_FLAGS, action="append", default=[], dest="configs")
     parser.add_argument("--data")
+    parser.add_argument("--data.help", dest="help_of")
     given, rest = parser.parse_known_args(args)
-    parts = [json.dumps(part) for file in given.configs if (part := _data_part(Path(file)))]
+    parts = [_json_of_set(part) for file in given.configs if (part := _data_part(Path(file)))]
     if given.data is not None:
-        parts.append(_data(given.data))
+        parts.append(_set_of(_data(given.data)))
     elif given.configs and not any("class_path" in part for part in parts):
         raise UserError("--config: no configuration among those given names a data set (data.class_path); add --data")
+    if given.help_of is not None:
+        rest.append(f"--data.help={_set_of(given.help_of)}")
     return [*(f"--data={part}" for part in parts), *rest]
 
 
@@ -100,38 +103,30 @@ def _data(value: str) -> str:
         class_path, arguments = detect_data(path)
         return json.dumps({"class_path": class_path, "init_args": arguments})
     imported = "." in value and not set(value) & set("/\\") and path.suffix not in (".json", ".yaml", ".yml", ".data")
-    if not (imported or value in data_modules.__all__ or value.lstrip().startswith("{")):
-        known = ", ".join(name for name in data_modules.__all__ if name != DetectionDataModule.__name__)
+    if not (imported or value in SETS or value.lstrip().startswith("{")):
+        known = ", ".join(SETS)
         raise UserError(f"{value} is neither a folder or file here nor a data module; known are {known}", "data")
     return value
+
+
+def _set_of(value: str) -> str:
+    """A class, or JSON with one, as given; of a data module of this project the set that it loads."""
+    if value.lstrip().startswith("{"):
+        with suppress(ValueError):  # the parser says what is wrong with it
+            return _json_of_set(json.loads(value))
+    name = value.removeprefix("anchor_lightning.data.")
+    return SETS[name].__name__ if name in SETS else value
+
+
+def _json_of_set(part: dict[str, Any]) -> str:
+    class_path = part.get("class_path")
+    return json.dumps(part | {"class_path": _set_of(class_path)} if isinstance(class_path, str) else part)
 
 
 def _data_part(file: Path) -> dict[str, Any]:
     content = read_yaml(file)
     data = content.get("data") if isinstance(content, dict) else None
     return data if isinstance(data, dict) else {}
-
-
-def box_shapes(data: DetectionDataModule, letterbox: bool = False) -> tuple[Tensor, Tensor]:
-    """Shapes and classes of the boxes that training uses.
-
-    Args:
-        data: The data set.
-        letterbox: Scale images to fit into `image_size` with their aspect kept, as YOLOv5 and mmdet do; else stretch
-            them to it, as this project and darknet do.
-
-    Returns:
-        (N, 2) float32 widths and heights in pixels of the network input, and (N,) int64 class indices.
-    """
-    data.skip_bad_images = True  # no pixel is read, so an image that cannot be is no hindrance
-    data.val_share = 0  # nothing is validated: all images of a set without a validation split count
-    wh, records = data.train_box_shapes(), data.records("train")
-    labels = [record.ground_truth.labels[record.is_target(data.keep_difficult)] for record in records]
-    if letterbox and not data.native_crop:
-        stored = np.array([(record.width, record.height) for record in records])
-        scale = data.image_size[::-1] / stored  # stretched by these, but meant to be by the smaller one in both
-        wh = wh * torch.from_numpy((scale.min(1, keepdims=True) / scale).repeat([*map(len, labels)], axis=0)).float()
-    return wh, torch.from_numpy(np.concatenate(labels))
 
 
 def read_shapes(given: str) -> AnchorSet:

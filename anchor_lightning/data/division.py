@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info
 
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.errors import UserError
+from anchor_lightning.messages import info
 from anchor_lightning.structures import GroundTruth
 
 
@@ -27,7 +27,7 @@ def divided(
     if number >= len(records):  # one image, which cannot be divided
         return list(records), []
     drawn = set(np.random.default_rng(seed).permutation(len(records))[:number].tolist())
-    rank_zero_info(
+    info(
         f"{where} has no validation split: {number} of its {len(records)} images, drawn with data.split_seed {seed}, "
         f"are validated with (data.val_share); {len(records) - number} are trained on."
     )
@@ -53,4 +53,4 @@ def say_unused_classes(ground_truths: Sequence[GroundTruth], class_names: Sequen
     """Names, on one process, the classes without a training box, which can never be found."""
     used = set(np.concatenate([truth.labels for truth in ground_truths]).tolist())
     if unused := [name for label, name in enumerate(class_names) if label not in used]:
-        rank_zero_info(f"{len(unused)} of {len(class_names)} classes have no training box: {', '.join(unused)}.")
+        info(f"{len(unused)} of {len(class_names)} classes have no training box: {', '.join(unused)}.")

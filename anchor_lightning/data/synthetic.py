@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anchor_lightning.data.annotated_set import AnnotatedSet
 from anchor_lightning.data.dataset import DetectionDataset, ImageRecord
-from anchor_lightning.data.module import DetectionDataModule
 from anchor_lightning.data.scenes import CANVAS, CLASS_NAMES, MODES, SPLITS, draw_scene, paint
 from anchor_lightning.errors import UserError
 
@@ -25,7 +25,7 @@ class SyntheticDataset(DetectionDataset):
         return paint(draw_scene(int(scene_seed), split, int(number)))
 
 
-class SyntheticDataModule(DetectionDataModule):
+class SyntheticSet(AnnotatedSet):
     """Scenes of textured objects with known modes of the box shapes; nothing is read or downloaded.
 
     Images are 224 x 224 pixels with two to five objects of four classes, with clutter and partial occlusion. The log
@@ -35,8 +35,8 @@ class SyntheticDataModule(DetectionDataModule):
         num_train: Images of the training split, >= 1.
         num_val: Images of the validation split and of the test split each, >= 1.
         scene_seed: Of the scenes, >= 0; unlike `seed` it makes another data set.
-        image_size: See `DetectionDataModule`; the scenes are stretched to it.
-        kwargs: See `DetectionDataModule`; `root` has no meaning here.
+        image_size: See `AnnotatedSet`; the scenes are stretched to it.
+        kwargs: See `AnnotatedSet`; `root` has no meaning here.
 
     Raises:
         UserError: A number is out of range, a split is unknown, or `root` is given.

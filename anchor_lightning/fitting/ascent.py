@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from anchor_lightning.anchors.iou import CHUNK
 from anchor_lightning.fitting.kmeans import check_distinct, kmeans_shapes
@@ -20,6 +21,9 @@ COARSE, FINE = 0.1, 0.05  # Sides of the cells in nats: boxes of one cell differ
 NUM_STARTS, NUM_KEPT = 24, 3
 COARSE_STEPS, FINE_STEPS, LAST_STEPS = 40, 100, 20
 COARSE_RATE, FINE_RATE, LAST_RATE = 0.1, 0.05, 0.01  # Adam's rates: about the change of a logarithm in the first step
+ADAM: Final[dict[str, Any]] = {
+    **{"beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0, "amsgrad": False, "maximize": False}
+}
 KMEANS_SAMPLE: Final = 4096
 
 
@@ -137,7 +141,8 @@ def climb(
         return fit if allowed is None else fit * allowed
 
     free = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([free], lr=rate, betas=(0.9, 0.99))
+    # Adam's state. The class `torch.optim.Adam` would import torch's compiler, which takes longer than the climb.
+    means, squares, count = torch.zeros_like(start), torch.zeros_like(start), torch.zeros(())
     for step in range(steps):
         wh = log_wh_of(free).exp()
         with torch.no_grad():
@@ -145,10 +150,10 @@ def climb(
         # The gradient needs the best shape of each box only, so the others' fit is never differentiated.
         chosen = wh.gather(1, best[..., None].expand(-1, -1, 2))  # (R, N, 2)
         loss = -(fit_of(chosen, cells.wh, objective) @ cells.weight).sum()
-        optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        (gradient,) = torch.autograd.grad(loss, free)
+        lr = rate * (1 - step / steps)
+        with torch.no_grad():
+            adam([free], [gradient], [means], [squares], [], [count], lr=lr, **ADAM)
     with torch.no_grad():
         fit = fits(log_wh_of(free).exp()).amax(1)
         return free.detach(), worth(fit, objective) @ cells.weight

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
-
 from anchor_lightning.anchors import AnchorOptions, anchor_options
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.formats import READERS, RESIZED, AnchorSet, read_shapes_file
+from anchor_lightning.messages import warn
 
 
 def resolve_anchors(
@@ -36,7 +35,7 @@ def resolve_anchors(
     init = options.init
     # No published YOLOv2 anchor is wider than 14 grid units: 13 are the whole image at 416 pixels.
     if not isinstance(init, str) and max((side for shape in init for side in shape), default=0) < 14:
-        rank_zero_warn(
+        warn(
             "anchors.init: no side is above 14 pixels. If these are grid units of a YOLOv2 .cfg, multiply them by 32, "
             "or give the path of the .cfg."
         )
@@ -46,12 +45,12 @@ def resolve_anchors(
 def _warn_of_frame(path: str, anchors: AnchorSet, image_size: Sequence[int] | None) -> None:
     if anchors.image_size is not None and image_size is not None and anchors.image_size != tuple(image_size):
         (height, width), (here_height, here_width) = anchors.image_size, image_size
-        rank_zero_warn(
+        warn(
             f"anchors.init: the shapes of {path} are for a network input of {width} x {height} pixels (w x h), and are "
             f"taken as they are at {here_width} x {here_height}; train at that size, or fit them again for this one."
         )
     if anchors.resize == "letterbox":
-        rank_zero_warn(
+        warn(
             f"anchors.init: the shapes of {path} are for images {RESIZED['letterbox']}, which training here does not "
             "do; unless all images have the aspect of the network input, fit them again with resize stretch."
         )

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from anchor_lightning.errors import UserError
+from anchor_lightning.messages import info, warn
 
 DEFAULT_ROOT: Final = "runs"  # where the run folders lie, unless `trainer.default_root_dir` says otherwise
 NEWEST: Final = "last"
@@ -51,7 +51,7 @@ def _best_of(newest: Path) -> Path:
             if path.is_file():
                 if reason := damage(path):
                     raise UserError(f"{BEST}: {path} is damaged ({reason}); give {NEWEST}", "ckpt_path")
-                rank_zero_info(f"{BEST}: {path}{_score(path, state['monitor'])}")
+                info(f"{BEST}: {path}{_score(path, state['monitor'])}")
                 return path
         raise UserError(f"{BEST}: {best}, of the run of {newest}, is not there any more", "ckpt_path")
     raise UserError(
@@ -96,7 +96,7 @@ def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator
         for path in sorted(files, key=lambda path: path.name.startswith(BEST_PREFIX)):
             if not (reason := damage(path)):
                 if damaged:
-                    rank_zero_warn(f"{damaged}; the one before it is taken: {path}")
+                    warn(f"{damaged}; the one before it is taken: {path}")
                 yield path
                 break
             damaged = damaged or f"{path} is damaged ({reason})"
@@ -107,7 +107,7 @@ def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator
                     "path of another one",
                     "ckpt_path",
                 )
-            rank_zero_warn(f"{damaged} and is passed over.")
+            warn(f"{damaged} and is passed over.")
 
 
 def _checkpoint_folders(folder: Path) -> list[Path]:

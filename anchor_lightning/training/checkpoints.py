@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from anchor_lightning.errors import UserError
 from anchor_lightning.training.best_checkpoint import ContinuedCheckpoint
 from anchor_lightning.training.checkpoint_files import PROJECT_KEY
-from anchor_lightning.training.files import AtomicCheckpointIO, remove_unfinished
+from anchor_lightning.training.checkpoint_io import AtomicCheckpointIO, remove_unfinished
 from anchor_lightning.training.lightning_private import (
     cluster_environment,
     mark_batch_end,

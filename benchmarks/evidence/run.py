@@ -79,7 +79,8 @@ def train(run: Run, data: Path, weights: str, cache: Path, overrides: dict[str, 
     from anchor_lightning.fitting.score import score_shapes
 
     torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "anchor_lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     started = time.time()
     recipe = RECIPE | overrides

@@ -12,8 +12,9 @@ import torch
 from anchor_lightning.anchors import mean_best_iou
 from anchor_lightning.cli import main
 from anchor_lightning.commands.anchor_numbers import elbow
-from anchor_lightning.commands.sources import box_shapes, read_shapes
+from anchor_lightning.commands.sources import read_shapes
 from anchor_lightning.data import COCODataModule
+from anchor_lightning.data.reading import box_shapes
 from anchor_lightning.task import DetectionTask
 from tests.commands.test_anchors import bad
 from tests.helpers.made_data import make_coco, make_yolo

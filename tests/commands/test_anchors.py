@@ -15,8 +15,9 @@ from anchor_lightning.anchors import initial_shapes, mean_best_iou
 from anchor_lightning.callbacks.shape_recorder import append_rows
 from anchor_lightning.cli import main
 from anchor_lightning.commands.anchor_tables import usage_table
-from anchor_lightning.commands.sources import box_shapes, read_shapes
+from anchor_lightning.commands.sources import read_shapes
 from anchor_lightning.data import COCODataModule, DetectionDataModule, VOCDataModule, YOLODataModule
+from anchor_lightning.data.reading import box_shapes
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
 from anchor_lightning.fitting import ascent_shapes, kmeans_shapes, learn_shapes
 from anchor_lightning.fitting.formats import AnchorSet

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from anchor_lightning.anchors import initial_shapes, shape_iou
+from anchor_lightning.data import SyntheticDataModule
 from anchor_lightning.data.sampler import SampleKey
 from anchor_lightning.data.scenes import CANVAS, CELL, CLASS_NAMES, MAX_COVERED, MODES, draw_scene, paint
-from anchor_lightning.data.synthetic import SyntheticDataModule
 from anchor_lightning.errors import UserError
 
 

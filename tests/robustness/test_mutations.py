@@ -16,9 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anchor_lightning.data import BrainwashDataModule, COCODataModule, VOCDataModule, YOLODataModule
+from anchor_lightning.data import (
+    BrainwashDataModule,
+    COCODataModule,
+    DetectionDataModule,
+    VOCDataModule,
+    YOLODataModule,
+)
 from anchor_lightning.data.images import image_header, read_image
-from anchor_lightning.data.module import DetectionDataModule
 from anchor_lightning.detectors.backbones import DarkNet19
 from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone
 from anchor_lightning.fitting.formats import AnchorSet, anchors_text, read_shapes_file

@@ -26,7 +26,7 @@ from anchor_lightning.training.checkpoint_files import (
     find_checkpoint,
     read_checkpoint,
 )
-from anchor_lightning.training.files import UNFINISHED, AtomicCheckpointIO, lock, remove_unfinished
+from anchor_lightning.training.checkpoint_io import UNFINISHED, AtomicCheckpointIO, lock, remove_unfinished
 from tests.helpers.launching import run
 
 SIZE = 500_000

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from anchor_lightning.data.annotated_set import AnnotatedSet
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.common import SplitReader
-from anchor_lightning.data.module import DetectionDataModule
 from anchor_lightning.errors import UserError
 
 LINE = re.compile(r'"(?P<name>[^"]+)"\s*(?::(?P<boxes>.*))?', re.DOTALL)
@@ -19,7 +19,7 @@ NUMBER = r"\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|[-+]?nan|[-+]?inf)\
 BOX = re.compile(rf"\({NUMBER},{NUMBER},{NUMBER},{NUMBER}\)", re.IGNORECASE)
 
 
-class BrainwashDataModule(DetectionDataModule):
+class BrainwashSet(AnnotatedSet):
     """Brainwash head detection, for those who hold a copy: its publisher withdrew it.
 
     `root` holds `brainwash_{train,val,test}.idl` and the images that they name.
@@ -27,7 +27,7 @@ class BrainwashDataModule(DetectionDataModule):
     Args:
         image_size: Side, or height and width, in pixels of the training crops, which are at native scale.
         val_image_size: The same for evaluation, which stretches whole images; by default that of the frames.
-        kwargs: See `DetectionDataModule`. A split is `train`, `val`, `test` or the name of an `.idl` file under `root`.
+        kwargs: See `AnnotatedSet`. A split is `train`, `val`, `test` or the name of an `.idl` file under `root`.
 
     Raises:
         UserError: A file is missing or a line is malformed; names file and line.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from anchor_lightning.data.annotated_set import SPLITS, AnnotatedSet, Split
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.coco_files import (
     annotations_by_image,
@@ -21,14 +22,13 @@ from anchor_lightning.data.formats.coco_files import (
 from anchor_lightning.data.formats.common import SplitReader, exists
 from anchor_lightning.data.formats.places import find
 from anchor_lightning.data.images import AS_STATED
-from anchor_lightning.data.module import SPLITS, DetectionDataModule, Split
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import GroundTruth
 
 MAX_SIDE = 1_000_000  # Pixels; where an annotation says more, the image is asked
 
 
-class COCODataModule(DetectionDataModule):
+class COCOSet(AnnotatedSet):
     """COCO 2017 detection, or any set with COCO-JSON annotations.
 
     A split NAME is `annotations/instances_NAME2017.json` with the images in `NAME2017`, unless other places are given;
@@ -41,7 +41,7 @@ class COCODataModule(DetectionDataModule):
         train_images: Folder of the images of the split `train`; relative to `root`.
         val_images: Folder of the images of the split `val`.
         test_images: Folder of the images of the split `test`.
-        kwargs: See `DetectionDataModule`.
+        kwargs: See `AnnotatedSet`.
 
     Raises:
         UserError: A file is missing or malformed, or the splits disagree on the categories; names it.

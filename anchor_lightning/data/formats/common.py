@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.images import AS_STATED, UPRIGHT, ImageHeader, image_header
 from anchor_lightning.errors import UserError
+from anchor_lightning.messages import info, warn
 from anchor_lightning.structures import GroundTruth
 
 MAX_NAMED = 6  # classes in the line that says what a split holds
@@ -157,7 +157,7 @@ class SplitReader:
             )
         with_boxes = sum(len(of_image) > 0 for of_image in boxes)
         none = f" ({self.without_file:,} have no label file)" if self.without_file else ""
-        rank_zero_info(
+        info(
             f"{split}: {len(records):,} images, {with_boxes:,} with boxes, {len(records) - with_boxes:,} "
             f"without{none}; {len(all_boxes):,} boxes; {_listed(class_names)}."
         )
@@ -168,10 +168,10 @@ class SplitReader:
         for kind, names in self._remarks.items():
             self.note(f"{len(names)} {kind} (the first: {names[0]}).")
         for note in self._notes:
-            rank_zero_warn(f"{split}: {note}")
+            warn(f"{split}: {note}")
         if self.counts:
             counts = ", ".join(f"{count} {kind}" for kind, count in self.counts.items())
-            rank_zero_warn(f"Boxes of {split}: {counts} (first in {self._example}).")
+            warn(f"Boxes of {split}: {counts} (first in {self._example}).")
 
 
 def _listed(class_names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from anchor_lightning.errors import UserError
 
 Found = tuple[str, dict[str, Any]]  # the name of a data module's class, and its arguments
 ROBOFLOW: Final = "_annotations.coco.json"
+VOC: Final = "VOCDataModule"
 YAML_SUFFIXES: Final = (".yaml", ".yml")
 LOOKED_FOR: Final = (
     "VOC's .xml (in Annotations beside JPEGImages, in annots or annotations beside images, beside the images in one "
@@ -49,8 +50,8 @@ def detect_data(given: str | Path) -> Found:
 def _voc(folder: Path) -> Found | None:
     devkit = folder / "VOCdevkit" if (folder / "VOCdevkit").is_dir() else folder
     if years := [year for year in (2007, 2012) if (devkit / f"VOC{year}").is_dir()]:
-        return "VOCDataModule", {"root": str(folder), "years": years}
-    return ("VOCDataModule", {"root": str(folder)}) if find_layout(folder) else None
+        return VOC, {"root": str(folder), "years": years}
+    return (VOC, {"root": str(folder)}) if find_layout(folder) else None
 
 
 def _coco(folder: Path) -> Found | None:

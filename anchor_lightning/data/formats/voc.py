@@ -10,11 +10,11 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info
 
+from anchor_lightning.data.annotated_set import AnnotatedSet, Split
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.common import SplitReader, distinct_names
-from anchor_lightning.data.formats.detect import detect_data
+from anchor_lightning.data.formats.detect import VOC, detect_data
 from anchor_lightning.data.formats.voc_files import (
     SplitCounts,
     compare_with_published,
@@ -27,8 +27,8 @@ from anchor_lightning.data.formats.voc_files import (
 from anchor_lightning.data.formats.voc_layout import VOCFolder, find_layout
 from anchor_lightning.data.formats.yolo_files import SPLIT_NAMES
 from anchor_lightning.data.images import ImageHeader, image_header
-from anchor_lightning.data.module import DetectionDataModule, Split
 from anchor_lightning.errors import UserError
+from anchor_lightning.messages import info
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -37,7 +37,7 @@ VOC_CLASSES = (
 SET_FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
 
 
-class VOCDataModule(DetectionDataModule):
+class VOCSet(AnnotatedSet):
     """Pascal VOC 2007 + 2012, or any set in the layout of one VOC year.
 
     `root` is a devkit (it holds `VOC2007`, `VOC2012`), a folder with a `VOCdevkit` inside, or a set of the user's own
@@ -54,7 +54,7 @@ class VOCDataModule(DetectionDataModule):
         class_names: Names of the classes in the order of their labels. The default is VOC's 20 for a devkit, and the
             sorted names found in all annotations for a set of the user's own.
         download: Fetch what is missing of a devkit before training, from where torchvision says it lies.
-        kwargs: See `DetectionDataModule`.
+        kwargs: See `AnnotatedSet`.
 
     Raises:
         UserError: A folder, list, annotation or image is missing or malformed; names it and what to do.
@@ -136,8 +136,8 @@ class VOCDataModule(DetectionDataModule):
             return f"there is no folder {root}. Correct it, or set download to true to fetch VOC to it."
         with suppress(UserError):
             kind, _ = detect_data(root)
-            if kind != type(self).__name__:
-                return f"{root} is no set of {type(self).__name__} but of {kind}: give it as --data {root}."
+            if kind != VOC:
+                return f"{root} is no set of {VOC} but of {kind}: give it as --data {root}."
         return (
             f"{folder} lacks {', '.join(missing)}. {root} must hold {folder.name} with {', '.join(SET_FOLDERS)}, or "
             ".xml files and images of its own (docs/data.md): correct it or years, or set download to true."
@@ -264,7 +264,7 @@ class VOCDataModule(DetectionDataModule):
             return False
         is_zero_based = self._scan[1] < 1
         how = "0-based, because some are less than 1" if is_zero_based else "VOC's, from 1 on, because none is less"
-        rank_zero_info(f"{self._root()}: corners are read as {how}.")
+        info(f"{self._root()}: corners are read as {how}.")
         return is_zero_based
 
     def _names_found(self) -> list[str]:

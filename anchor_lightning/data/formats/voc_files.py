@@ -9,11 +9,9 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
-from torchvision.datasets.utils import download_url
-from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from anchor_lightning.errors import UserError
+from anchor_lightning.messages import warn
 
 
 def fetch_voc(parent: Path, year: int, test: bool) -> None:
@@ -22,6 +20,9 @@ def fetch_voc(parent: Path, year: int, test: bool) -> None:
     Raises:
         UserError: There is no such year, it cannot be fetched or unpacked, or has another md5 than the published one.
     """
+    from torchvision.datasets.utils import download_url  # seconds, for which only a download has to wait
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
+
     source = DATASET_YEAR_DICT.get(f"{year}-test" if test else str(year))
     if source is None:
         raise UserError(f"VOC {year} cannot be downloaded; there are 2007 to 2012.", argument="years")
@@ -156,7 +157,7 @@ def compare_with_published(list_file: Path, found: SplitCounts) -> None:
     if published.difficult is None:
         found = found._replace(difficult=None)
     if found != published:
-        rank_zero_warn(
+        warn(
             f"{list_file}: {found}, but the full {year} {name} has {published}. Numbers measured on it are not those "
             "of the benchmark: say so beside them, or restore the set."
         )

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from anchor_lightning.data.annotated_set import SPLITS, AnnotatedSet, Split
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.common import SplitReader, distinct_names, exists, read_text
 from anchor_lightning.data.formats.places import expand, files_below, find, images_below, is_image
@@ -20,15 +20,15 @@ from anchor_lightning.data.formats.yolo_files import (
     names_of,
 )
 from anchor_lightning.data.formats.yolo_lines import read_label_file
-from anchor_lightning.data.module import SPLITS, DetectionDataModule, Split
 from anchor_lightning.errors import UserError
+from anchor_lightning.messages import info, warn
 
 IMAGE_FOLDERS: Final = ("images", "JPEGImages")  # whose labels lie in a folder `labels` beside, as darknet has it
 OTHER_KEYS: Final = ("path", "names", "nc")
 CLASSES_FILES: Final = ("classes.txt", "obj.names", "_darknet.labels")
 
 
-class YOLODataModule(DetectionDataModule):
+class YOLOSet(AnnotatedSet):
     """A set whose labels are lines `class x y w h`: centre and size as shares of the image's width and height.
 
     The splits come from a `data.yaml` (`path`, `train`, `val`, `test`, `names`) or darknet's `.data` (`train`, `valid`,
@@ -43,7 +43,7 @@ class YOLODataModule(DetectionDataModule):
             in `root`, if it exists.
         class_names: Names of the classes in the order of their numbers. The default is `names` of the `data.yaml`, then
             the lines of `classes.txt` in `root` or where the labels are, then `class 0` up to the highest number found.
-        kwargs: See `DetectionDataModule`; `root` replaces the `path` of the `data.yaml`.
+        kwargs: See `AnnotatedSet`; `root` replaces the `path` of the `data.yaml`.
 
     Raises:
         UserError: A file or folder is missing or malformed; names it, with the line, and what to do.
@@ -72,7 +72,7 @@ class YOLODataModule(DetectionDataModule):
                 looked = f" (the first image's would be {files[0]})" if files else ""
                 raise UserError(f"{self._where()}: no labels found to take the classes from{looked}. Give class_names.")
             self._class_names = [f"class {number}" for number in range(count)]
-            rank_zero_warn(
+            warn(
                 f"{self._where()}: no names of classes found (names in a data.yaml, {CLASSES_FILES[0]}, or "
                 f"class_names); they are called {self._class_names[0]} to {self._class_names[-1]}."
             )
@@ -148,7 +148,7 @@ class YOLODataModule(DetectionDataModule):
         # Exports of labelling services write `../train/images` into a file that lies beside `train`.
         if found := find(place, self._bases()):
             if found not in self._said and not any(found == base / expand(place) for base in self._bases()):
-                rank_zero_info(f"{self._where()}: {name}: there is no {place}; {found} is taken for it.")
+                info(f"{self._where()}: {name}: there is no {place}; {found} is taken for it.")
                 self._said.add(found)
             return found
         raise UserError(

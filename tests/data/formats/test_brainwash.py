@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from anchor_lightning.data.formats.brainwash import BrainwashDataModule, parse_idl
+from anchor_lightning.data import BrainwashDataModule
+from anchor_lightning.data.formats.brainwash import parse_idl
 from anchor_lightning.errors import UserError
 from tests.helpers.tiny_data import write_image
 

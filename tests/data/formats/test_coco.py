@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anchor_lightning.data.formats.coco import COCODataModule
+from anchor_lightning.data import COCODataModule
 from anchor_lightning.errors import UserError
 from tests.helpers.tiny_data import write_image, write_text
 

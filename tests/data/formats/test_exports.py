@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from anchor_lightning import data
+from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.detect import detect_data
-from anchor_lightning.data.module import DetectionDataModule
 from anchor_lightning.errors import UserError
 from tests.helpers.tiny_data import write_image, write_text
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anchor_lightning.data import VOCDataModule
+from anchor_lightning.data.annotated_set import Split
 from anchor_lightning.data.formats import voc
-from anchor_lightning.data.formats.voc import VOC_CLASSES, VOCDataModule
+from anchor_lightning.data.formats.voc import VOC_CLASSES
 from anchor_lightning.data.formats.voc_files import PUBLISHED, SplitCounts
-from anchor_lightning.data.module import Split
 from anchor_lightning.errors import UserError
 from tests.helpers.tiny_data import write_image, write_text
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from anchor_lightning.data.formats import voc_files
-from anchor_lightning.data.formats.voc import VOCDataModule
+from anchor_lightning.data import VOCDataModule
 from anchor_lightning.data.formats.voc_files import fetch_voc, parse_voc_xml, unpack
 from anchor_lightning.errors import UserError
 
@@ -48,7 +48,7 @@ def published(monkeypatch: pytest.MonkeyPatch, server: str, file: Path, md5: str
     """Makes a file here the archive of VOC 2012."""
     md5 = md5 or hashlib.md5(file.read_bytes()).hexdigest()
     entry = {"url": f"{server}/{file.name}", "filename": "fetched.tar", "md5": md5}
-    monkeypatch.setitem(voc_files.DATASET_YEAR_DICT, "2012", entry)
+    monkeypatch.setitem(DATASET_YEAR_DICT, "2012", entry)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_through_the_data_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     module = VOCDataModule(root=str(tmp_path / "VOCdevkit"), years=[2012], download=True)
     with pytest.raises(UserError, match=r"fetched\.tar: .*'\.\./evil'"):
         module.prepare_data()
-    monkeypatch.setitem(voc_files.DATASET_YEAR_DICT["2012"], "url", f"{server}/nowhere.tar")
+    monkeypatch.setitem(DATASET_YEAR_DICT["2012"], "url", f"{server}/nowhere.tar")
     (tmp_path / "fetched.tar").unlink()
     with pytest.raises(UserError, match=r"download: .*nowhere\.tar"):
         module.prepare_data()

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchor_lightning.data.formats.yolo import YOLODataModule, label_path_of
+from anchor_lightning.data import YOLODataModule
+from anchor_lightning.data.formats.yolo import label_path_of
 from anchor_lightning.errors import UserError
 from tests.helpers.tiny_data import write_image, write_text
 
