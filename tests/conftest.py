@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from anchor_lightning.messages import LOGGER
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -36,3 +39,10 @@ def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _captured_messages() -> None:
+    """Messages reach pytest's capture even where a conftest imported their loggers before it began."""
+    for name in ("lightning.pytorch", LOGGER):
+        logging.getLogger(name).propagate = True

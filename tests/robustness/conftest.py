@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -53,8 +52,5 @@ def command_line(
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY, hard))
-    logger = logging.getLogger("lightning.pytorch")  # it has a handler of its own, of before the capture
-    logger.addHandler(caplog.handler)
     yield CommandLine(getattr(request, "param", main), templates, capfd, caplog, recwarn)
-    logger.removeHandler(caplog.handler)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
