@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from anchor_lightning.anchors import AnchorOptions as AnchorOptions
     from anchor_lightning.anchors import AnchorShapes as AnchorShapes
     from anchor_lightning.callbacks.learn_anchors import LearnAnchors as LearnAnchors
+    from anchor_lightning.commands.data_anchors import fit_anchors as fit_anchors
+    from anchor_lightning.commands.data_anchors import score_anchors as score_anchors
     from anchor_lightning.detectors.torchvision.convert import anchor_shapes as anchor_shapes
     from anchor_lightning.detectors.torchvision.convert import freeze_anchors as freeze_anchors
     from anchor_lightning.detectors.torchvision.convert import make_anchors_learnable as make_anchors_learnable
@@ -18,6 +20,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     **dict.fromkeys(("AnchorOptions", "AnchorShapes"), "anchors"),
+    **dict.fromkeys(("fit_anchors", "score_anchors"), "commands.data_anchors"),
     "DetectionTask": "task",
     "LearnAnchors": "callbacks.learn_anchors",
     **dict.fromkeys(("anchor_shapes", "freeze_anchors", "make_anchors_learnable"), "detectors.torchvision.convert"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 
 class UserError(ValueError):
     """Invalid input that the user can correct; the command line reports it as one message, others with their traceback.
@@ -21,3 +23,9 @@ class UserError(ValueError):
 
 class NonFiniteOutputError(UserError):
     """A network whose output is not finite: its weights are broken."""
+
+
+def check_choice(value: object, literal: Any, argument: str) -> None:
+    """Raises a `UserError` of `argument` for a value that is none of a `Literal`'s."""
+    if value not in (known := get_args(literal)):
+        raise UserError(f"{value} is not known; give {' or '.join(map(str, known))}", argument)

@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from pathlib import Path
-from typing import Literal
-
-from torch import Tensor
 
 from anchor_lightning.anchors import mean_best_iou
-from anchor_lightning.commands.anchor_numbers import draw_numbers, elbow, fit_numbers, numbers_of, numbers_table
+from anchor_lightning.commands.anchor_numbers import draw_numbers, numbers_table
 from anchor_lightning.commands.anchor_tables import (
     anchor_table,
-    named_values,
     score_table,
     short_labels,
-    size_text,
     summary_table,
     usage_table,
     verdict_text,
 )
+from anchor_lightning.commands.data_anchors import Resize, boxes_of, fit_anchors
 from anchor_lightning.commands.reporting import PROGRAM
 from anchor_lightning.commands.sources import frame_remarks, read_shapes
-from anchor_lightning.data import AnnotatedSet, module_name
-from anchor_lightning.data.checks import parse_image_size
-from anchor_lightning.data.reading import box_shapes
+from anchor_lightning.data import AnnotatedSet
 from anchor_lightning.errors import UserError
-from anchor_lightning.fitting import FitMethod, check_distinct, fit_shapes
+from anchor_lightning.fitting import FitMethod, check_distinct
 from anchor_lightning.fitting.formats import (
     GRID_TARGETS,
-    RESIZED,
     AnchorSet,
-    Resized,
     Target,
     anchors_text,
     export_notes,
@@ -45,8 +36,6 @@ from anchor_lightning.fitting.objectives import RATIO_THRESHOLD, Objective
 from anchor_lightning.fitting.score import AnchorScore, judge, score_shapes, size_groups
 from anchor_lightning.fitting.size_grids import fit_size_grid
 from anchor_lightning.training.files import atomic_files
-
-Resize = Literal["stretch", "letterbox"]
 
 
 def fit(
@@ -89,33 +78,21 @@ def fit(
     """
     if Path(output).suffix.lower() != ".json":
         raise UserError(f"{output}: name it with .json behind, by which it is read again", "output")
-    numbers = numbers_of(num, levels)
-    boxes, _ = _boxes(data, image_size, resize)
-    check_distinct(boxes, max(numbers))
-    per_image = len(boxes) / len(data.records("train"))
-
-    def fitted(count: int) -> Tensor:
-        return fit_shapes(boxes, count, method, data.image_size, per_image, seed, objective)
-
-    begin = time.perf_counter()
-    points = fit_numbers(boxes, numbers, fitted, objective)
-    seconds = time.perf_counter() - begin
-    chosen = elbow(numbers, [point.value for point in points]) if len(points) > 1 else 0
-    wh, result, _ = points[chosen]
-    where, values = _describe(data, boxes, resize), named_values(result, RATIO_THRESHOLD)
-    print(where)
+    found = fit_anchors(data, num, levels, image_size, method, objective, resize, seed)
+    anchors, points = found.anchors, found.tried
+    print(found.boxes.text)
     if len(points) > 1:
         figure = Path(output).with_suffix(".png")
-        draw_numbers(points, chosen, objective, figure)
-        print(numbers_table(points, chosen, objective))
+        draw_numbers(points, found.chosen, objective, figure)
+        print(numbers_table(points, found.chosen, objective))
+        first, last = len(points[0].wh), len(points[-1].wh)
         print(
-            f"Suggested: {len(wh)} shapes, the elbow: highest above the line from {numbers[0]} to {numbers[-1]} in "
+            f"Suggested: {len(anchors.wh)} shapes, the elbow: highest above the line from {first} to {last} in "
             f"{figure}. --num N takes another number."
         )
-    source = f"anchors fit --method {method} --objective {objective} on {where}"
-    anchors = AnchorSet(wh, (), source, data.image_size, values, _resized(data, resize)).in_levels(levels)
-    print(f"{method}, {seconds:.1f} s:", ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-    print(f"In pixels of the network input:\n{anchor_table(anchors, result)}")
+    values = ", ".join(f"{name} {value:.4f}" for name, value in anchors.score.items())
+    print(f"{method}, {found.seconds:.1f} s: {values}")
+    print(f"In pixels of the network input:\n{anchor_table(anchors, found.score)}")
     verb = "Replaced" if Path(output).exists() else "Wrote"
     with atomic_files(Path(output)) as (path,):
         path.write_text(anchors_text(anchors, "json"), encoding="utf-8")
@@ -155,31 +132,31 @@ def score(
     """
     sets = [read_shapes(given) for given in shapes]
     labels = short_labels(shapes)
-    boxes, classes = _boxes(data, image_size, resize)
-    check_distinct(boxes, 1)
-    scores = [score_shapes(boxes, anchors.wh, ratio_threshold=ratio_threshold) for anchors in sets]
+    boxes = boxes_of(data, image_size, resize)
+    check_distinct(boxes.wh, 1)
+    scores = [score_shapes(boxes.wh, anchors.wh, ratio_threshold=ratio_threshold) for anchors in sets]
     drawn = ""
     if output is not None:
         from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure  # imports matplotlib
 
         named = {label: anchors.wh.numpy() for label, anchors in zip(labels, sets, strict=True)}
         with atomic_files(Path(output)) as (path,):
-            save_figure(anchor_figure(boxes.numpy(), named), path)
+            save_figure(anchor_figure(boxes.wh.numpy(), named), path)
         drawn = f"; figure: {output}"
-    print(f"{_describe(data, boxes, resize)}{drawn}")
+    print(f"{boxes.text}{drawn}")
     print(summary_table(labels, scores, ratio_threshold))
     for label, anchors, result in zip(labels, sets, scores, strict=True):
         name = f"{label}: " if len(sets) > 1 else ""
-        print(f"{name}{verdict_text(judge(boxes, anchors.wh), result, anchors.levels)}")
+        print(f"{name}{verdict_text(judge(boxes.wh, anchors.wh), result, anchors.levels)}")
     for label, given, anchors in zip(labels, shapes, sets, strict=True):
-        for remark in frame_remarks(given, anchors, data.image_size, _resized(data, resize)):
+        for remark in frame_remarks(given, anchors, boxes.image_size, boxes.resize):
             print(f"{label}: {remark}")
     if details:
         augmented: list[float] = []
         if resize == "stretch":  # as this project's training does
             shown = data.train_box_shapes(augmented=True)
             augmented = [mean_best_iou(shown, anchors.wh) for anchors in sets]
-        groups = size_groups(boxes), classes, data.class_names
+        groups = size_groups(boxes.wh), boxes.classes, data.class_names
         print(f"\n{score_table(labels, scores, ratio_threshold, *groups, augmented)}")
         for label, anchors, result in zip(labels, sets, scores, strict=True):
             print(f"\n{label}, by area, in pixels of the network input (anchor: the shape's index in the set):")
@@ -248,9 +225,9 @@ def _as_grid(anchors: AnchorSet, to: Target, data: AnnotatedSet | None) -> tuple
     if data is not None:
         # Whatever it is: no image is read, and SSD's 300 pixels are no multiple of 32.
         data.image_size = anchors.image_size or data.image_size
-        boxes, _ = _boxes(data, None, _resize_of(anchors))
-        check_distinct(boxes, 1)
-        of = _describe(data, boxes, _resize_of(anchors))
+        found = boxes_of(data, None, "letterbox" if anchors.resize == "letterbox" else "stretch")
+        check_distinct(found.wh, 1)
+        boxes, of = found.wh, found.text
     grid = fit_size_grid(boxes, anchors.wh, anchors.levels, to in SHARED, whole_sizes=to == "retinanet")
     free, bound = mean_best_iou(boxes, anchors.wh), mean_best_iou(boxes, grid.wh)
     cost = f"mean best IoU {free:.4f} with free shapes, {bound:.4f} with sizes, scales and ratios, of {of}"
@@ -268,26 +245,3 @@ def _next_commands(anchors: AnchorSet, output: str, data_words: list[str]) -> st
     words = shlex.join(["anchors", "export", "--shapes", output, "--to", first])
     program, tools = f"python -m {PROGRAM}", ", ".join([*others, *GRID_TARGETS])
     return f"  {program} {shlex.join(train)}\n  {program} {words}\n    (or {tools})"
-
-
-def _boxes(data: AnnotatedSet, image_size: int | list[int] | None, resize: Resize) -> tuple[Tensor, Tensor]:
-    if image_size is not None:
-        data.image_size = parse_image_size(image_size, "image_size")
-    return box_shapes(data, letterbox=resize == "letterbox")
-
-
-def _resized(data: AnnotatedSet, resize: Resize) -> Resized:
-    return "native" if data.native_crop else resize
-
-
-def _resize_of(anchors: AnchorSet) -> Resize:
-    return "letterbox" if anchors.resize == "letterbox" else "stretch"
-
-
-def _describe(data: AnnotatedSet, boxes: Tensor, resize: Resize) -> str:
-    where = data.root or getattr(data, "data_yaml", None) or ""
-    name = " ".join(filter(None, (module_name(type(data).__name__), str(where), data.split_name("train"))))
-    return (
-        f"{len(boxes):,} boxes of {len(data.records('train')):,} images, {name}; network input "
-        f"{size_text(data.image_size)}, images {RESIZED[_resized(data, resize)]}"
-    )

@@ -17,7 +17,7 @@ from torch import Tensor
 from anchor_lightning.anchors.initialization import NAMED_GRID_UNITS, initial_shapes
 from anchor_lightning.commands.anchor_tables import size_text
 from anchor_lightning.commands.configs import CONFIG_FLAGS, read_yaml
-from anchor_lightning.data import SETS, AnnotatedSet
+from anchor_lightning.data import SETS, AnnotatedSet, module_name
 from anchor_lightning.data.formats.common import exists
 from anchor_lightning.data.formats.detect import detect_data
 from anchor_lightning.data.formats.places import expand
@@ -54,15 +54,15 @@ def data_args(args: list[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(*CONFIG_FLAGS, action="append", default=[], dest="configs")
     parser.add_argument("--data")
-    parser.add_argument("--data.help", dest="help_of")
+    parser.add_argument("--data.help", dest="help_of", nargs="?", const="")  # without a class: of all sets' options
     given, rest = parser.parse_known_args(args)
     parts = [_json_of_set(part) for file in given.configs if (part := _data_part(Path(file)))]
     if given.data is not None:
-        parts.append(_set_of(_data(given.data)))
+        parts.append(_set_of(_data(module_name(given.data))))
     elif given.configs and not any("class_path" in part for part in parts):
         raise UserError("--config: no configuration among those given names a data set (data.class_path); add --data")
     if given.help_of is not None:
-        rest.append(f"--data.help={_set_of(given.help_of)}")
+        rest.append(f"--data.help={_set_of(given.help_of)}" if given.help_of else "--data.help")
     return [*(f"--data={part}" for part in parts), *rest]
 
 
@@ -145,19 +145,27 @@ def read_shapes(given: str) -> AnchorSet:
         raise UserError(reason if given in reason else f"{given}: {reason}", "shapes") from None
 
 
-def frame_remarks(given: str, anchors: AnchorSet, image_size: tuple[int, int], resize: Resized) -> list[str]:
-    """Where the frame of a set, which `given` named, is another than this one or is not known, a sentence each."""
+def frame_remarks(
+    given: str | None, anchors: AnchorSet, image_size: tuple[int, int] | None, resize: Resized | None
+) -> list[str]:
+    """Where the frame of a set is another than this one or is not known, a sentence each.
+
+    Args:
+        given: The value of `--shapes` that named the set, if it has one.
+        anchors: The set.
+        image_size: Height and width of the network input here, if known.
+        resize: How images get to that, if known.
+    """
     remarks = []
-    here = size_text(image_size)
-    if anchors.image_size is None and Path(given).exists():
+    made, here = anchors.image_size, image_size and size_text(image_size)
+    if here and made is None and given is not None and Path(given).exists():
         remarks.append(f"for which network input these shapes are is not stated; they are taken as pixels of {here}.")
-    elif anchors.image_size not in (None, image_size):
-        made = size_text(anchors.image_size or image_size)
-        remarks.append(f"these shapes are for another network input, {made}, and are taken as they are at {here}.")
-    if anchors.resize not in (None, resize):
+    elif here and made is not None and made != image_size:
         remarks.append(
-            f"these shapes are for images {RESIZED[anchors.resize or resize]}, not {RESIZED[resize]} as here."
+            f"these shapes are for another network input, {size_text(made)}, and are taken as they are at {here}."
         )
+    if anchors.resize is not None and resize is not None and anchors.resize != resize:
+        remarks.append(f"these shapes are for images {RESIZED[anchors.resize]}, not {RESIZED[resize]} as here.")
     return remarks
 
 

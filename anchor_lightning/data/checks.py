@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ SHARED: Final = Path("/dev/shm")  # Where tensors of workers lie on Linux; docke
 WANTED_FILES: Final = 4096
 
 
-def parse_image_size(value: int | list[int], argument: str = "image_size") -> tuple[int, int]:
+def parse_image_size(value: int | Sequence[int], argument: str = "image_size") -> tuple[int, int]:
     """Height and width from one int or [height, width] in pixels; errors name the `argument`.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from torch import Tensor
 
-from anchor_lightning.errors import UserError
+from anchor_lightning.errors import UserError, check_choice
 from anchor_lightning.fitting.ascent import ascent_shapes
 from anchor_lightning.fitting.kmeans import kmeans_shapes
 from anchor_lightning.fitting.objectives import Objective
@@ -37,9 +37,11 @@ def fit_shapes(
         objective: What `ascent` climbs; the other methods know the mean best IoU only.
 
     Raises:
-        UserError: `num` is less than 1, or there are fewer distinct boxes than `num`; `learned` lacks an argument; the
-            method has no such objective.
+        UserError: `num` is less than 1, or there are fewer distinct boxes than `num`; `learned` lacks an argument;
+            there is no such method, or it has no such objective.
     """
+    check_choice(method, FitMethod, "method")
+    check_choice(objective, Objective, "objective")
     if method == "ascent":
         return ascent_shapes(box_wh, num, seed, objective)
     if objective != "iou":

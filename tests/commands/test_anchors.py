@@ -326,6 +326,26 @@ def test_help_says_what_each_option_is(command: str, said: str, capsys: Printed)
     assert said in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(
+    ("of", "option"), [([], "--data.val_share"), (["VOCDataModule"], "--data.years"), (["YOLOSet"], "--data.data_yaml")]
+)
+def test_help_of_a_class(of: list[str], option: str, capsys: Printed) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["anchors", "fit", "--data.help", *of])
+    assert option in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name", ["YOLODataModule", "anchor_lightning.data.YOLODataModule", "YOLOSet", "anchor_lightning.data.YOLOSet"]
+)
+def test_a_set_by_the_name_of_its_class_or_of_its_data_module(tmp_path: Path, name: str) -> None:
+    make_yolo(tmp_path / "set")
+    found = main(["anchors", "fit", "--data", name, "--data.root", "set", "--num", "2"])
+    assert "YOLODataModule set train" in found.source
+    Path("own.yaml").write_text(f"data: {{class_path: {name}, init_args: {{root: set}}}}")
+    assert torch.equal(main(["anchors", "fit", "--config", "own.yaml", "--num", "2"]).wh, found.wh)
+
+
 def test_what_is_mistyped(capsys: Printed) -> None:
     assert "{fit,score,export}" in bad() and "no sub-command" in bad("fti")
     assert bad("fit", "--nmu", "5") == "2"
