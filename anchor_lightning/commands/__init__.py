@@ -8,7 +8,7 @@ from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any, Final
 
-from anchor_lightning.commands.reporting import COMMAND, CommandParser, option_names
+from anchor_lightning.commands.reporting import COMMAND, CommandParser, data_option_names
 from anchor_lightning.errors import UserError
 
 COMMANDS: Final[dict[str, str]] = {  # -> module in this package, function; imported when the command runs
@@ -43,7 +43,7 @@ def command_function(name: str) -> Callable[..., Any]:
 def command_options(args: list[str]) -> list[str]:
     """Names of a sub-command's options: its own, then those of the data modules; none if there is no such command."""
     own = list(signature(command_function(name)).parameters) if (name := _split(args)[0]) in COMMANDS else []
-    return [*own, *(option for option in option_names({}) if "data" in own and option.startswith("data."))]
+    return [*own, *(data_option_names() if "data" in own else [])]
 
 
 def prepare_command(args: list[str]) -> Callable[[], Any]:

@@ -6,7 +6,7 @@ import errno
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pkgutil import resolve_name
 from typing import Any, Final, NoReturn
@@ -142,19 +142,29 @@ def known_options(parser: ArgumentParser, section: str = "", class_path: str | N
         nested = [f"{section}.{name}" for name in parameters_of(kind)]
         nested = [name for name in nested if not _is_linked(name)]
     else:
-        nested = option_names({})
+        nested = option_names({}) if any(name.startswith("model.") for name in names) else data_option_names()
     return [*names, *(option for option in nested if any(option.startswith(f"{name}.") for name in names))]
 
 
 def option_names(sections: Mapping[str, type]) -> list[str]:
-    """Options of each section's class, the shapes, and all detectors and data modules."""
-    from anchor_lightning import data, detectors
+    """Options of all data sets, each section's class, all detectors, and the shapes."""
+    from anchor_lightning import detectors
     from anchor_lightning.anchors import AnchorOptions
 
-    owners: list[tuple[str, type]] = [("data.", data.AnnotatedSet), *(("data.", kind) for kind in data.SETS.values())]
-    owners += [(f"{name}.", kind) for name, kind in sections.items()]
+    owners = [(f"{name}.", kind) for name, kind in sections.items()]
     owners += [("model.detector.", vars(detectors)[name]) for name in detectors.__all__]
     owners.append(("model.anchors.", AnchorOptions))
+    return [*data_option_names(), *_names_of(owners)]
+
+
+def data_option_names() -> list[str]:
+    """Options of all data sets."""
+    from anchor_lightning.data import SETS, AnnotatedSet
+
+    return _names_of([("data.", AnnotatedSet), *(("data.", kind) for kind in SETS.values())])
+
+
+def _names_of(owners: Sequence[tuple[str, type]]) -> list[str]:
     names = dict.fromkeys(f"{prefix}{name}" for prefix, kind in owners for name in parameters_of(kind))
     return [name for name in names if not _is_linked(name)]
 

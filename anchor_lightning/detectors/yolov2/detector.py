@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from anchor_lightning.anchors import AnchorOptions, AnchorShapes, assign, clustering_loss, initial_shapes, num_shapes
@@ -19,6 +18,7 @@ from anchor_lightning.detectors.yolov2.loss import region_loss
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.detectors.yolov2.postprocess import postprocess
 from anchor_lightning.errors import NonFiniteOutputError, UserError
+from anchor_lightning.messages import warn
 from anchor_lightning.structures import DetectionBatch, DetectorOutput, StepOptions
 
 DARKNET19: Final = "darknet19"
@@ -181,4 +181,4 @@ class YOLOv2(Detector):
         if any(shutil.which(compiler) for compiler in COMPILERS):
             self.network.compile()
         else:
-            rank_zero_warn(f"No C++ compiler was found ({', '.join(COMPILERS)}); the network runs uncompiled.")
+            warn(f"No C++ compiler was found ({', '.join(COMPILERS)}); the network runs uncompiled.")
