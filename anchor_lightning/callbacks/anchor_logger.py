@@ -77,7 +77,7 @@ class AnchorLogger(ShapeRecorder):
         animation = folder / "anchors.gif" if self.animation and folder is not None else None
         if animation is not None:
             with atomic_files(animation) as (path,):
-                save_animation(path, *self.arrays(), self._boxes.numpy())
+                save_animation(path, *self.arrays(), self._boxes.numpy(), task.shapes.num_per_level)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("anchors/table", columns=columns, data=rows, step=trainer.global_step)

@@ -19,17 +19,17 @@ from anchor_lightning.metrics.coco import coco_results
 from anchor_lightning.structures import Detections
 from anchor_lightning.training.files import atomic_files, run_folder
 from anchor_lightning.visualization.detections import (
-    COLOURS,
     PLAIN,
     best_detections,
     contact_sheet,
     draw_detections,
     resize,
     rounded_down,
-    save_picture,
+    save_sheet,
     scale_detections,
     strip,
 )
+from anchor_lightning.visualization.palette import CLASS_COLOURS
 
 # Longer side in pixels: at most, for W&B; in the sheet, so that its text can be read; that the legend's letters suit.
 MAX_SIDE, SHEET_SIDE, LEGEND_SIDE = 1280, 480, 640
@@ -84,7 +84,7 @@ class PredictionPictures(Callback):
         found = [best_detections(of_image, self.score_threshold) for of_image in detections.values()]
         sheet = self._sheet(pictures, list(detections.values()), found, task.class_names)
         with atomic_files(folder / "predictions.png") as (path,):
-            save_picture(sheet, path)
+            save_sheet(sheet, path)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(
@@ -127,7 +127,7 @@ class PredictionPictures(Callback):
         frames = f"solid: detected, class and score ({self.score_threshold:g} or more)"
         legend = [("dashed: ground truth, class on white", PLAIN), (frames, PLAIN)]
         labels = sorted({label for shown in found for label in shown.labels.tolist()})
-        legend += [(class_names[label], COLOURS[label % len(COLOURS)]) for label in labels]
+        legend += [(class_names[label], CLASS_COLOURS[label % len(CLASS_COLOURS)]) for label in labels]
         return np.vstack([sheet, strip(sheet.shape[1], [legend], LEGEND_SIDE)])
 
     def _summary(self, everything: Detections, num_found: int) -> str:

@@ -17,7 +17,8 @@ from anchor_lightning.callbacks.lightning_classes import is_lightning
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.formats import AnchorSet, anchors_text
 from anchor_lightning.training.files import atomic_files, run_folder
-from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure, trajectory_figure
+from anchor_lightning.visualization.anchor_plots import anchor_figure, save_figure
+from anchor_lightning.visualization.trajectories import trajectory_figure
 
 MAX_BOXES: Final = 50_000  # boxes that shapes are drawn over and compared with; a larger set is reduced
 MAX_HISTORY: Final = 2000  # steps that the history keeps; a longer one is thinned
@@ -115,16 +116,19 @@ class ShapeRecorder(Callback):
     def draw(self, trainer: Trainer) -> None:
         """Draws both figures into the run folder and the loggers that take figures, and writes `anchors.json`."""
         step, boxes, folder = trainer.global_step, self._boxes_of().numpy(), run_folder(trainer)
+        levels = self._recorded.num_per_level
         wh = {"fixed": self._recorded.wh.cpu().numpy()}
         if self._recorded.log_wh.requires_grad:
             wh = {"initial": self._recorded.initial_wh.cpu().numpy(), "learned": self._recorded.wh.cpu().numpy()}
-        figures = [("anchors", "anchors/figure", anchor_figure(boxes, wh, title=f"Anchors after {step} steps"))]
+        figure = anchor_figure(boxes, wh, title=f"Anchors after {step} steps", num_per_level=levels)
+        figures = [("anchors", "anchors/figure", figure)]
         if self.history:
-            trajectory = trajectory_figure(*self.arrays(), boxes, title="Anchors over the steps of training")
+            title = "Anchors over the steps of training"
+            trajectory = trajectory_figure(*self.arrays(), boxes, title=title, num_per_level=levels)
             figures.append(("trajectory", "anchors/trajectory", trajectory))
         if folder is not None:
             source = f"{folder}, step {step}"
-            anchors = AnchorSet(self._recorded.wh.cpu(), tuple(self._recorded.num_per_level), source, **self._frame)
+            anchors = AnchorSet(self._recorded.wh.cpu(), tuple(levels), source, **self._frame)
             with atomic_files(folder / "anchors.json") as (path,):
                 path.write_text(anchors_text(anchors, "json"), encoding="utf-8")
         for name, key, figure in figures:

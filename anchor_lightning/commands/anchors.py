@@ -141,7 +141,7 @@ def score(
 
         named = {label: anchors.wh.numpy() for label, anchors in zip(labels, sets, strict=True)}
         with atomic_files(Path(output)) as (path,):
-            save_figure(anchor_figure(boxes.wh.numpy(), named), path)
+            save_figure(anchor_figure(boxes.wh.numpy(), named, num_per_level=sets[0].per_level), path)
         drawn = f"; figure: {output}"
     print(f"{boxes.text}{drawn}")
     print(summary_table(labels, scores, ratio_threshold))

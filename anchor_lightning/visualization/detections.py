@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import cv2
 import matplotlib
@@ -22,28 +22,8 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from torchvision.utils import make_grid
 
 from anchor_lightning.structures import Detections
+from anchor_lightning.visualization.palette import CLASS_COLOURS, Colours, anchor_colour, ink_on
 
-
-class Colours(NamedTuple):
-    """A ground, and the ink that reads best on it."""
-
-    ground: str
-    ink: str
-
-
-# Okabe and Ito's, which people with colour blindness can tell apart, without black, which is hard to see on
-# photographs. The last two are Tol's: nine anchors are as many as YOLOv3 has.
-COLOURS: Final = (
-    Colours("#E69F00", "black"),
-    Colours("#56B4E9", "black"),
-    Colours("#009E73", "white"),
-    Colours("#F0E442", "black"),
-    Colours("#0072B2", "white"),
-    Colours("#D55E00", "white"),
-    Colours("#CC79A7", "black"),
-    Colours("#882255", "white"),
-    Colours("#BBBBBB", "black"),
-)
 PLAIN: Final = Colours("white", "black")
 NO_ANCHOR: Final = Colours("#888888", "white")
 MAX_LABELS: Final = 20
@@ -51,6 +31,7 @@ MAX_LABELS: Final = 20
 PIXELS_PER_LINE, MIN_LINE = 250, 2
 """Pixels of an image's longer side for one of line thickness, and the least thickness."""
 PIXELS_PER_FONT, MIN_FONT = 42, 11  # The same for letter height
+MARGIN: Final = 4  # Pixels around the pictures of a sheet
 PAD: Final = 2  # Pixels between a text and the left and right edges of its ground
 
 Text = tuple[str, Colours]
@@ -115,7 +96,7 @@ def draw_detections(
             _write(picture, (class_names[label], PLAIN), frame_or_none, taken, below=True)
     if anchors_wh is None:
         return picture
-    shapes = [(f"#{k} {w:.0f} x {h:.0f}", COLOURS[k % len(COLOURS)]) for k, (w, h) in enumerate(anchors_wh.tolist())]
+    shapes = [(f"#{k} {w:.0f} x {h:.0f}", _of_anchor(k)) for k, (w, h) in enumerate(anchors_wh.tolist())]
     count = f"{len(shown)} box{'es' * (len(shown) != 1)}"
     count += f", {num_labelled} of the best with text" * (num_labelled < len(shown))
     # In a line of its own: its digits must not change the height, the same for all frames of a video.
@@ -143,19 +124,39 @@ def scale_detections(detections: Detections, scale: tuple[float, float]) -> Dete
 
 
 def contact_sheet(images: Sequence[np.ndarray]) -> np.ndarray:
-    """One or more (H, W, 3) uint8 images of any sizes side by side on white, about as many across as down."""
+    """One or more (H, W, 3) uint8 images of any sizes on white, in `sheet_columns` columns."""
     sides = [max(image.shape[side] for image in images) for side in (0, 1)]
     cells = torch.full((len(images), 3, *sides), 255, dtype=torch.uint8)
     for cell, image in zip(cells, images, strict=True):
         cell[:, : image.shape[0], : image.shape[1]] = torch.from_numpy(image).permute(2, 0, 1)
-    grid = make_grid(list(cells), nrow=math.ceil(math.sqrt(len(images))), padding=4, pad_value=255)
+    grid = make_grid(list(cells), nrow=sheet_columns(len(images)), padding=MARGIN, pad_value=255)
     return np.asarray(grid.permute(1, 2, 0))
+
+
+def sheet_columns(num_images: int) -> int:
+    """The columns that leave fewest cells of a sheet empty: of those from a square to four times as wide as high."""
+    root = math.sqrt(num_images)
+    return min(range(math.ceil(root), math.floor(2 * root) + 1), key=lambda columns: -num_images % columns)
 
 
 def save_picture(image: np.ndarray, path: Path) -> None:
     """Writes an (H, W, 3) uint8 RGB image in the format of the path's suffix."""
     _, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[:, :, ::-1]))
     path.write_bytes(data.tobytes())
+
+
+def save_sheet(image: np.ndarray, path: Path) -> None:
+    """Writes an (H, W, 3) uint8 RGB image as PNG of 256 colours: half the bytes, or less, where it holds photographs.
+
+    The colours of classes, black and white are kept; a median cut of every third pixel gives the others.
+    """
+    drawn = [value for colours in (*CLASS_COLOURS, PLAIN) for name in colours for value in ImageColor.getrgb(name)]
+    sample = Image.fromarray(np.ascontiguousarray(image[::3, ::3]))
+    others = sample.quantize(256 - len(drawn) // 3, Image.Quantize.MEDIANCUT).getpalette()
+    assert others is not None
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(drawn + others[: 768 - len(drawn)])
+    Image.fromarray(image).quantize(palette=palette, dither=Image.Dither.NONE).save(path, format="PNG")
 
 
 def rounded_down(score: float) -> str:
@@ -169,8 +170,8 @@ def rounded_down(score: float) -> str:
 def text_patch(text: Text, longer_side: int) -> np.ndarray:
     """A line of text on its ground, (h, w, 3) uint8 RGB, in letters for a picture with this longer side."""
     line, colours = text
-    font = _font(max(MIN_FONT, round(longer_side / PIXELS_PER_FONT)))
-    patch = Image.new("RGB", (math.ceil(font.getlength(line)) + 2 * PAD, sum(font.getmetrics())), colours.ground)
+    font = _font(longer_side)
+    patch = Image.new("RGB", (_text_width(line, longer_side), sum(font.getmetrics())), colours.ground)
     ImageDraw.Draw(patch).text((PAD, 0), line, fill=colours.ink, font=font)
     return np.array(patch)
 
@@ -179,28 +180,46 @@ def strip(width: int, paragraphs: Sequence[Sequence[Text]], longer_side: int) ->
     """Texts on white, to be put below a picture.
 
     Args:
-        width: Of the strip in pixels. A text that is wider is cut.
+        width: Of the strip in pixels. A text that is wider goes on in further lines, and a word that is wider is cut.
         paragraphs: Each starts a line; its texts go on in further lines where they do not fit.
         longer_side: Of the picture, which the letters suit.
     """
     lines: list[np.ndarray] = []
     for paragraph in paragraphs:
         x = width
-        for patch in (text_patch(text, longer_side) for text in paragraph):
-            if x and x + patch.shape[1] > width:
+        for piece in (piece for text in paragraph for piece in _pieces(text, width - 2 * MARGIN, longer_side)):
+            patch = text_patch(piece, longer_side)
+            if x > MARGIN and x + patch.shape[1] > width - MARGIN:
                 lines.append(np.full((patch.shape[0] + PAD, width, 3), 255, dtype=np.uint8))
-                x = 0
+                x = MARGIN
             lines[-1][: patch.shape[0], x : x + patch.shape[1]] = patch[:, : width - x]
             x += patch.shape[1] + patch.shape[0] // 2
     return np.vstack(lines)
+
+
+def _pieces(text: Text, width: int, longer_side: int) -> list[Text]:
+    """The text, divided between words where it is wider than a width in pixels."""
+    line, colours = text
+    pieces: list[str] = []
+    for word in line.split(" "):
+        longer = f"{pieces[-1]} {word}" if pieces else word
+        if pieces and _text_width(longer, longer_side) <= width:
+            pieces[-1] = longer
+        else:
+            pieces.append(word)
+    return [(piece, colours) for piece in pieces]
 
 
 def _text(name: str, label: int, score: float, anchor: int, show_anchors: bool) -> Text:
     """What stands at a box, and its colours; the anchor is -1 where the detector does not say."""
     text = f"{name} {score:.2f}"
     if not show_anchors:
-        return text, COLOURS[label % len(COLOURS)]
-    return (f"{text} #{anchor}", COLOURS[anchor % len(COLOURS)]) if anchor >= 0 else (text, NO_ANCHOR)
+        return text, CLASS_COLOURS[label % len(CLASS_COLOURS)]
+    return (f"{text} #{anchor}", _of_anchor(anchor)) if anchor >= 0 else (text, NO_ANCHOR)
+
+
+def _of_anchor(index: int) -> Colours:
+    return Colours(anchor_colour(index), ink_on(anchor_colour(index)))
 
 
 def _frame(box_xyxy: list[float], picture: np.ndarray) -> Frame | None:
@@ -239,7 +258,17 @@ def _write(picture: np.ndarray, text: Text, frame: Frame, taken: list[Frame], be
             return
 
 
+def _text_width(line: str, longer_side: int) -> int:
+    """Of its ground, in pixels."""
+    return math.ceil(_font(longer_side).getlength(line)) + 2 * PAD
+
+
+def _font(longer_side: int) -> ImageFont.FreeTypeFont:
+    """For a picture with this longer side."""
+    return _font_of_size(max(MIN_FONT, round(longer_side / PIXELS_PER_FONT)))
+
+
 @lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font_of_size(size: int) -> ImageFont.FreeTypeFont:
     # matplotlib brings DejaVu along, which has the letters of more languages than PIL's own.
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)

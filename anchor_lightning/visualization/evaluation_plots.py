@@ -14,7 +14,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from anchor_lightning.visualization.anchor_plots import COLOURS, FAINT, INK, PAPER
+from anchor_lightning.visualization.axes import FAINT, INK, PAPER
+from anchor_lightning.visualization.palette import LINE_COLOURS
 
 SHADES = LinearSegmentedColormap.from_list("shades", [PAPER, "#56B4E9", "#0072B2", "#00334f"])
 BACKGROUND = "background"
@@ -49,7 +50,7 @@ def precision_recall_figure(
         if label not in named:
             axes.plot(recall, precision[label], color="#c9ced6", linewidth=0.9, zorder=1)
     for place, label in enumerate(named):
-        colour, dash = COLOURS[place % len(COLOURS)], ("-", "--")[place // len(COLOURS)]
+        colour, dash = LINE_COLOURS[place % len(LINE_COLOURS)], ("-", "--")[place // len(LINE_COLOURS)]
         lines += axes.plot(recall, precision[label], color=colour, linestyle=dash, linewidth=1.6, zorder=4)
         labels.append(f"{averages[label]:.3f}  {class_names[label]}")
     axes.set(xlim=(0, 1), ylim=(0, 1.02))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +25,13 @@ class RunHistory:
         steps: (S,) optimizer steps at which the shapes were logged, ascending.
         wh: (S, A, 2) widths and heights of the shapes at these steps, in pixels of the network input.
         scalars: By log key, (L, 2) rows of optimizer step and value.
+        num_per_level: Number of shapes of each level, finest first; empty where the run does not say, as on W&B.
     """
 
     steps: np.ndarray
     wh: np.ndarray
     scalars: dict[str, np.ndarray]
+    num_per_level: tuple[int, ...] = ()
 
 
 def read_history(source: str | Path) -> RunHistory:
@@ -43,7 +46,10 @@ def read_history(source: str | Path) -> RunHistory:
     """
     file = Path(source) / "metrics.csv"
     if file.is_file():
-        return _history(csv.DictReader(file.read_text().splitlines()), source)
+        history = _history(csv.DictReader(file.read_text().splitlines()), source)
+        shapes = file.with_name("anchors.json")
+        levels = json.loads(shapes.read_text(encoding="utf-8"))["per_level"] if shapes.is_file() else ()
+        return replace(history, num_per_level=tuple(levels))
     if Path(source).exists() or str(source).count("/") != 2:
         raise UserError(f"{source}: no run folder (metrics.csv is missing), and no W&B path entity/project/run_id")
     import wandb  # slow to import, and most runs are folders

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from anchor_lightning.visualization import anchor_plots as plots
-from anchor_lightning.visualization.anchor_plots import anchor_figure, trajectory_figure
+from anchor_lightning.visualization.anchor_plots import anchor_figure, open_plane
 from anchor_lightning.visualization.animation import save_animation
+from anchor_lightning.visualization.labels import place_labels
+from anchor_lightning.visualization.palette import anchor_colour, anchor_colours, anchor_names
+from anchor_lightning.visualization.trajectories import trajectory_figure
 
 IDENTICAL = np.full((5, 2), 160.0)
 UNIFORM = np.array([(96, 96), (96, 288), (288, 288), (288, 96), (192, 192)], dtype=float)
@@ -35,14 +39,119 @@ def draw(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[:, :, :3]
 
 
+def markers(figure: Figure) -> dict[str, PathCollection]:
+    """The markers of each set by its name."""
+    return {str(one.get_label()): one for one in plane(figure).collections if isinstance(one, PathCollection)}
+
+
+def colours(figure: Figure, name: str) -> list[str]:
+    """Of a set's markers, `#rrggbb` in capitals; hollow ones have that of their edge."""
+    one = markers(figure)[name]
+    drawn = one.get_facecolor() if len(one.get_facecolor()) else one.get_edgecolor()
+    return [to_hex(colour).upper() for colour in np.broadcast_to(drawn, (len(one.get_offsets()), 4))]
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def labels(figure: Figure) -> list[str]:
+    """The texts at the shapes, in the order of their names."""
+    return sorted(text.get_text() for text in plane(figure).texts if " x " in text.get_text())
+
+
+def pyramid(num_levels: int = 5) -> np.ndarray:
+    """(9 num_levels, 2): RetinaNet's shapes, nine to a level."""
+    sides = 16 * 2 ** (np.arange(num_levels)[:, None, None] + np.arange(3)[:, None] / 3)  # (levels, 3, 1)
+    ratio = np.sqrt([0.5, 1.0, 2.0])
+    return np.stack([sides / ratio, sides * ratio], axis=-1).reshape(-1, 2)
+
+
 def test_markers_stand_at_the_shapes() -> None:
     figure = anchor_figure(boxes(500), {"initial": IDENTICAL, "learned": UNIFORM, "k-means": UNIFORM / 2})
-    drawn = {line.get_label(): line.get_xydata() for line in plane(figure).lines}
-    np.testing.assert_allclose(drawn["initial"], IDENTICAL)
-    np.testing.assert_allclose(drawn["learned"], UNIFORM)
-    np.testing.assert_allclose(drawn["k-means"], UNIFORM / 2)
-    assert len({line.get_marker() for line in plane(figure).lines} - {"None"}) == 3
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["initial", "learned", "k-means"]
+    drawn = markers(figure)
+    np.testing.assert_allclose(drawn["initial"].get_offsets(), IDENTICAL)
+    np.testing.assert_allclose(drawn["learned"].get_offsets(), UNIFORM)
+    np.testing.assert_allclose(drawn["k-means"].get_offsets(), UNIFORM / 2)
+    assert len({len(one.get_paths()[0].vertices) for one in drawn.values()}) == 3, "a form for each set"
+    assert legend(figure) == ["initial", "learned", "k-means"]
+
+
+def test_an_anchor_has_one_colour_in_every_figure() -> None:
+    expected = [anchor_colour(index) for index in range(9)]
+    assert len({*expected}) == 9 and anchor_colour(9) == anchor_colour(0)
+    wh = pyramid(1)
+    figure = anchor_figure(boxes(50), {"initial": wh, "learned": wh * 1.3})
+    assert colours(figure, "initial") == colours(figure, "learned") == expected
+    assert colours(anchor_figure([], {"fixed": wh}), "fixed") == expected
+    panel = trajectory_figure([0, 1], np.stack([wh, wh])).axes[0]
+    assert [line.get_color() for line in panel.lines if len(line.get_xdata()) == 2] == expected
+    assert [text.get_color() for text in sorted(panel.texts, key=lambda t: int(t.get_text()))] == expected
+    compared = anchor_figure([], {"mine": wh, "yours": wh * 2})
+    assert colours(compared, "yours") == [anchor_colour(1)] * 9, "sets that are compared have a colour each"
+
+
+def test_shapes_are_labelled_by_index_and_size() -> None:
+    figure = anchor_figure(boxes(50), {"initial": IDENTICAL, "learned": UNIFORM})
+    assert labels(figure) == [
+        *("0  96 x 96", "1  96 x 288", "2  288 x 288", "3  288 x 96", "4  192 x 192", "×5  160 x 160")
+    ]
+    assert len(labels(anchor_figure([], {"a": pyramid(1), "b": pyramid(1) * 4}))) == 9, "18 would be too many"
+    assert not labels(anchor_figure([], {"fixed": pyramid(2)}))
+
+
+def test_labels_cover_neither_each_other_nor_the_markers_nor_the_frame() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        wh = np.exp(rng.normal(4, 0.6, (9, 2)))
+        figure = anchor_figure(boxes(50), {"fixed": wh})
+        draw(figure)
+        texts = [text.get_bbox_patch().get_window_extent() for text in plane(figure).texts if text.get_bbox_patch()]
+        assert len(texts) == 9
+        for index, box in enumerate(texts):
+            assert not any(box.overlaps(other) for other in texts[:index])
+            frame = plane(figure).get_window_extent()
+            assert frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        centres = plane(figure).transData.transform(wh)
+        assert not any(box.contains(*centre) for box in texts for centre in centres)
+
+
+def test_a_label_stands_at_its_own_point_and_takes_the_free_side() -> None:
+    """Beside a neighbour on the right the label goes elsewhere; without obstacles it stands on the right."""
+    point, size = np.array([[0.5, 0.5]]), np.array([[0.2, 0.04]])
+    (free,) = place_labels(point, size, np.zeros((0, 2)), np.zeros((0, 2)))
+    assert free[0] - 0.1 == pytest.approx(0.522) and free[1] == pytest.approx(0.5)
+    (moved,) = place_labels(point, size, np.zeros((0, 2)), np.array([[0.75, 0.5]]))
+    assert moved[0] + 0.1 < 0.75 - 0.02, "nearer to its own point"
+    (corner,) = place_labels(np.array([[0.99, 0.99]]), size, np.zeros((0, 2)), np.zeros((0, 2)))
+    assert (corner + size[0] / 2 <= 1).all()
+
+
+def test_many_shapes_of_several_levels_are_coloured_by_level_which_the_legend_names() -> None:
+    wh, levels = pyramid(), [9] * 5
+    figure = anchor_figure(boxes(50), {"initial": wh, "learned": wh * 1.001}, num_per_level=levels)
+    by_level = [anchor_colour(level) for level in range(5) for _ in range(9)]
+    assert colours(figure, "learned") == colours(figure, "initial") == by_level
+    names = [f"level {level}" for level in range(5)]
+    assert legend(figure) == ["initial", "learned", *names]
+    inner, outer = markers(figure)["learned"].get_sizes()[0], markers(figure)["initial"].get_sizes()[0]
+    assert inner < outer and not len(markers(figure)["initial"].get_facecolor()), "both are seen where none moved"
+    ways = trajectory_figure([0, 1], np.stack([wh, wh]), num_per_level=levels)
+    assert [line.get_color() for line in ways.axes[0].lines if len(line.get_xdata()) == 2] == by_level
+    assert legend(ways) == names
+    one_level = trajectory_figure([0, 1], np.stack([wh, wh]))
+    assert sorted(int(text.get_text()) for text in one_level.axes[0].texts) == [*range(45)]
+    assert anchor_colours(45, levels) == by_level and anchor_names(45, levels)[8:10] == ["", "level 1"]
+    few = anchor_figure([], {"fixed": pyramid(1)}, num_per_level=[3] * 3)
+    assert len({*colours(few, "fixed")}) == 9 and legend(few) == ["fixed"]
+
+
+@pytest.mark.parametrize("names", [["initial", "learned"], ["runs/version_0/checkpoints/last.ckpt " * 2] * 4])
+def test_nothing_of_the_legend_is_cut(names: list[str]) -> None:
+    figure = anchor_figure([], {f"{name}{k}": pyramid() for k, name in enumerate(names)}, num_per_level=[9] * 5)
+    draw(figure)
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
 
 
 def test_density_is_highest_where_the_boxes_are() -> None:
@@ -73,9 +182,8 @@ def test_both_axes_are_logarithmic_with_one_scale_and_ticks_in_pixels() -> None:
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert axes.get_aspect() == 1
     assert {16, 32, 64, 128, 256} <= set(axes.get_xticks())
-    further = plane(anchor_figure(boxes(100), {"initial": UNIFORM}, within=[[5000.0, 3.0]]))
+    further = open_plane(boxes(100), np.log([[5000.0, 3.0]]), None).plane
     assert further.get_xlim()[1] > 5000 and further.get_ylim()[0] < 3, "of shapes that are not drawn, too"
-    assert {len(line.get_xdata()) for line in further.lines if line.get_label() == "initial"} == {5}
 
 
 def test_arrows_only_from_initial_to_learned_of_the_same_number_and_coinciding_shapes_are_counted() -> None:
@@ -85,7 +193,9 @@ def test_arrows_only_from_initial_to_learned_of_the_same_number_and_coinciding_s
     assert arrows(initial=IDENTICAL, learned=UNIFORM) == 5
     assert arrows(initial=IDENTICAL[:3], learned=UNIFORM) == 0
     assert arrows(uniform=IDENTICAL, learned=UNIFORM) == 0
-    assert "×5" in [text.get_text() for text in plane(anchor_figure([], {"initial": IDENTICAL})).texts]
+    assert arrows(initial=UNIFORM, learned=UNIFORM * 1.001) == 0, "none where nothing has moved"
+    assert labels(anchor_figure([], {"initial": IDENTICAL})) == ["×5  160 x 160"]
+    assert labels(anchor_figure([], {"fixed": IDENTICAL[:2]})) == ["0, 1  160 x 160"]
 
 
 @pytest.mark.parametrize(
@@ -189,10 +299,25 @@ def test_animation_moves_the_shapes_over_one_ground(tmp_path: Path) -> None:
     for frame in frames:
         assert (frame[:8, :8] > 245).all(), "an opaque light ground"
         assert (np.abs(frame[:, : width // 8] - frames[0][:, : width // 8]) < 8).all(), "labels stand still"
-    vermilion = np.array(to_rgb(plots.COLOURS[1])) * 255
-    # All five shapes of `identical` lie on each other, at the end they lie apart: more of the markers' colour is seen.
-    seen = [int((np.abs(frame - vermilion).max(axis=2) < 40).sum()) for frame in frames]
-    assert seen[0] < seen[1] and 2.5 * seen[0] < seen[2], seen
+    # All five shapes of `identical` lie on each other, the last on top; at the end they lie apart.
+    for anchor in range(5):
+        colour = np.array(to_rgb(anchor_colour(anchor))) * 255
+        seen = [int((np.abs(frame - colour).max(axis=2) < 40).sum()) for frame in frames]
+        assert seen[2] > 30 and (seen[0] < seen[2] or anchor == 4), (anchor, seen)
+
+
+def test_the_plot_fills_the_animation_and_its_file_is_small(tmp_path: Path) -> None:
+    way = np.linspace(0, 1, 60)[:, None, None]
+    wh = np.exp((1 - way) * np.log(IDENTICAL) + way * np.log(UNIFORM / 4))
+    save_animation(path := tmp_path / "anchors.gif", np.arange(60), wh, boxes(1000))
+    assert path.stat().st_size < 500_000
+    with Image.open(path) as animation:
+        assert 580 < animation.width < 640
+        ink = np.asarray(animation.convert("L")) < 200
+    rows, columns = np.nonzero(ink.any(axis=1))[0], np.nonzero(ink.any(axis=0))[0]
+    assert rows[0] < 20 and rows[-1] > ink.shape[0] - 20 and columns[0] < 20 and columns[-1] > ink.shape[1] - 20
+    # No band without ink between the plot and the legend: a removed legend would leave one.
+    assert np.diff(rows).max() < 20
 
 
 def test_animation_of_one_step(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from PIL import ImageColor, ImageDraw
 from anchor_lightning.structures import Detections
 from anchor_lightning.visualization import detections as drawing
 from anchor_lightning.visualization.detections import (
-    COLOURS,
     MAX_LABELS,
     PLAIN,
     best_detections,
@@ -21,9 +20,12 @@ from anchor_lightning.visualization.detections import (
     resize,
     rounded_down,
     save_picture,
+    save_sheet,
     scale_detections,
+    sheet_columns,
     strip,
 )
+from anchor_lightning.visualization.palette import CLASS_COLOURS, anchor_colour, ink_on
 
 NAMES = ["cat", "dog"]
 GREY = 90
@@ -41,7 +43,11 @@ def found(*rows: tuple[list[float], float, int, int]) -> Detections:
 
 
 def colour(label: int) -> tuple[int, ...]:
-    return ImageColor.getrgb(COLOURS[label % len(COLOURS)][0])
+    return ImageColor.getrgb(CLASS_COLOURS[label % len(CLASS_COLOURS)].ground)
+
+
+def of_anchor(index: int) -> tuple[int, ...]:
+    return ImageColor.getrgb(anchor_colour(index))
 
 
 def blank(height: int = 200, width: int = 300) -> np.ndarray:
@@ -78,12 +84,12 @@ def test_text_stands_above_its_box_and_names_class_and_score(written: list[str])
 def test_anchors_are_shown_by_number_colour_and_a_strip(written: list[str]) -> None:
     detections = found(([50, 60, 150, 160], 0.874, 1, 3), ([170, 60, 250, 160], 0.3, 0, 0), ([1, 1, 9, 9], 0.2, 0, -1))
     drawn = draw_detections(blank(), detections, NAMES, SHAPES)
-    assert tuple(drawn[100, 50]) == tuple(drawn[55, 55]) == colour(3), "the anchor's colour, not the class's"
+    assert tuple(drawn[100, 50]) == tuple(drawn[55, 55]) == of_anchor(3), "the anchor's colour, not the class's"
     assert written[:3] == ["dog 0.87 #3", "cat 0.30 #0", "cat 0.20"], "a detector may not say which anchor it was"
     assert written[3].startswith("anchor") and written[4:8] == ["#0 20 x 30", "#1 40 x 20", "#2 50 x 50", "#3 8 x 8"]
     assert written[8] == "3 boxes"
     assert drawn.shape[0] > 200 and drawn.shape[1:] == (300, 3), "below the image, which keeps its coordinates"
-    assert (drawn[200:] == colour(2)).all(axis=2).any(), "shapes without a box stand there, too"
+    assert (drawn[200:] == of_anchor(2)).all(axis=2).any(), "shapes without a box stand there, too"
 
 
 def crowd(num: int, side: int = 60) -> Detections:
@@ -182,11 +188,29 @@ def test_a_score_rounded_down_is_a_threshold_that_shows_it() -> None:
 
 
 def test_a_strip_wraps_and_cuts_its_texts(written: list[str]) -> None:
-    short = strip(400, [[("one", COLOURS[0]), ("two", PLAIN)]], 400)
+    short = strip(400, [[("one", CLASS_COLOURS[0]), ("two", PLAIN)]], 400)
     assert short.shape[1] == 400 and (short == colour(0)).all(axis=2).any()
-    assert strip(50, [[("one", COLOURS[0]), ("two", PLAIN)]], 400).shape == (2 * short.shape[0], 50, 3)
-    assert strip(120, [[("a name that is much too long for it", PLAIN)]], 400).shape == (short.shape[0], 120, 3)
-    assert written == [*["one", "two"] * 2, "a name that is much too long for it"]
+    assert strip(50, [[("one", CLASS_COLOURS[0]), ("two", PLAIN)]], 400).shape == (2 * short.shape[0], 50, 3)
+    assert strip(120, [[("a-name-that-is-much-too-long-for-it", PLAIN)]], 400).shape == (short.shape[0], 120, 3)
+    assert written == [*["one", "two"] * 2, "a-name-that-is-much-too-long-for-it"]
+    written.clear()
+    sentence = "dashed: ground truth, class on white"
+    assert strip(150, [[(sentence, PLAIN)]], 640).shape[0] > short.shape[0]
+    assert len(written) > 1 and " ".join(written) == sentence, "it goes on in further lines"
+
+
+def test_a_strip_leaves_a_margin_and_cuts_no_ground() -> None:
+    """The grounds of the texts end before the edges, to the last pixel."""
+    texts = [("dashed: ground truth", CLASS_COLOURS[0]), ("car", CLASS_COLOURS[0]), ("cat", CLASS_COLOURS[0])]
+    for width in (150, 170, 400):
+        drawn = strip(width, [texts], 640)
+        assert (drawn[:, :4] == 255).all() and (drawn[:, -4:] == 255).all()
+
+
+def test_ink_reads_on_its_ground() -> None:
+    """The contrast of WCAG 2 is at least 4.5 for every anchor; black on white and white on black."""
+    assert ink_on("#ffffff") == "black" and ink_on("#000000") == "white"
+    assert ink_on("#0072B2") == "white" and ink_on("#E69F00") == "black"
 
 
 def test_sheet_and_resize() -> None:
@@ -198,6 +222,33 @@ def test_sheet_and_resize() -> None:
     assert resize(images[0], 120).shape == (80, 120, 3)
     assert resize(images[0], 30).shape == (20, 30, 3)
     assert contact_sheet(images[:1]).shape[1] >= 60, "a single image"
+
+
+def test_columns_leave_no_cell_empty_or_one() -> None:
+    columns = [sheet_columns(num) for num in range(1, 17)]
+    assert columns == [1, 2, 3, 2, 3, 3, 4, 4, 3, 5, 4, 4, 7, 7, 5, 4]
+    empty = [-num % across for num, across in enumerate(columns, start=1)]
+    assert max(empty) == 1 and {num for num, left in enumerate(empty, start=1) if left} == {5, 7, 11, 13}
+
+
+def test_a_sheet_of_photographs_is_small_and_keeps_the_colours_of_thin_frames(tmp_path: Path) -> None:
+    """Eight noisy gradients in 480 x 360 pixels, as a camera gives them."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 255, 480)[None, :, None] * np.ones((360, 1, 3)) * rng.uniform(0.3, 1, (8, 1, 1, 3))
+    photographs = (ramp + cv2.blur(rng.normal(0, 12, (360, 480, 3)), (3, 3))).clip(0, 255).astype(np.uint8)
+    tiles = [
+        draw_detections(photo, found(([50, 60, 150, 160], 0.9, label % 2, 0)), NAMES)
+        for label, photo in enumerate(photographs)
+    ]
+    sheet = contact_sheet(tiles)
+    save_sheet(sheet, path := tmp_path / "sheet.png")
+    save_picture(sheet, whole := tmp_path / "whole.png")
+    assert path.stat().st_size < 1_000_000 and 2 * path.stat().st_size < whole.stat().st_size
+    stored = cv2.imread(str(path))[:, :, ::-1].astype(int)
+    assert stored.shape == sheet.shape and np.abs(stored - sheet).mean() < 8
+    for label in (0, 1):
+        frame = (sheet == colour(label)).all(axis=2)
+        assert frame.sum() > 500 and (stored[frame] == colour(label)).all()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

@@ -49,3 +49,10 @@ def test_what_is_no_run_raises(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,train/loss\n0,1\n")
     with pytest.raises(ValueError, match="nothing of the shapes"):
         read_history(tmp_path)
+
+
+def test_the_levels_of_a_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(CSV)
+    assert read_history(tmp_path).num_per_level == ()
+    (tmp_path / "anchors.json").write_text('{"per_level": [1, 1]}')
+    assert read_history(tmp_path).num_per_level == (1, 1)
