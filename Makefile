@@ -51,7 +51,7 @@ docs: install
 $(BIN)/jupyter-lab: install
 	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
 
-# Executes the notebooks and stores their figures: make figures DATA=FOLDER
+# Makes the pictures of the README, executes the notebooks and stores their figures: make figures DATA=FOLDER
 figures: install
 	WANDB_MODE=offline $(BIN)/python notebooks/execute.py --data $(DATA)
 

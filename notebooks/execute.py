@@ -1,7 +1,8 @@
 """Executes the notebooks and stores them with their figures: python notebooks/execute.py --data FOLDER.
 
-`learned_anchors` shows a short training on drawn scenes, which is made here; `your_dataset` the folder. Each notebook
-keeps the hash of its code, by which a test knows whether its figures are those of its present code.
+`learned_anchors` shows a short training on drawn scenes, which is made here, as do the pictures of README and site;
+`your_dataset` shows the folder. Each notebook keeps the hash of its code, by which a test knows whether its figures are
+those of its present code.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,12 +22,11 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parent
 KEY = "anchor_lightning"  # of a notebook's metadata
 TRAINING = (
-    "fit",
-    "--config",
-    "synthetic.yaml",
-    "--trainer.enable_progress_bar=false",
-    "--anchor_logger.animation=false",
+    *("fit", "--config", "synthetic.yaml", "--model.detector.width=0.1", "--trainer.enable_progress_bar=false"),
+    # A slow warm-up, in which the shapes are likelier to find all modes.
+    *("--soft_assignment.steps=300", "--clustering.steps=300", "--anchor_logger.every_n_steps=5"),
 )
+PICTURES = ("anchors.gif", "anchors.png")  # of this training, which the README and the site show
 # Relative, so that no path of a machine gets into what is stored.
 PLACES = {"RUN": "runs/version_0", "OUT": "out"}
 
@@ -57,6 +58,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= PLACES | {"PYTHONPATH": str(FOLDER.parent)}
         subprocess.run([sys.executable, "-m", "anchor_lightning", *TRAINING], cwd=folder, check=True)
+        for picture in PICTURES:
+            shutil.copy(Path(folder, PLACES["RUN"], picture), FOLDER.parent / "docs" / picture)
         name = args.data.resolve().name
         Path(folder, name).symlink_to(args.data.resolve())
         os.environ["DATA"] = name

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -32,3 +33,11 @@ def test_links_of_pages_beside_the_site_lead_to_files(page: str) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+def test_the_animation_of_the_readme_is_small_and_moves() -> None:
+    path = ROOT / "docs" / "anchors.gif"
+    assert f"({path.relative_to(ROOT)})" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert path.stat().st_size < 500_000
+    with Image.open(path) as animation:
+        assert 560 <= animation.width <= 640 and animation.n_frames > 30
