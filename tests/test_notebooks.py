@@ -17,8 +17,7 @@ from tests.helpers.tiny_training import SYNTHETIC
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 PICTURES = {"learned_anchors": 5, "initialisations": 4, "your_dataset": 2}
 SMALLER = {
-    "image_size=160": "image_size=96",
-    "--data.num_workers=0": '--data.num_workers=0", "--model.detector.width=0.1',
+    "TRAINING_IMAGE_SIZE = 160": "TRAINING_IMAGE_SIZE = 96",
     "num_train=200": "num_train=8",
     "num_val=50": "num_val=1",
     "num_val=20": "num_val=1",
