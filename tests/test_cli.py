@@ -145,13 +145,14 @@ def test_a_saved_config_repeats_the_run(trained: Path) -> None:
 def test_tensorboard_gets_the_figure(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    Path("runs/version_0").mkdir(parents=True)  # of a run without TensorBoard
     main(["fit", *SYNTHETIC, "--config", "logger/tensorboard.yaml"])
-    (events,) = (tmp_path / "runs" / "tensorboard").rglob("events.out*")
+    (events,) = (tmp_path / "runs" / "tensorboard" / "version_1").glob("events.out*")
     accumulator = EventAccumulator(str(events))
     accumulator.Reload()
     assert "anchors/figure" in accumulator.Tags()["images"]
     assert {"anchors/0/w", "train/loss"} <= set(accumulator.Tags()["scalars"])
-    assert (tmp_path / "runs" / "version_0" / "metrics.csv").exists(), "CSV always"
+    assert (tmp_path / "runs" / "version_1" / "metrics.csv").exists(), "CSV always"
 
 
 def test_logger_of_ones_own_keeps_the_run_folder_and_fast_dev_run_leaves_nothing(tmp_path: Path) -> None:

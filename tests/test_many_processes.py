@@ -110,7 +110,7 @@ def test_tasks_of_srun_train_as_one_process(tmp_path: Path, alone: Path) -> None
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'anchor_lightning[ray]'")
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'ray[train]'")
 def test_workers_of_ray_train_as_one_process(tmp_path: Path, alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (script,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "scale.md").read_text(), re.DOTALL)
     (tmp_path / "ray_fit.py").write_text(script)

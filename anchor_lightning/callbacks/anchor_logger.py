@@ -150,8 +150,9 @@ def learned_table(
 
 
 def format_table(columns: list[str], rows: list[list[Any]]) -> str:
-    """The table as aligned text; shapes are in pixels of the network input."""
-    cells = [columns, *([str(cell) for cell in row] for row in rows)]
+    """The table as aligned text; shapes are in pixels of the network input, the usage in percent."""
+    share = columns.index("usage")
+    cells = [columns, *([f"{cell:.1%}" if at == share else str(cell) for at, cell in enumerate(row)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
     return "\n".join(["Anchors in pixels of the network input:", *lines])

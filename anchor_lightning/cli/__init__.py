@@ -37,7 +37,7 @@ def main(args: Any = None) -> Any:
 
 
 def _run(args: Any) -> Any:
-    options: Callable[[], list[str]] = list
+    options: Callable[[], list[str]] = partial(list, ["data"])  # its path is read before the other options
     try:
         words = sys.argv[1:] if args is None else args
         if isinstance(words, list):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from typing import Final
 
@@ -12,17 +13,20 @@ KNOWN_WARNINGS: Final = (
     r".*custom batch sampler `EvalBatchSampler`",  # it returns every index once, which is what is asked for
     r".*The dirpath has changed",  # a resumed run has a folder of its own
     r".*module\(s\) in eval mode at the start of training",  # the norms of a backbone that is frozen
+    r".*smaller than the logging interval",  # which counts on over the epochs
 )
-ADVERTS: Final = ("💡 Tip:", "TPU available: False")  # beginnings of messages that say nothing of the run
-LIGHTNING_LOGGER: Final = "lightning.pytorch.utilities.rank_zero"
+# Messages that say nothing of the run: advertisements, what the machine has not, the seed that config.yaml holds.
+NOISE: Final = re.compile(r"💡 Tip:|[GT]PU available: False|(\[rank: \d+\] )?Seed set to")
+LIGHTNING_LOGGERS: Final = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
 
 
 def quiet_messages() -> None:
-    """Hides the known warnings and Lightning's advertisements, and shows other warnings without file and line."""
+    """Hides the known warnings and messages, and shows other warnings without file and line."""
     for message in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
     warnings.formatwarning = format_warning
-    logging.getLogger(LIGHTNING_LOGGER).addFilter(is_about_the_run)  # a filter that is there already is not added again
+    for name in LIGHTNING_LOGGERS:
+        logging.getLogger(name).addFilter(is_about_the_run)  # a filter that is there already is not added again
 
 
 def format_warning(
@@ -33,5 +37,5 @@ def format_warning(
 
 
 def is_about_the_run(record: logging.LogRecord) -> bool:
-    """Whether a message of Lightning's is not an advertisement."""
-    return not record.getMessage().startswith(ADVERTS)
+    """Whether a message of Lightning's is more than noise."""
+    return NOISE.match(record.getMessage()) is None

@@ -44,7 +44,7 @@ from anchor_lightning.training.checkpoint_files import (
     read_checkpoint,
 )
 from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
-from anchor_lightning.training.loggers import FallbackWandbLogger, RunRecord, continue_run, without_new_runs
+from anchor_lightning.training.loggers import FallbackWandbLogger, RunRecord, continue_run, in_order, without_new_runs
 from anchor_lightning.training.resume import checkpoint_of
 from anchor_lightning.training.trainer_checks import check_averaging, check_callbacks, check_precision
 
@@ -171,9 +171,8 @@ class AnchorLightningCLI(LightningCLI):
             continue_run(loggers, checkpoint)
         if self.subcommand != "fit":
             loggers = without_new_runs(loggers)
-        loggers.sort(key=lambda logger: not isinstance(logger, CSVLogger))
         try:
-            return super().instantiate_trainer(logger=loggers or False, **kwargs)
+            return super().instantiate_trainer(logger=in_order(loggers) or False, **kwargs)
         # Options that do not go together, or with the machine, or with the packages that there are.
         except (MisconfigurationException, ValueError, ImportError) as error:
             raise UserError(str(error)) from error

@@ -42,10 +42,30 @@ def size_text(image_size: tuple[int, int]) -> str:
 
 def summary_table(labels: Sequence[str], scores: Sequence[AnchorScore], ratio_threshold: float) -> str:
     """Three lines, with a column for each of several sets: both recalls and the mean best IoU."""
-    values = [named_values(score, ratio_threshold) for score in scores]
-    names = [f"BPR at ratio {ratio_threshold:g}", "BPR at IoU 0.5", "mean best IoU"]
-    rows = [[name, *(f"{value[name]:.4f}" for value in values)] for name in names]
+    rows = [[name, *texts] for name, texts in _summary(scores, ratio_threshold).items()]
     return aligned(rows if len(scores) == 1 else [["", *labels], *rows])
+
+
+def best_text(labels: Sequence[str], scores: Sequence[AnchorScore], ratio_threshold: float) -> str:
+    """Which of several sets is best by which measure of `summary_table`, as it shows them, in a line."""
+    measures: dict[tuple[int, ...], list[str]] = {}  # sets that share the highest value -> measures
+    for name, texts in _summary(scores, ratio_threshold).items():
+        best = tuple(at for at, text in enumerate(texts) if text == max(texts))
+        measures.setdefault(best, []).append(name)
+    numbers = [len(score.usage) for score in scores]
+    if len(set(numbers)) > 1:
+        counts = [f"{number} shape{'s' * (number > 1)}" for number in numbers]
+        labels = [f"{label} ({count})" for label, count in zip(labels, counts, strict=True)]
+    parts = [f"{' and '.join(labels[at] for at in best)} by {' and '.join(names)}" for best, names in measures.items()]
+    disagree = "" if set.intersection(*map(set, measures)) else "; the measures disagree"
+    return f"Best: {'; '.join(parts)}{disagree}"
+
+
+def _summary(scores: Sequence[AnchorScore], ratio_threshold: float) -> dict[str, list[str]]:
+    """The measures that `anchors score` always shows, with the text of each set's value."""
+    values = [named_values(score, ratio_threshold) for score in scores]
+    names = ("mean best IoU", "BPR at IoU 0.5", f"BPR at ratio {ratio_threshold:g}")
+    return {name: [f"{value[name]:.4f}" for value in values] for name in names}
 
 
 def verdict_text(verdict: Verdict, score: AnchorScore, levels: int) -> str:
@@ -66,13 +86,12 @@ def verdict_text(verdict: Verdict, score: AnchorScore, levels: int) -> str:
 def anchor_table(anchors: AnchorSet, score: AnchorScore) -> str:
     """Table of shapes: sides in pixels of the network input, the share of the boxes that each serves best, level.
 
-    The lines are in the order of the areas; `anchor` is the shape's index in the set, which is the model's own.
+    The lines are in the order of the set, which is the model's own.
     """
     rows = [["anchor", "width", "height", "usage", "level"]]
-    level_of = anchors.level_of
-    for index in _by_area(anchors):
-        w, h = anchors.wh[index].tolist()
-        rows.append([str(index), f"{w:.1f}", f"{h:.1f}", f"{float(score.usage[index]):.1%}", str(level_of[index])])
+    shapes = zip(anchors.wh.tolist(), score.usage.tolist(), anchors.level_of, strict=True)
+    for index, ((w, h), usage, level) in enumerate(shapes):
+        rows.append([str(index), f"{w:.1f}", f"{h:.1f}", f"{usage:.1%}", str(level)])
     return aligned(rows if anchors.levels > 1 else [row[:-1] for row in rows])
 
 
@@ -117,19 +136,17 @@ def score_table(
     return aligned(rows)
 
 
-def usage_table(
-    anchors: AnchorSet, score: AnchorScore, sizes: Tensor, classes: Tensor, class_names: Sequence[str]
-) -> str:
+def usage_table(score: AnchorScore, sizes: Tensor, classes: Tensor, class_names: Sequence[str]) -> str:
     """Of the boxes of every size and class, the share that each shape serves best.
 
-    A column a shape, in the order and with the indices of `anchor_table`; for the arguments see `score_table`.
+    A column a shape, in the order of the set; for the arguments see `score_table`.
     """
-    order = _by_area(anchors)
-    rows = [["usage by size and class", "boxes", *(f"anchor {index}" for index in order)]]
+    num = len(score.usage)
+    rows = [["usage by size and class", "boxes", *(f"anchor {index}" for index in range(num))]]
     for groups, names in ((sizes, SIZE_LABELS), (classes, class_names)):
         for index, name in enumerate(names):
             if len(best := score.best_anchor[groups == index]):
-                shares = best.bincount(minlength=len(order))[order] / len(best)
+                shares = best.bincount(minlength=num) / len(best)
                 rows.append([f"  {name}", str(len(best)), *(f"{share:.1%}" for share in shares.tolist())])
     return aligned(rows)
 
@@ -140,8 +157,3 @@ def short_labels(given: Sequence[str]) -> list[str]:
     labels = [label if len(label) <= MAX_LABEL else f"…{label[1 - MAX_LABEL :]}" for label in labels]
     unique = len(set(labels)) == len(labels)
     return labels if unique else [f"{number}: {label}" for number, label in enumerate(labels, start=1)]
-
-
-def _by_area(anchors: AnchorSet) -> list[int]:
-    """The indices of the shapes in the order in which the tables show them."""
-    return anchors.wh.prod(1).argsort(stable=True).tolist()

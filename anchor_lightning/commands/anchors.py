@@ -10,6 +10,7 @@ from anchor_lightning.anchors import mean_best_iou
 from anchor_lightning.commands.anchor_numbers import draw_numbers, numbers_table
 from anchor_lightning.commands.anchor_tables import (
     anchor_table,
+    best_text,
     score_table,
     short_labels,
     summary_table,
@@ -145,6 +146,8 @@ def score(
         drawn = f"; figure: {output}"
     print(f"{boxes.text}{drawn}")
     print(summary_table(labels, scores, ratio_threshold))
+    if len(sets) > 1:
+        print(best_text(labels, scores, ratio_threshold))
     for label, anchors, result in zip(labels, sets, scores, strict=True):
         name = f"{label}: " if len(sets) > 1 else ""
         print(f"{name}{verdict_text(judge(boxes.wh, anchors.wh), result, anchors.levels)}")
@@ -159,9 +162,9 @@ def score(
         groups = size_groups(boxes.wh), boxes.classes, data.class_names
         print(f"\n{score_table(labels, scores, ratio_threshold, *groups, augmented)}")
         for label, anchors, result in zip(labels, sets, scores, strict=True):
-            print(f"\n{label}, by area, in pixels of the network input (anchor: the shape's index in the set):")
+            print(f"\n{label}, in pixels of the network input:")
             print(anchor_table(anchors, result))
-            print(usage_table(anchors, result, *groups))
+            print(usage_table(result, *groups))
     return scores
 
 

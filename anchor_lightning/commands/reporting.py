@@ -83,8 +83,11 @@ def explain(message: str, parser: ArgumentParser) -> list[str]:
         return [*lines, *(f"Did you mean --{match}?" for match in nearest[:1] if former is None), where]
     nested = re.search(r"NestedArg\(key='([\w.]+)'", message)
     if nested and not option.endswith(nested[1]):  # an option of a class where no class is known
-        asked = f"give --{option} CLASS before it, or a --config that names one"
+        path = "--data FOLDER instead, " if option == "data" else ""
+        asked = f"give {path}--{option} CLASS before it, or a --config that names one"
         return [f"--{option}.{nested[1]}: no class is chosen for {option}; {asked}", where]
+    if required := re.search(r"arguments are required: (.*)", message):
+        return [f"{', '.join(f'--{name}' for name in required[1].split(', '))} is not given", where]
     if missing := re.search(r"Expected a dot import path string: (\S+)", message):
         return _unknown_class(option, missing[1], where)
     # Of nested messages the innermost counts: what follows the last key, up to the value that it was given.

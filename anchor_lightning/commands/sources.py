@@ -104,8 +104,10 @@ def _data(value: str) -> str:
         return json.dumps({"class_path": class_path, "init_args": arguments})
     imported = "." in value and not set(value) & set("/\\") and path.suffix not in (".json", ".yaml", ".yml", ".data")
     if not (imported or value in SETS or value.lstrip().startswith("{")):
-        known = ", ".join(SETS)
-        raise UserError(f"{value} is neither a folder or file here nor a data module; known are {known}", "data")
+        text = f"there is no folder or file {path}"
+        if not (path.suffix or set(value) & set("/\\")):
+            text += f", nor a data module of that name; known are {', '.join(SETS)}"
+        raise UserError(text, "data")
     return value
 
 

@@ -7,13 +7,19 @@ import itertools
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from anchor_lightning.commands.anchor_tables import aligned
 from anchor_lightning.commands.configs import find_config, read_yaml
 from anchor_lightning.errors import UserError
 
 ARGS_MACRO: Final = "${args}"
+RESULTS: Final = "results.csv"
+LOG: Final = "log.txt"  # in the folder of a run
+VALIDATED: Final = "step "  # beginning of the lines in a log that say what a validation has measured
+SECONDS: Final = 5.0  # between looks into the log
 DONE: Final = "done"  # Marks the folder of a run that ended well; holds the arguments that it was given, a line each
 COLUMNS: Final = ("val/map", "val/map_50", "val/map_voc07", "val/map_voc", "anchors/mean_best_iou")
 
@@ -58,17 +64,18 @@ def sweep(
     failed: list[str] = []
     for number, run in enumerate(runs, start=1):
         done = folder / run.name / DONE
-        print(f"[{number}/{len(runs)}] {run.name}{': done before' * done.exists()}", flush=True)
+        where = "done before" if done.exists() else f"log in {folder / run.name / LOG}"
+        print(f"[{number}/{len(runs)}] {run.name}: {where}", flush=True)
         if not done.exists() and not _run(folder / run.name, run.args):
             failed.append(run.name)
         _write_results(folder, runs)
-    print((folder / "results.csv").read_text())
+    print(f"\n{_table(folder / RESULTS)}\nWrote {folder / RESULTS}")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(runs)} trainings failed: {', '.join(failed)}; see log.txt in their folders under "
+            f"{len(failed)} of {len(runs)} trainings failed: {', '.join(failed)}; see {LOG} in their folders under "
             f"{folder}, and run the same command again for these"
         )
-    return folder / "results.csv"
+    return folder / RESULTS
 
 
 def grid(path: Path, seeds: list[int]) -> list[Run]:
@@ -106,12 +113,13 @@ def _run(folder: Path, args: list[str]) -> bool:
     """Runs one training in a process of its own, from its last checkpoint if it has one; whether it ended well."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "anchor_lightning", *args, f"--trainer.default_root_dir={folder}", "--resume"]
-    with (folder / "log.txt").open("a") as log:
+    with (folder / LOG).open("a") as log:
+        begin = log.tell()
         process = subprocess.Popen(command, stdout=log, stderr=log)
     # A scheduler ends the sweep with SIGTERM; the training must save and end as well.
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
-        code = process.wait()
+        code = _follow(process, folder / LOG, begin)
     except KeyboardInterrupt:  # the training has had the same Ctrl-C, and saves
         process.wait()
         code = -signal.SIGTERM
@@ -124,9 +132,34 @@ def _run(folder: Path, args: list[str]) -> bool:
     return code == 0
 
 
+def _follow(process: subprocess.Popen[bytes], path: Path, begin: int) -> int:
+    """The status that a training ends with; meanwhile what its validations measure is shown, from its log."""
+    code = None
+    with path.open(encoding="utf-8", errors="replace") as log:
+        log.seek(begin)
+        while code is None:
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(SECONDS)
+            for line in log:
+                if line.startswith(VALIDATED):
+                    print(f"  {line.rstrip()}", flush=True)
+    return code
+
+
+def _table(path: Path) -> str:
+    """The results as aligned text, with four digits."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    cells = [
+        [row["run"], row["step"], *(f"{float(row[name]):.4f}" if row[name] else "-" for name in COLUMNS)]
+        for row in rows
+    ]
+    return aligned([["run", "step", *COLUMNS], *cells])
+
+
 def _write_results(folder: Path, runs: list[Run]) -> None:
     """One row a run that was validated: its last values."""
-    with (folder / "results.csv").open("w", newline="") as file:
+    with (folder / RESULTS).open("w", newline="") as file:
         writer = csv.DictWriter(file, ("run", "step", *COLUMNS), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(values | {"run": run.name} for run in runs if (values := _last_values(folder / run.name)))

@@ -115,7 +115,14 @@ class AnnotatedSet(ABC):
     def _root(self) -> Path:
         if self.root is None:
             raise UserError(f"is not given. Set it to {self.root_content}.", argument="root")
+        if not self.root.is_dir() and (problem := self._no_folder(self.root)):
+            raise UserError(problem, argument="root")
         return self.root
+
+    def _no_folder(self, root: Path) -> str | None:
+        """What to do where `root` is no folder; None where that is no error."""
+        is_file = root.is_file()
+        return f"{root} is a file: give it as --data {root}" if is_file else f"there is no folder {root}: correct it"
 
     def _make_dataset(self, records: Sequence[ImageRecord], training: bool) -> DetectionDataset:
         """The dataset over the records; for modules whose images do not come from files."""

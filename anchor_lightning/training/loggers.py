@@ -14,7 +14,7 @@ import yaml
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
@@ -146,6 +146,15 @@ def without_new_runs(loggers: Sequence[Logger]) -> list[Logger]:
     if len(kept) < len(loggers):
         rank_zero_info("W&B: the checkpoint is of no run of W&B's, so nothing is logged there.")
     return kept
+
+
+def in_order(loggers: Sequence[Logger]) -> list[Logger]:
+    """CSV loggers first, whose folder is the run's; TensorBoard's without a version of their own get the run's."""
+    ordered = sorted(loggers, key=lambda logger: not isinstance(logger, CSVLogger))
+    for logger in ordered[1:]:
+        if isinstance(logger, TensorBoardLogger) and logger._version is None:
+            logger._version = ordered[0].version
+    return ordered
 
 
 def why_offline() -> str | None:

@@ -16,9 +16,7 @@ from torch.utils.data import DataLoader
 from anchor_lightning import LearnAnchors
 from tests.helpers.made_detectors import same
 
-trainers = pytest.importorskip(
-    "torchgeo.trainers", reason='torchgeo is not installed: pip install "anchor_lightning[torchgeo]"'
-)
+trainers = pytest.importorskip("torchgeo.trainers", reason="torchgeo is not installed: pip install torchgeo")
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "your_detector.md"
 # What plain torchgeo does with the files of a run: no import of this package, nor of what it was trained with.

@@ -139,6 +139,7 @@ def test_table_by_hand() -> None:
     assert rows[1] == [1, 160.0, 160.0, 100.0, 52.0, 0.75, 100.0, 50.0, round(50 / 52, 3)]
     lines = format_table(columns, rows).splitlines()
     assert "pixels" in lines[0] and len({len(line) for line in lines[1:]}) == 1
+    assert lines[2].split() == ["0", "160.0", "160.0", "30.0", "70.0", "25.0%", "30.0", "70.0", "1.0"]
 
 
 def test_the_fit_is_logged_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import yaml
 from anchor_lightning.anchors import initial_shapes, mean_best_iou
 from anchor_lightning.callbacks.shape_recorder import append_rows
 from anchor_lightning.cli import main
-from anchor_lightning.commands.anchor_tables import usage_table
+from anchor_lightning.commands.anchor_tables import anchor_table, best_text, usage_table
 from anchor_lightning.commands.sources import read_shapes
 from anchor_lightning.data import COCODataModule, DetectionDataModule, VOCDataModule, YOLODataModule
 from anchor_lightning.data.reading import box_shapes
@@ -163,7 +163,7 @@ def test_score_sets_side_by_side(tmp_path: Path, capsys: Printed) -> None:
 
 
 def test_where_shapes_come_from(tmp_path: Path, capsys: Printed) -> None:
-    """A run, a file, a checkpoint, a list: shown by area, under the index that each has there."""
+    """A run, a file, a checkpoint, a list: shown in the order that they have there."""
     wh = torch.tensor([[60.0, 50.0], [10.0, 13.0], [33.0, 23.0]])
     Path("run").mkdir()
     append_rows(Path("run/anchors.csv"), 0, wh * 2)
@@ -187,10 +187,10 @@ def test_where_shapes_come_from(tmp_path: Path, capsys: Printed) -> None:
     ]
     assert sum("for which network input these shapes are is not stated" in line for line in lines) == 1, "the run"
     heads = [line.split()[-6:] for line in lines if line.startswith("usage by")]
-    assert heads == [["anchor", "1", "anchor", "2", "anchor", "0"]] * 4
+    assert heads == [["anchor", "0", "anchor", "1", "anchor", "2"]] * 4
     for start in (at for at, line in enumerate(lines) if line.startswith("anchor  width")):
         rows = [line.split()[:3] for line in lines[start + 1 : start + 4]]
-        assert rows == [["1", "10.0", "13.0"], ["2", "33.0", "23.0"], ["0", "60.0", "50.0"]]
+        assert rows == [["0", "60.0", "50.0"], ["1", "10.0", "13.0"], ["2", "33.0", "23.0"]]
 
 
 @pytest.mark.parametrize("to", ["darknet", "ultralytics", "mmdet", "torchvision", "json"])
@@ -257,9 +257,9 @@ def test_bad_data(tmp_path: Path) -> None:
         (["--data", root, "--levels", "0"], "--levels: 0"),
         (["--data", root, "--num", "-1"], "--num: -1"),
         (["--data", "empty"], "holds no data set"),
-        (["--data", "no/such"], "--data: no/such is neither a folder or file here nor a data module; known are Brain"),
-        (["--data", "no.json"], "--data: no.json is neither"),
-        (["--data", "VOCDataModul"], "--data: VOCDataModul is neither"),
+        (["--data", "no/such"], "--data: there is no folder or file no/such"),
+        (["--data", "no.json"], "--data: there is no folder or file no.json"),
+        (["--data", "VOCDataModul"], "or file VOCDataModul, nor a data module of that name; known are BrainwashData"),
         (["--data", "note.txt"], "neither a COCO"),
         (["--data", "broken.json"], "is no JSON"),
         (["--config", "none.yaml"], "names a data set"),
@@ -354,17 +354,41 @@ def test_what_is_mistyped(capsys: Printed) -> None:
 
 
 def test_usage_by_size_and_class_by_hand() -> None:
-    """Two shapes, given large first: the tables show them by area, under their indices."""
+    """Two shapes, given large first, and shown so."""
     anchors = AnchorSet(torch.tensor([[100.0, 100.0], [20.0, 20.0]]))
     boxes = torch.tensor([[20.0, 22.0], [30.0, 20.0], [90.0, 100.0], [200.0, 90.0]])
-    table = usage_table(
-        anchors, score_shapes(boxes, anchors.wh), size_groups(boxes), torch.tensor([0, 2, 2, 2]), ["a", "none", "b"]
-    )
-    assert table.splitlines()[0].endswith("boxes  anchor 1  anchor 0")
+    score, classes = score_shapes(boxes, anchors.wh), torch.tensor([0, 2, 2, 2])
+    table = usage_table(score, size_groups(boxes), classes, ["a", "none", "b"])
+    assert table.splitlines()[0].endswith("boxes  anchor 0  anchor 1")
     assert [line.split() for line in table.splitlines()[1:]] == [
-        [*["small,", "area", "below", "32²"], "2", "100.0%", "0.0%"],
-        [*["medium,", "32²", "to", "96²"], "1", "0.0%", "100.0%"],
-        [*["large,", "96²", "and", "more"], "1", "0.0%", "100.0%"],
-        ["a", "1", "100.0%", "0.0%"],
-        ["b", "3", "33.3%", "66.7%"],
+        [*["small,", "area", "below", "32²"], "2", "0.0%", "100.0%"],
+        [*["medium,", "32²", "to", "96²"], "1", "100.0%", "0.0%"],
+        [*["large,", "96²", "and", "more"], "1", "100.0%", "0.0%"],
+        ["a", "1", "0.0%", "100.0%"],
+        ["b", "3", "66.7%", "33.3%"],
     ]
+    assert [line.split() for line in anchor_table(anchors, score).splitlines()] == [
+        ["anchor", "width", "height", "usage"],
+        ["0", "100.0", "100.0", "50.0%"],
+        ["1", "20.0", "20.0", "50.0%"],
+    ]
+
+
+def test_the_best_of_several_sets_by_hand() -> None:
+    """Boxes of 40 x 40 and 80 x 80; the shapes' IoU with them is 1 and 0.25, 1 and 0.4, twice 0.55, twice 1."""
+    boxes = torch.tensor([[40.0, 40.0], [80.0, 80.0]])
+    sets = {
+        "one": [[40.0, 40.0]],
+        "uneven": [[40.0, 40.0], [32.0, 80.0]],
+        "even": [[22.0, 40.0], [44.0, 80.0]],
+        "exact": [[40.0, 40.0], [80.0, 80.0]],
+    }
+
+    def best(*names: str) -> str:
+        return best_text(names, [score_shapes(boxes, torch.tensor(sets[name])) for name in names], 4)
+
+    assert best("even", "exact") == "Best: exact by mean best IoU; even and exact by BPR at IoU 0.5 and BPR at ratio 4"
+    by_iou = "uneven by mean best IoU; even by BPR at IoU 0.5"
+    assert best("uneven", "even") == f"Best: {by_iou}; uneven and even by BPR at ratio 4; the measures disagree"
+    assert best("one", "exact").startswith("Best: exact (2 shapes) by mean best IoU and BPR at IoU 0.5; one (1 shape)")
+    assert best("even", "even").startswith("Best: even and even by mean best IoU and ")

@@ -37,7 +37,7 @@ class Training:
     def terminate(self) -> None:
         self.status = 128 + signal.SIGTERM
 
-    def wait(self) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         try:
             main(self.args)
         except SystemExit as end:

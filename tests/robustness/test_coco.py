@@ -92,7 +92,7 @@ SPOILT: dict[str, object] = {
     "no annotation file": (FILE.unlink, FILE.name),
     "an annotation file that is a folder": (lambda: FILE.rename("x") and FILE.mkdir(), FILE.name),
     "no folder of images": (lambda: Path("data/train2017").rename("x"), "train_images train2017"),
-    "a root that is missing": (lambda: Path("data").rename("x"), f"root data/annotations/{FILE.name}"),
+    "a root that is missing": (lambda: Path("data").rename("x"), "root no.folder.data:.correct.it$"),
 }
 
 

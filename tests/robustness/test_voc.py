@@ -103,7 +103,7 @@ SPOILT: dict[str, object] = {
     "no annotation": (XML.unlink, f"'{STEM}' {STEM}.xml"),
     "no list": (lambda: [LIST.with_stem(n).unlink() for n in ("train", "trainval")], r"train\.txt there.are:.val"),
     "no images": (lambda: shutil.rmtree("data/JPEGImages"), "JPEGImages images.of.its.own"),
-    "nothing": (lambda: shutil.rmtree("data"), "root no.folder.data download"),
+    "nothing": (lambda: shutil.rmtree("data"), r"root no.folder.data:.correct.it$"),
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from anchor_lightning.data.annotated_set import AnnotatedSet
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.common import SplitReader
+from anchor_lightning.data.formats.detect import BRAINWASH, other_kind
 from anchor_lightning.errors import UserError
 
 LINE = re.compile(r'"(?P<name>[^"]+)"\s*(?::(?P<boxes>.*))?', re.DOTALL)
@@ -59,7 +60,8 @@ class BrainwashSet(AnnotatedSet):
         file = self._file(name)
         if not file.is_file():
             raise UserError(
-                f"{file}: no such annotations. The folder must hold brainwash_train.idl, brainwash_val.idl and "
+                other_kind(self._root(), BRAINWASH)
+                or f"{file}: no such annotations. The folder must hold brainwash_train.idl, brainwash_val.idl and "
                 "brainwash_test.idl, or the splits must name other .idl files under it.",
                 argument="root",
             )

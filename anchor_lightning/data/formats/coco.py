@@ -20,6 +20,7 @@ from anchor_lightning.data.formats.coco_files import (
     read_categories,
 )
 from anchor_lightning.data.formats.common import SplitReader, exists
+from anchor_lightning.data.formats.detect import COCO, other_kind
 from anchor_lightning.data.formats.places import find
 from anchor_lightning.data.images import AS_STATED
 from anchor_lightning.errors import UserError
@@ -97,8 +98,9 @@ class COCOSet(AnnotatedSet):
             if file.is_file():
                 return read_categories(file, load_coco_json(file))
         raise UserError(
-            f"no annotations found; looked for {', '.join(map(str, files))}. Correct it, or give train_annotations and "
-            "val_annotations.",
+            other_kind(self._root(), COCO)
+            or f"no annotations found; looked for {', '.join(map(str, files))}. Correct it, or give train_annotations "
+            "and val_annotations.",
             argument="root",
         )
 
@@ -115,13 +117,14 @@ class COCOSet(AnnotatedSet):
         return self._annotation_file(name).is_file()
 
     def _read_split(self, name: str) -> list[ImageRecord]:
+        expected = self._categories  # says so where there is no split at all
         file, folder = self._annotation_file(name), self._image_folder(name)
         content = load_coco_json(file)
         categories = read_categories(file, content)
-        if categories != self._categories:
+        if categories != expected:
             raise UserError(
                 f"{file}: its categories are not those of the other splits ({len(categories)} against "
-                f"{len(self._categories)}, or other names). Give every split the same list of categories."
+                f"{len(expected)}, or other names). Give every split the same list of categories."
             )
         if not folder.is_dir():
             raise UserError(

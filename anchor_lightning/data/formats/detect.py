@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from anchor_lightning.data.formats.places import expand, files_below, is_image
 from anchor_lightning.data.formats.voc_layout import find_layout
-from anchor_lightning.data.formats.yolo import CLASSES_FILES
-from anchor_lightning.data.formats.yolo_files import DARKNET_SUFFIX, SPLIT_NAMES
+from anchor_lightning.data.formats.yolo_files import CLASSES_FILES, DARKNET_SUFFIX, SPLIT_NAMES
 from anchor_lightning.errors import UserError
 
 Found = tuple[str, dict[str, Any]]  # the name of a data module's class, and its arguments
 ROBOFLOW: Final = "_annotations.coco.json"
 VOC: Final = "VOCDataModule"
+COCO: Final = "COCODataModule"
+YOLO: Final = "YOLODataModule"
+BRAINWASH: Final = "BrainwashDataModule"
 YAML_SUFFIXES: Final = (".yaml", ".yml")
 LOOKED_FOR: Final = (
     "VOC's .xml (in Annotations beside JPEGImages, in annots or annotations beside images, beside the images in one "
@@ -33,11 +36,11 @@ def detect_data(given: str | Path) -> Found:
         if path.suffix.lower() == ".json":
             return _coco_file(path)
         if path.suffix.lower() in (*YAML_SUFFIXES, DARKNET_SUFFIX):
-            return "YOLODataModule", {"data_yaml": str(path)}
+            return YOLO, {"data_yaml": str(path)}
         raise UserError(f"{path} is neither a COCO .json nor a YOLO data.yaml or .data, nor a folder", argument="data")
     found = _voc(path) or _coco(path) or _yolo(path)
     if found is None and (path / "brainwash_train.idl").is_file():
-        found = "BrainwashDataModule", {"root": str(path)}
+        found = BRAINWASH, {"root": str(path)}
     if found is None:
         raise UserError(
             f"{path} holds no data set that is known; looked for {LOOKED_FOR}. Give the folder that holds these, a "
@@ -45,6 +48,15 @@ def detect_data(given: str | Path) -> Found:
             argument="data",
         )
     return found
+
+
+def other_kind(root: Path, own: str) -> str | None:
+    """A sentence that says of which other kind than its `own` a folder is; None if it is of no other."""
+    with suppress(UserError):
+        kind, _ = detect_data(root)
+        if kind != own:
+            return f"{root} is no set of {own} but of {kind}: give it as --data {root}."
+    return None
 
 
 def _voc(folder: Path) -> Found | None:
@@ -108,7 +120,7 @@ def _coco_splits(root: Path, splits: dict[str, tuple[Path, Path]]) -> Found:
             f"{role}_annotations": file.relative_to(root).as_posix(),
             f"{role}_images": images.relative_to(root).as_posix(),
         }
-    return "COCODataModule", arguments
+    return COCO, arguments
 
 
 def _yolo(folder: Path) -> Found | None:
@@ -116,9 +128,9 @@ def _yolo(folder: Path) -> Found | None:
         files = sorted(file for file in folder.glob(f"*{suffix}") if not file.name.startswith("."))
         files = [file for file in files if file.stem == "data"] or files
         if len(files) == 1 and _names_a_split(files[0]):  # without root, so that its `path` counts
-            return "YOLODataModule", {"data_yaml": str(files[0])}
+            return YOLO, {"data_yaml": str(files[0])}
     has_folders = (folder / "labels").is_dir() or (folder / "train" / "labels").is_dir()
-    return ("YOLODataModule", {"root": str(folder)}) if has_folders or _has_pairs(folder) else None
+    return (YOLO, {"root": str(folder)}) if has_folders or _has_pairs(folder) else None
 
 
 def _names_a_split(file: Path) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from anchor_lightning.data.annotated_set import AnnotatedSet, Split
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.common import SplitReader, distinct_names
-from anchor_lightning.data.formats.detect import VOC, detect_data
+from anchor_lightning.data.formats.detect import VOC, other_kind
 from anchor_lightning.data.formats.voc_files import (
     SplitCounts,
     compare_with_published,
@@ -35,6 +35,7 @@ VOC_CLASSES = (
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 SET_FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
+DEVKIT = "VOCdevkit"  # the folder that VOC's archives unpack
 
 
 class VOCSet(AnnotatedSet):
@@ -89,7 +90,7 @@ class VOCSet(AnnotatedSet):
         if not self.download or self._own is not None:
             return
         root = self._root()
-        parent = root.parent if root.name == "VOCdevkit" else root
+        parent = root.parent if root.name == DEVKIT else root
         for year in self.years:
             for image_set in ("trainval", "test") if year == 2007 else ("trainval",):
                 if not (self._devkit() / f"VOC{year}" / "ImageSets" / "Main" / f"{image_set}.txt").is_file():
@@ -120,7 +121,7 @@ class VOCSet(AnnotatedSet):
         return self._years[year]
 
     def _devkit(self) -> Path:
-        inner = self._root() / "VOCdevkit"
+        inner = self._root() / DEVKIT
         return inner if inner.is_dir() else self._root()
 
     def _year_folder(self, year: int) -> Path:
@@ -132,16 +133,26 @@ class VOCSet(AnnotatedSet):
 
     def _why_no_devkit(self, folder: Path, missing: list[str]) -> str:
         root = self._root()
-        if not root.is_dir():
-            return f"there is no folder {root}. Correct it, or set download to true to fetch VOC to it."
-        with suppress(UserError):
-            kind, _ = detect_data(root)
-            if kind != VOC:
-                return f"{root} is no set of {VOC} but of {kind}: give it as --data {root}."
+        if (other := other_kind(root, VOC)) is not None:
+            return other
+        lacks = f"{folder} lacks {', '.join(missing)}. "
+        if self._names_devkit(root):
+            return f"{lacks}Correct root or years, or set download to true to fetch VOC."
         return (
-            f"{folder} lacks {', '.join(missing)}. {root} must hold {folder.name} with {', '.join(SET_FOLDERS)}, or "
-            ".xml files and images of its own (docs/data.md): correct it or years, or set download to true."
+            f"{lacks}{root} must hold {folder.name} with {', '.join(SET_FOLDERS)}, or .xml files and images of its own "
+            "(docs/data.md): correct it."
         )
+
+    def _names_devkit(self, root: Path) -> bool:
+        """Whether a folder is or is to be VOC's own, by its name or by what is in it."""
+        inside = (self._devkit() / f"VOC{year}" for year in range(2005, 2013))
+        return root.name == DEVKIT or any(folder.is_dir() for folder in inside)
+
+    def _no_folder(self, root: Path) -> str | None:
+        if self.download:  # makes it
+            return None
+        text = super()._no_folder(root)
+        return f"{text}, or set download to true to fetch VOC to it" if root.name == DEVKIT else text
 
     def _default_split(self, role: Split) -> str:
         if self._own is None and self.years == [2007, 2012]:

@@ -10,8 +10,10 @@ import numpy as np
 from anchor_lightning.data.annotated_set import SPLITS, AnnotatedSet, Split
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.common import SplitReader, distinct_names, exists, read_text
+from anchor_lightning.data.formats.detect import YOLO, other_kind
 from anchor_lightning.data.formats.places import expand, files_below, find, images_below, is_image
 from anchor_lightning.data.formats.yolo_files import (
+    CLASSES_FILES,
     DARKNET_SUFFIX,
     SPLIT_NAMES,
     class_lines,
@@ -25,7 +27,6 @@ from anchor_lightning.messages import info, warn
 
 IMAGE_FOLDERS: Final = ("images", "JPEGImages")  # whose labels lie in a folder `labels` beside, as darknet has it
 OTHER_KEYS: Final = ("path", "names", "nc")
-CLASSES_FILES: Final = ("classes.txt", "obj.names", "_darknet.labels")
 
 
 class YOLOSet(AnnotatedSet):
@@ -69,6 +70,8 @@ class YOLOSet(AnnotatedSet):
                 (line.label for f in files for line in read_label_file(f, None, self._kpt_shape)), default=-1
             )
             if not count:
+                if self.root is not None and (other := other_kind(self.root, YOLO)) is not None:
+                    raise UserError(other, argument="root")
                 looked = f" (the first image's would be {files[0]})" if files else ""
                 raise UserError(f"{self._where()}: no labels found to take the classes from{looked}. Give class_names.")
             self._class_names = [f"class {number}" for number in range(count)]

@@ -12,6 +12,7 @@ from anchor_lightning.errors import UserError
 
 SPLIT_NAMES: Final = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 DARKNET_SUFFIX: Final = ".data"
+CLASSES_FILES: Final = ("classes.txt", "obj.names", "_darknet.labels")
 
 
 def load_data_file(file: Path) -> dict[str, Any]:

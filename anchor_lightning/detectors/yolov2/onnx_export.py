@@ -113,7 +113,7 @@ def onnx_model(
 def require_onnx() -> Any:
     """The `onnx` package; a `UserError` if it, or what torch's exporter needs beside it, is not installed."""
     if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
-        raise UserError(f"ONNX needs {' and '.join(missing)}: run pip install anchor_lightning[onnx]")
+        raise UserError(f"ONNX needs {' and '.join(missing)}: run pip install {' '.join(missing)}")
     for module in ("checker", "helper", "parser"):
         importlib.import_module(f"onnx.{module}")
     return importlib.import_module("onnx")
