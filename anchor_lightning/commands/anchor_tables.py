@@ -56,6 +56,9 @@ def best_text(labels: Sequence[str], scores: Sequence[AnchorScore], ratio_thresh
     if len(set(numbers)) > 1:
         counts = [f"{number} shape{'s' * (number > 1)}" for number in numbers]
         labels = [f"{label} ({count})" for label, count in zip(labels, counts, strict=True)]
+    if len(measures) == 1:
+        ((best, _),) = measures.items()
+        return f"Best: {' and '.join(labels[at] for at in best)} by every measure"
     parts = [f"{' and '.join(labels[at] for at in best)} by {' and '.join(names)}" for best, names in measures.items()]
     disagree = "" if set.intersection(*map(set, measures)) else "; the measures disagree"
     return f"Best: {'; '.join(parts)}{disagree}"

@@ -69,6 +69,8 @@ class FallbackWandbLogger(LightningWandbLogger):
         if offline:
             # Lightning would set WANDB_MODE, which W&B reads once and the next logger would take for the user's.
             kwargs["mode"] = "offline"
+        if os.environ.get("WANDB_QUIET") is None:
+            kwargs.setdefault("settings", {"quiet": True})  # else its own summary of 20 lines follows the results
         log_model, folder = log_model and not offline, Path(save_dir).absolute()
         super().__init__(project=project, name=name, save_dir=folder, log_model=log_model, **kwargs)
         self._wandb_init.pop("anonymous", None)  # Lightning sets it; W&B warns that it has no effect any more

@@ -237,3 +237,11 @@ def test_what_is_logged_offline_can_be_read_back_and_resuming_continues_it(
     folders = [tmp_path / "runs" / f"version_{n}" for n in (0, 2)]  # that of `validate` lies between
     assert [read_checkpoint(folder / "checkpoints" / "last.ckpt")[RUN_ID] for folder in folders] == [run_id, run_id]
     assert all((folder / "anchors.gif").exists() for folder in folders)
+
+
+def test_wandb_says_little_unless_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own summary is longer than the table of results that it follows."""
+    assert FallbackWandbLogger(offline=True)._wandb_init["settings"] == {"quiet": True}
+    assert FallbackWandbLogger(offline=True, settings={"silent": True})._wandb_init["settings"] == {"silent": True}
+    monkeypatch.setenv("WANDB_QUIET", "false")
+    assert "settings" not in FallbackWandbLogger(offline=True)._wandb_init
