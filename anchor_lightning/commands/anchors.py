@@ -51,7 +51,7 @@ def fit(
     output: str = "anchors.json",
     data_words: list[str] | None = None,
 ) -> AnchorSet:
-    """Fits anchor shapes to the training boxes of a data set, in about a second.
+    """Fits anchor shapes to the training boxes of a data set.
 
     Args:
         data: The data set.
