@@ -135,12 +135,12 @@ class VOCSet(AnnotatedSet):
         root = self._root()
         if (other := other_kind(root, VOC)) is not None:
             return other
-        lacks = f"{folder} lacks {', '.join(missing)}. "
         if self._names_devkit(root):
-            return f"{lacks}Correct root or years, or set download to true to fetch VOC."
+            lacks = ", ".join(missing)
+            return f"{folder} lacks {lacks}. Correct root or years, or set download to true to fetch VOC."
         return (
-            f"{lacks}{root} must hold {folder.name} with {', '.join(SET_FOLDERS)}, or .xml files and images of its own "
-            "(docs/data.md): correct it."
+            f"{root} holds no set that is known: .xml files and images of its own (docs/data.md), or {folder.name} "
+            f"with {', '.join(SET_FOLDERS)}. Correct it."
         )
 
     def _names_devkit(self, root: Path) -> bool:
