@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from anchor_lightning.anchors import best_iou, mean_best_iou
@@ -17,6 +17,8 @@ from anchor_lightning.callbacks.shape_recorder import MAX_BOXES, ShapeRecorder
 from anchor_lightning.fitting.score import judge, score_shapes
 from anchor_lightning.training.files import atomic_files, run_folder
 from anchor_lightning.visualization.animation import save_animation
+
+MIN_SIDE: Final = 1.0  # pixels; the sides of real boxes are larger
 
 
 class AnchorLogger(ShapeRecorder):
@@ -71,6 +73,10 @@ class AnchorLogger(ShapeRecorder):
         if not task.shapes.log_wh.requires_grad:
             columns = [column.replace("learned", "fixed") for column in columns]
         rank_zero_info(format_table(columns, rows))
+        if len(self._boxes) and task.shapes.log_wh.requires_grad:
+            rank_zero_info(end_verdict(self._boxes, task.shapes.initial_wh.cpu(), wh))
+            if warning := vanished_text(wh):
+                rank_zero_warn(warning)
         if (folder := run_folder(trainer)) is not None:
             pictures = [name for name in ("anchors.png", "predictions.png") if (folder / name).exists()]
             rank_zero_info(f"The run is in {folder}. Look at {' and '.join(pictures)} there.")
@@ -111,6 +117,27 @@ def sample(boxes: Tensor) -> Tensor:
     if len(boxes) <= MAX_BOXES:
         return boxes
     return boxes[torch.randperm(len(boxes), generator=torch.Generator().manual_seed(0))[:MAX_BOXES]]
+
+
+def end_verdict(boxes: Tensor, initial: Tensor, learned: Tensor) -> str:
+    """How well the (A, 2) learned shapes fit the (N, 2) boxes, and how well the initial ones did."""
+    before, after = score_shapes(boxes, initial), score_shapes(boxes, learned)
+    return (
+        f"Shapes at the end (at the start): BPR {after.recall_ratio:.3f} ({before.recall_ratio:.3f}) at ratio 4, "
+        f"{after.recall_iou:.3f} ({before.recall_iou:.3f}) at IoU 0.5, mean best IoU {after.mean_best_iou:.3f} "
+        f"({before.mean_best_iou:.3f})."
+    )
+
+
+def vanished_text(wh: Tensor) -> str:
+    """What to do about those of the (A, 2) shapes that are now smaller than any box; empty if there are none."""
+    vanished = (wh < MIN_SIDE).any(1).nonzero().flatten().tolist()
+    if not vanished:
+        return ""
+    return (
+        f"Anchors with a side below {MIN_SIDE:g} pixel, which fit no box: {', '.join(map(str, vanished))}. The "
+        "training was unstable: lower model.learning_rate or model.anchors.lr_mult, or give model.anchors.init kmeans."
+    )
 
 
 def start_verdict(boxes: Tensor, wh: Tensor, learned: bool) -> str:

@@ -12,11 +12,13 @@ from lightning.pytorch.loggers import CSVLogger
 from anchor_lightning.anchors import AnchorShapes
 from anchor_lightning.callbacks.anchor_logger import (
     AnchorLogger,
+    end_verdict,
     format_table,
     learned_table,
     sample,
     start_verdict,
     usage,
+    vanished_text,
 )
 from anchor_lightning.callbacks.shape_recorder import ShapeRecorder, thin
 from anchor_lightning.errors import UserError
@@ -181,3 +183,18 @@ def test_the_verdict_on_the_shapes_at_the_start_by_hand() -> None:
     assert start_verdict(boxes, torch.tensor([[10.0, 10.0]]), learned=True).endswith("they are learned from here on.")
     good = start_verdict(boxes, boxes[[0, 1, 2, 3]], learned=True)
     assert good == "Shapes at the start: BPR 1.000 at ratio 4, 1.000 at IoU 0.5, mean best IoU 1.000: a good fit."
+
+
+def test_the_verdict_on_the_shapes_at_the_end_by_hand() -> None:
+    boxes = torch.tensor([[10.0, 10.0], [20.0, 10.0], [10.0, 20.0], [100.0, 100.0]])
+    said = end_verdict(boxes, torch.tensor([[10.0, 10.0]]), torch.tensor([[100.0, 100.0]]))
+    # IoU with 100 x 100: 0.01, 0.02, 0.02, 1; ratios 10, 10, 10, 1.
+    assert said == (
+        "Shapes at the end (at the start): BPR 0.250 (0.750) at ratio 4, 0.250 (0.750) at IoU 0.5, "
+        "mean best IoU 0.263 (0.502)."
+    )
+
+
+def test_shapes_smaller_than_a_pixel_are_named() -> None:
+    assert vanished_text(torch.tensor([[1.0, 1.0], [300.0, 8.0]])) == ""
+    assert "which fit no box: 0, 2. " in vanished_text(torch.tensor([[0.5, 9.0], [9.0, 9.0], [9.0, 0.0]]))
