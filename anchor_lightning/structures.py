@@ -117,7 +117,8 @@ class Assignment:
     """How much each anchor of a box's cell answers for the box (δ of Eq. 1); constant for the backward pass.
 
     Args:
-        delta: (B, M, A) float32 >= 0; each row of a real box sums to 1, rows of padding are 0.
+        delta: (B, M, A) float32 >= 0; each row of a real box sums to 1 (over the levels of the head together), rows of
+            padding are 0.
         cell: (B, M) int64, row-major index of the cell that holds the box centre; 0 where padded.
         log_wh: (B, M, 2) float32, log width and height of the boxes in pixels; 0 where padded.
     """

@@ -38,8 +38,8 @@ class DetectionTask(LightningModule):
         num_classes: C; the command line takes it from the data module.
         class_names: Names of the C classes, for logs and metrics.
         image_size: Height and width of the network input in training; the command line takes it from the data module.
-        detector: Class of the detector with its options: `YOLOv2`, `FasterRCNN`, `RetinaNet` or `SSD`. In Python a
-            class, `functools.partial` of one, or a dict of `class_path` and `init_args`.
+        detector: Class of the detector with its options: `YOLOv2`, `YOLOv3`, `FasterRCNN`, `RetinaNet` or `SSD`.
+            In Python a class, `functools.partial` of one, or a dict of `class_path` and `init_args`.
         anchors: Start and learning of the shapes.
         distance: Distance of the assignment after the warm-up, `iou` or `l2`; before, that of `soft_assignment`.
         learning_rate: First optimizer step of each stretch -> its rate, as in {0: 1e-4, 100: 1e-3}; or one rate.

@@ -262,13 +262,13 @@ def test_help_of_a_detector_lists_its_options(capsys: pytest.CaptureFixture[str]
 def test_only_errors_of_the_user_and_the_machine_become_a_message(
     error: Exception, reaches: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def assign(*args: object, **kwargs: object) -> None:
+    def assign_levels(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr("anchor_lightning.detectors.yolov2.detector.assign", assign)
+    monkeypatch.setattr("anchor_lightning.detectors.yolo.detector.assign_levels", assign_levels)
     with pytest.raises(reaches, match="planted") as caught:
         main(["fit", *SYNTHETIC])
-    assert reaches is SystemExit or caught.traceback[-1].name == "assign"
+    assert reaches is SystemExit or caught.traceback[-1].name == "assign_levels"
 
 
 def test_another_size_than_in_the_training_is_said(tmp_path: Path) -> None:

@@ -84,6 +84,20 @@ def test_lightnings_own_processes_train_as_one(tmp_path: Path, alone: Path) -> N
     assert (tmp_path / "run" / "runs" / "version_0" / "anchors.png").exists()
 
 
+def test_three_levels_train_as_one_process(tmp_path: Path) -> None:
+    """YOLOv3's boxes belong to shapes of any level; within both warm-ups.
+
+    On a backbone whose activations stay small where norms that have seen nothing are frozen, as DarkNet-53's do not.
+    """
+    pytest.importorskip("timm")
+    args = [*STEPS, "--config", "detector/yolov3_small.yaml", "--data.image_size", "64", "--trainer.max_steps", "6"]
+    args += ["--model.detector.width", "0.1", "--model.detector.backbone", "mobilenetv3_small_050"]
+    for name, more in (("alone", []), ("run", TWO)):
+        ((code, said),) = run(tmp_path / name, [*args, *more])
+        assert code == 0, said
+    assert_trains_as_alone(tmp_path / "run", tmp_path / "alone")
+
+
 def test_two_nodes_of_torchrun_train_as_one_process(tmp_path: Path, alone: Path) -> None:
     args = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", free_port()]
     args += ["-m", "anchor_lightning", *STEPS, *TWO_NODES]

@@ -15,9 +15,9 @@ from torch import nn
 
 from anchor_lightning.anchors import AnchorShapes, initial_shapes, num_shapes
 from anchor_lightning.cli import main
+from anchor_lightning.detectors.yolo.postprocess import postprocess
 from anchor_lightning.detectors.yolov2.loss import region_loss
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
-from anchor_lightning.detectors.yolov2.postprocess import postprocess
 from anchor_lightning.structures import Predictions
 from tests.helpers.made_data import make_brainwash, make_coco, make_voc
 from tests.helpers.tiny_training import QUIET
@@ -235,7 +235,7 @@ def test_nms_at_an_iou_of_045(iou: float, left: int) -> None:
     raw[0, 0, 4, 2, 3:5] = torch.tensor([2.0, 1.0])
     # The second centre lies in the next cell, at this share of it; the first in the middle of its own.
     raw[0, 0, 0, 2, 4] = torch.tensor((16 + apart - 32) / 32).logit()
-    (found,) = postprocess(Predictions(raw, 32), torch.tensor([[100.0, 100.0]]).log(), 0.005)
+    (found,) = postprocess([Predictions(raw, 32)], torch.tensor([[100.0, 100.0]]).log(), 0.005)
     assert len(found.scores) == left
 
 
@@ -244,5 +244,5 @@ def test_the_300_best_boxes_are_the_result() -> None:
     raw = torch.zeros(1, 1, 6, 20, 20)
     scores = torch.linspace(0.1, 0.9, 400)
     raw[0, 0, 4] = scores[torch.randperm(400, generator=torch.Generator().manual_seed(0))].logit().reshape(20, 20)
-    (found,) = postprocess(Predictions(raw, 32), torch.tensor([[20.0, 20.0]]).log(), 0.005)
+    (found,) = postprocess([Predictions(raw, 32)], torch.tensor([[20.0, 20.0]]).log(), 0.005)
     torch.testing.assert_close(found.scores, scores.flip(0)[:300])

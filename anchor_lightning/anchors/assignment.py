@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import torch
@@ -38,16 +39,55 @@ def assign(
         temperature: T >= 0 of Eq. 10 (a tensor spares recompilations); below 1e-6 the nearest anchor gets all.
         distance: `iou` for 1 - IoU of the shapes, `l2` for the squared distance of their logarithms (Eq. 12).
     """
-    rows, columns = grid
+    (assignment,) = assign_levels(
+        log_wh, [len(log_wh)], boxes_xyxy, mask, [grid], [stride], temperature, distance=distance
+    )
+    return assignment
+
+
+@torch.no_grad()
+def assign_levels(
+    log_wh: Tensor,
+    num_per_level: Sequence[int],
+    boxes_xyxy: Tensor,
+    mask: Tensor,
+    grids: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    temperature: Tensor | float = 0.0,
+    distance: Distance = "iou",
+) -> list[Assignment]:
+    """The assignment of every box among all A shapes of a head with several levels, one record a level.
+
+    A shape answers in the cell of its own level that holds the box's centre. δ is Eq. 10 over all A shapes, so that the
+    rows of a real box sum to 1 over the levels together: with the hard assignment a box belongs to one level.
+
+    Args:
+        log_wh: (A, 2) as of `assign`, level after level.
+        num_per_level: Number of shapes of each level; their sum is A.
+        boxes_xyxy: As of `assign`.
+        mask: As of `assign`.
+        grids: Rows and columns of the feature map of each level.
+        strides: Pixels per cell of each level.
+        temperature: As of `assign`.
+        distance: As of `assign`.
+    """
     # The logarithm of a padded (all-zero) box stays finite.
     box_log_wh = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp_min(1e-4).log()  # (B, M, 2)
+    delta = soft_or_hard(similarity(box_log_wh, log_wh, distance), temperature) * mask[..., None]  # (B, M, A)
+    box_log_wh = box_log_wh * mask[..., None]
+    return [
+        Assignment(part, _cells(boxes_xyxy, grid, stride) * mask, box_log_wh)
+        for part, grid, stride in zip(delta.split(list(num_per_level), -1), grids, strides, strict=True)
+    ]
+
+
+def _cells(boxes_xyxy: Tensor, grid: tuple[int, int], stride: int) -> Tensor:
+    """(B, M) row-major index of the cell that holds the centre of each box (B, M, 4)."""
+    rows, columns = grid
     centre = (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / (2 * stride)  # in cells
-    column = centre[..., 0].long().clamp(0, columns - 1)  # (B, M); a centre on the far edge belongs to the last cell
+    column = centre[..., 0].long().clamp(0, columns - 1)  # a centre on the far edge belongs to the last cell
     row = centre[..., 1].long().clamp(0, rows - 1)
-    delta = soft_or_hard(similarity(box_log_wh, log_wh, distance), temperature)
-    return Assignment(
-        delta=delta * mask[..., None], cell=(row * columns + column) * mask, log_wh=box_log_wh * mask[..., None]
-    )
+    return row * columns + column
 
 
 def similarity(box_log_wh: Tensor, log_wh: Tensor, distance: Distance) -> Tensor:

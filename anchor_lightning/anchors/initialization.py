@@ -26,9 +26,18 @@ NAMED_GRID_UNITS: Final[dict[str, tuple[tuple[float, float], ...]]] = {
         (7.88282, 3.52778),
         (9.77052, 9.16828),
     ),
+    # Those of YOLOv3's configuration, there in pixels at 416: three for each of strides 8, 16 and 32.
+    "yolov3-coco": tuple(
+        (w / GRID_UNIT, h / GRID_UNIT)
+        for w, h in (
+            *((10, 13), (16, 30), (33, 23)),
+            *((30, 61), (62, 45), (59, 119)),
+            *((116, 90), (156, 198), (373, 326)),
+        )
+    ),
 }
 
-AnchorInit = str | Sequence[Sequence[float]]
+AnchorInit = str | Sequence[Sequence[float]] | Sequence[Sequence[Sequence[float]]]
 
 
 @dataclass
@@ -36,16 +45,17 @@ class AnchorOptions:
     """How the shapes start and learn.
 
     Args:
-        init: `kmeans` (on the training boxes), `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, the path of a file
-            with shapes (the JSON of `anchors fit`, a darknet `.cfg`, a model `.yaml` of the YOLOv5 repository, a config
-            `.py` of mmdet), or a list of [width, height] in pixels of the network input. torchvision's detectors take
-            `model` (their own), `kmeans`, `uniform` and `identical` (level by level), a file or a list.
-        num: Number of shapes; if not given 5, or as many as a named set, a list or the detector itself has.
+        init: `kmeans` (on the training boxes), `identical`, `uniform`, `yolov2-voc`, `yolov2-coco`, `yolov3-coco`, the
+            path of a file with shapes (the JSON of `anchors fit`, a darknet `.cfg`, a model `.yaml` of the YOLOv5
+            repository, a config `.py` of mmdet), a list of [width, height] in pixels of the network input, or such a
+            list for each level of the head, the smallest stride first, as a file with levels has them. torchvision's
+            detectors take `model` (their own), `kmeans`, `uniform` and `identical` (level by level), a file or a list.
+        num: Number of shapes; if not given 5 (YOLOv3: 9), or as many as a named set, a list or the detector itself has.
         learn: Whether the shapes are trained; false freezes them.
         lr_mult: Factor on the learning rate of the shapes.
     """
 
-    init: str | list[list[float]] = "kmeans"
+    init: str | list[list[float]] | list[list[list[float]]] = "kmeans"
     num: int | None = None
     learn: bool = True
     lr_mult: float = 1.0
@@ -63,8 +73,27 @@ def anchor_options(given: dict[str, Any]) -> AnchorOptions:
     return AnchorOptions(**given)
 
 
-def num_shapes(init: AnchorInit, num: int | None) -> int:
-    """The number of shapes A that `init` and `num` of `AnchorOptions` ask for together (no `model`, no path).
+def split_levels(
+    init: Sequence[Sequence[float]] | Sequence[Sequence[Sequence[float]]],
+) -> tuple[list[list[float]], list[int] | None]:
+    """The [w, h] of a list of shapes, level after level, and their number on each level; None where it has no levels.
+
+    Raises:
+        UserError: A level has no shapes, or only some of the items are levels.
+    """
+    nested = [[side for side in item if isinstance(side, Sequence)] for item in init]
+    if not any(nested):
+        return [list(shape) for shape in init], None  # type: ignore[arg-type]
+    if any(not level or len(level) != len(item) for level, item in zip(nested, init, strict=True)):
+        raise UserError(
+            f"a list of levels has shapes [w, h] on each, as in [[[10, 13], [16, 30]], [[62, 45]]]; got {init}",
+            argument="anchors.init",
+        )
+    return [list(shape) for level in nested for shape in level], [len(level) for level in nested]
+
+
+def num_shapes(init: AnchorInit, num: int | None, default: int = 5) -> int:
+    """The number of shapes A that `init` and `num` of `AnchorOptions` ask for; `default` if they leave it open.
 
     Raises:
         UserError: `init` is unknown, or has another number of shapes than `num`.
@@ -72,13 +101,13 @@ def num_shapes(init: AnchorInit, num: int | None) -> int:
     if num is not None and not 1 <= num <= MAX_SHAPES:
         raise UserError(f"{num} shapes; give 1 to {MAX_SHAPES}", argument="anchors.num")
     if not isinstance(init, str):
-        natural = len(init)
+        natural = len(split_levels(init)[0])
         if natural == 0:
             raise UserError("the list of shapes is empty; give [[w, h], ...] in pixels", argument="anchors.init")
     elif init in NAMED_GRID_UNITS:
         natural = len(NAMED_GRID_UNITS[init])
     elif init in ("kmeans", "identical"):
-        return 5 if num is None else num
+        return default if num is None else num
     else:
         known = ", ".join(["kmeans", "identical", *NAMED_GRID_UNITS])
         raise UserError(
@@ -109,10 +138,9 @@ def initial_shapes(init: AnchorInit, num: int | None = None) -> Tensor | None:
         return torch.full((count, 2), 5.0 * GRID_UNIT)
     if isinstance(init, str):
         return torch.tensor(NAMED_GRID_UNITS[init], dtype=torch.float64).mul(GRID_UNIT).float()
-    if any(len(shape) != 2 for shape in init):
-        raise UserError(
-            f"every shape is [w, h] in pixels, got {[list(shape) for shape in init]}", argument="anchors.init"
-        )
-    wh = torch.tensor([list(shape) for shape in init], dtype=torch.float32)
+    shapes = split_levels(init)[0]
+    if any(len(shape) != 2 for shape in shapes):
+        raise UserError(f"every shape is [w, h] in pixels, got {shapes}", argument="anchors.init")
+    wh = torch.tensor(shapes, dtype=torch.float32)
     check_positive(wh, "anchors.init")
     return wh

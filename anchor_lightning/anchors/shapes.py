@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -19,21 +19,24 @@ class AnchorShapes(nn.Module):
         num: Number of shapes A >= 1.
         wh: (A, 2) in pixels of the network input; None if `set_initial` or `load_state_dict` will give them.
         learn: False freezes the shapes.
+        num_per_level: Number of shapes of each level of the head, the smallest stride first; one level if not given.
 
     Attributes:
         log_wh: (A, 2) float32 parameter, log of pixels of the network input.
         initial_log_wh: (A, 2) float32 buffer, where training started.
-        num_per_level: Number of shapes of each level of the head, that of the smallest stride first; their sum is A.
+        num_per_level: Number of shapes of each level of the head; their sum is A.
         pending: Whether the shapes still wait for their initial values.
     """
 
     log_wh: nn.Parameter
     initial_log_wh: Tensor
 
-    def __init__(self, num: int, wh: Tensor | None = None, *, learn: bool = True) -> None:
+    def __init__(
+        self, num: int, wh: Tensor | None = None, *, learn: bool = True, num_per_level: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.pending = wh is None
-        self.num_per_level = [num]
+        self.num_per_level = list(num_per_level) or [num]
         self.log_wh = nn.Parameter(torch.zeros(num, 2, dtype=torch.float32), requires_grad=learn)
         self.register_buffer("initial_log_wh", torch.zeros(num, 2, dtype=torch.float32))
         if wh is not None:

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from anchor_lightning.data.checks import parse_image_size
-from anchor_lightning.detectors.backbones import DarkNet19
-from anchor_lightning.detectors.yolov2 import YOLOv2
-from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
-from anchor_lightning.detectors.yolov2.darknet_weights import write_weights
-from anchor_lightning.detectors.yolov2.onnx_export import OPSET, onnx_model, require_onnx
-from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS
+from anchor_lightning.detectors.yolo.darknet_weights import write_weights
+from anchor_lightning.detectors.yolo.detector import YOLO
+from anchor_lightning.detectors.yolo.onnx_export import OPSET, onnx_model, require_onnx
+from anchor_lightning.detectors.yolo.postprocess import MAX_DETECTIONS
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.formats import DARKNET_RESIZES
 from anchor_lightning.task import DetectionTask
@@ -36,8 +34,8 @@ def export(
         format: `darknet`: `.cfg`, `.weights` and `.names`, which C darknet and OpenCV run. `onnx`: `.onnx` for
             onnxruntime and others, with any number of images a batch; its inputs and outputs are those of
             `onnx_model`, and the file states them.
-        output: Path of the files, with or without a suffix of the format; `export/yolov2` in the checkpoint's
-            run folder if not given.
+        output: Path of the files, with or without a suffix of the format; `export/yolov2` (or `yolov3`) in the
+            checkpoint's run folder if not given.
         image_size: Side, or height and width, of the network input in pixels; that of the validation if not given.
         nms: Of `onnx`: true ends in final boxes, scores and labels (the default), false in all boxes and scores
             before the suppression.
@@ -55,46 +53,45 @@ def export(
         raise UserError("darknet's files never hold the suppression; leave it out, or take --format onnx", "nms")
     checkpoint = find_checkpoint(ckpt_path)
     task, details = load_task(checkpoint)
-    if not isinstance(task.detector, YOLOv2):
-        raise UserError(f"{checkpoint} holds another detector than YOLOv2, which alone can be exported", "ckpt_path")
-    if format == "darknet" and not isinstance(task.detector.network.backbone, DarkNet19):
-        raise UserError(f"a .cfg of YOLOv2 cannot hold the backbone {task.detector.backbone}; take onnx", "format")
+    detector = task.detector
+    kind = type(detector).__name__
+    if not isinstance(detector, YOLO):
+        raise UserError(f"{checkpoint} holds a {kind}; YOLOv2 and YOLOv3 alone can be exported", "ckpt_path")
+    if format == "darknet" and detector.backbone != detector.darknet_backbone:
+        raise UserError(f"a .cfg of {kind} cannot hold the backbone {detector.backbone}", "format")
     size = network_size(image_size, details)
-    stem = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "export" / "yolov2"
+    stem = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "export" / kind.lower()
     if stem.suffix in SUFFIXES[format]:
         stem = stem.with_suffix("")
     # Other names may hold dots: with_suffix would cut them.
     files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES[format]]
     if format == "onnx":
-        _write_onnx(task, task.detector, files[0], size, nms is not False, checkpoint.name)
+        _write_onnx(task, detector, files[0], size, nms is not False, checkpoint.name)
     else:
-        _write_darknet(task, task.detector, files, size, details.get("images_seen", 0))
+        _write_darknet(task, detector, files, size, details.get("images_seen", 0))
     print("\n".join(f"Wrote {path}" for path in files))
     return files
 
 
 def _write_darknet(
-    task: DetectionTask, detector: YOLOv2, files: list[Path], size: tuple[int, int], images_seen: int
+    task: DetectionTask, detector: YOLO, files: list[Path], size: tuple[int, int], images_seen: int
 ) -> None:
     detector.network.fold()
-    num_classes, threshold = task.hparams["num_classes"], task.hparams["score_threshold"]
-    comment = "YOLOv2 with learned anchors, written by anchor_lightning"
-    text = cfg_text(task.shapes.wh, num_classes, size, detector.width, threshold, comment)
+    comment = f"{type(detector).__name__} with learned anchors, written by anchor_lightning"
+    text = detector.darknet_cfg(size, task.hparams["score_threshold"], comment)
     with atomic_files(*files) as (cfg, weights, names):
         write_weights(weights, detector.network, images_seen + int(detector.images_before))
         cfg.write_text(text)
         names.write_text("".join(f"{name}\n" for name in task.class_names))
-    shapes = ", ".join(f"{w:.1f} x {h:.1f}" for w, h in task.shapes.wh.tolist())
-    print(f"Anchors in pixels of the network input: {shapes}; the .cfg has them in grid units (pixels / 32).")
+    listed = ", ".join(f"{w:.1f} x {h:.1f}" for w, h in task.shapes.wh.tolist())
+    print(f"Anchors in pixels of the network input: {listed}{detector.cfg_remark}.")
     print(f"{DARKNET_RESIZES} At most {MAX_DETECTIONS} boxes an image are kept here, all there.")
 
 
-def _write_onnx(
-    task: DetectionTask, detector: YOLOv2, file: Path, size: tuple[int, int], nms: bool, source: str
-) -> None:
+def _write_onnx(task: DetectionTask, detector: YOLO, file: Path, size: tuple[int, int], nms: bool, source: str) -> None:
     metadata = {"class_names": task.class_names, "source": f"{source}, exported by anchor_lightning"}
     threshold = task.hparams["score_threshold"]
-    model = onnx_model(detector.network, task.shapes.log_wh, size, nms, threshold, metadata)
+    model = onnx_model(detector, size, nms, threshold, metadata)
     with atomic_files(file) as (path,):
         path.write_bytes(model)
     outputs = f"boxes, scores and labels after NMS, scores above {threshold}" if nms else "all boxes and scores, no NMS"

@@ -1,4 +1,7 @@
-"""Backbones of YOLOv2: DarkNet-19 (Redmon & Farhadi, "YOLO9000", CVPR 2017), and the interface they share."""
+"""Backbones of the YOLO detectors, and the interface they share.
+
+DarkNet-19 is of Redmon & Farhadi, "YOLO9000" (CVPR 2017), DarkNet-53 of their "YOLOv3" (2018).
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,8 @@ STAGES: Final[tuple[tuple[tuple[int, int], ...], ...]] = (
     ((1024, 3), (512, 1), (1024, 3), (512, 1), (1024, 3)),
 )
 
+RESIDUALS: Final = (1, 2, 8, 8, 4)  # of DarkNet-53, behind each of the convolutions that halve height and width
+
 
 def scaled(channels: int, width: float) -> int:
     """`channels` times the width multiplier, rounded to a multiple of 8 and at least 8."""
@@ -30,29 +35,28 @@ def scaled(channels: int, width: float) -> int:
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution without bias (kernel 1 or 3), batch norm, leaky ReLU (slope 0.1); keeps height and width."""
+    """Convolution without bias (kernel 1 or 3), batch norm, leaky ReLU (slope 0.1); divides both sides by `stride`."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
-        convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        padding = kernel_size // 2
+        convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
         nn.init.kaiming_normal_(convolution.weight, a=LEAKY_SLOPE)
         norm = nn.BatchNorm2d(out_channels, eps=BN_EPSILON)
         super().__init__(convolution, norm, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
 
 
 class Backbone(nn.Module, ABC):
-    """Base class of the backbones: images in, features at strides 16 and 32 out.
+    """Base class of the backbones: images in, features at some strides out, the smallest first.
 
     Attributes:
-        fine_channels: Channels of the features at stride 16.
-        coarse_channels: Channels of the features at stride 32.
+        channels: Channels of the features at each stride.
     """
 
-    fine_channels: int
-    coarse_channels: int
+    channels: tuple[int, ...]
 
     @abstractmethod
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The features at strides 16 and 32 of (B, 3, H, W) RGB images in [0, 1]; H and W are multiples of 32."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The features of (B, 3, H, W) RGB images in [0, 1], one tensor a stride; H and W are multiples of 32."""
 
     @abstractmethod
     def stages(self) -> list[list[nn.Parameter]]:
@@ -92,7 +96,7 @@ class Backbone(nn.Module, ABC):
 
 
 class DarkNet19(Backbone):
-    """The 18 convolutions of DarkNet-19 below its classifier; `width` multiplies all channel counts."""
+    """DarkNet-19's 18 convolutions below its classifier, features at strides 16 and 32; `width` scales the channels."""
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
@@ -106,10 +110,9 @@ class DarkNet19(Backbone):
             stages.append(nn.Sequential(*layers))
         self.to_stride_16 = nn.Sequential(*stages[:-1])
         self.to_stride_32 = stages[-1]
-        self.fine_channels = scaled(STAGES[-2][-1][0], width)
-        self.coarse_channels = channels
+        self.channels = (scaled(STAGES[-2][-1][0], width), channels)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `Backbone.forward`."""
         fine = self.to_stride_16(images)
         return fine, self.to_stride_32(fine)
@@ -117,3 +120,40 @@ class DarkNet19(Backbone):
     def stages(self) -> list[list[nn.Parameter]]:
         """See `Backbone.stages`: six."""
         return [list(stage.parameters()) for stage in (*self.to_stride_16, self.to_stride_32)]
+
+
+class Residual(nn.Sequential):
+    """DarkNet-53's block: a 1x1 convolution to half the channels, a 3x3 one back, and the input added."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__(ConvBlock(channels, inner, 1), ConvBlock(inner, channels, 3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, channels, H, W) as the input."""
+        changed: Tensor = super().forward(features)  # type: ignore[no-untyped-call]  # nn.Sequential is untyped
+        return features + changed
+
+
+class DarkNet53(Backbone):
+    """DarkNet-53's 52 convolutions below its classifier, features at strides 8, 16, 32; `width` scales the channels."""
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        channels = [scaled(32 * 2**index, width) for index in range(len(RESIDUALS) + 1)]
+        self.stem = ConvBlock(3, channels[0], 3)
+        self.levels = nn.ModuleList(
+            nn.Sequential(ConvBlock(before, after, 3, stride=2), *(Residual(after, before) for _ in range(num)))
+            for before, after, num in zip(channels[:-1], channels[1:], RESIDUALS, strict=True)
+        )
+        self.channels = tuple(channels[-3:])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See `Backbone.forward`."""
+        features = [self.stem(images)]
+        for level in self.levels:
+            features.append(level(features[-1]))
+        return tuple(features[-3:])
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """See `Backbone.stages`: six."""
+        return [list(stage.parameters()) for stage in (self.stem, *self.levels)]

@@ -1,9 +1,10 @@
-"""Any network of timm with features at strides 16 and 32 as a backbone (the extra `timm`)."""
+"""Any network of timm with features at the strides of a detector as a backbone (the extra `timm`)."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,6 @@ from anchor_lightning.detectors.backbones import Backbone
 from anchor_lightning.errors import UserError
 
 PRETRAINED: Final = "pretrained"  # value of `backbone_weights` for timm's own download
-STRIDES: Final = (16, 32)
 TRIAL_SIDE: Final = 64  # pixels of the image that is tried when a network is built
 
 
@@ -24,35 +24,36 @@ class TimmBackbone(Backbone):
 
     Args:
         name: Of timm, such as `tf_efficientnet_lite0`, with or without the tag of its weights.
+        needed: Strides of the features that are asked for, the smallest first.
 
     Raises:
-        UserError: timm is not installed, knows no such network, or the network has no features at strides 16 and 32
-            for images of any size.
+        UserError: timm is not installed, knows no such network, or the network has no features at these strides for
+            images of any size.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, needed: Sequence[int] = (16, 32)) -> None:
         super().__init__()
         self.name = name
         self.network: Any = _create(name)
         strides, channels = self.network.feature_info.reduction(), self.network.feature_info.channels()
-        if not set(STRIDES) <= set(strides):
-            raise UserError(f"{name} has features at strides {strides}, not at 16 and 32", argument="backbone")
+        if not set(needed) <= set(strides):
+            wanted = " and ".join([", ".join(map(str, needed[:-1])), str(needed[-1])])
+            raise UserError(f"{name} has features at strides {strides}, not at {wanted}", argument="backbone")
         # A network may have several features at a stride: the last is the deepest.
-        self._places = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]
-        self.fine_channels, self.coarse_channels = (int(channels[place]) for place in self._places)
+        self._places = [len(strides) - 1 - strides[::-1].index(stride) for stride in needed]
+        self.channels = tuple(int(channels[place]) for place in self._places)
         config = self.network.pretrained_cfg
         for buffer, value in (("mean", config["mean"]), ("deviation", config["std"])):
             self.register_buffer(buffer, torch.tensor(value)[:, None, None])
         self._stages = self._find_stages()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `Backbone.forward`."""
         features = self.network((images - self.mean) / self.deviation)
-        fine, coarse = (features[place] for place in self._places)
-        return fine, coarse
+        return tuple(features[place] for place in self._places)
 
     def stages(self) -> list[list[nn.Parameter]]:
         """See `Backbone.stages`; one a feature map of timm."""
@@ -120,7 +121,7 @@ class TimmBackbone(Backbone):
             self.eval()
             with torch.enable_grad():
                 features = self.network(image)
-            for place, channels in zip(self._places, (self.fine_channels, self.coarse_channels), strict=True):
+            for place, channels in zip(self._places, self.channels, strict=True):
                 side = TRIAL_SIDE // self.network.feature_info.reduction()[place]
                 assert features[place].shape == (1, channels, side, side)
         except Exception:
@@ -149,9 +150,11 @@ def _create(name: str, overlay: dict[str, Any] | None = None) -> Any:
     except ImportError:
         raise UserError(f"{name} needs the package timm (pip install timm)", argument="backbone") from None
     if not timm.is_model(name):
-        near = get_close_matches(name, ["darknet19", *timm.list_models()], n=3)
+        near = get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
-        raise UserError(f"neither darknet19 nor timm knows {name}; {hint}", argument="backbone")
+        raise UserError(
+            f"timm knows no {name}; {hint} Without a name the backbone is darknet's own", argument="backbone"
+        )
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # what it drops is checked in `_read`
     try:
         if overlay is None:

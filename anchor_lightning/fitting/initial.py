@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from anchor_lightning.anchors import AnchorOptions, anchor_options
+from anchor_lightning.anchors import AnchorOptions, anchor_options, split_levels
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.formats import READERS, RESIZED, AnchorSet, read_shapes_file
 from anchor_lightning.messages import warn
@@ -16,7 +16,7 @@ from anchor_lightning.messages import warn
 def resolve_anchors(
     anchors: AnchorOptions | Mapping[str, Any] | None, image_size: Sequence[int] | None = None
 ) -> AnchorOptions:
-    """The options of the shapes, with the numbers of a file (see `READERS`) in the place of its path, for checkpoints.
+    """The options of the shapes, for checkpoints with the shapes and levels of a file (see `READERS`), not its path.
 
     Shapes that were made for another input than `image_size`, height and width in pixels, are warned of.
 
@@ -31,10 +31,11 @@ def resolve_anchors(
         except UserError as error:
             raise UserError(error.message, argument="anchors.init") from None
         _warn_of_frame(init, found, image_size)
-        options = replace(options, init=found.wh.tolist())
+        levels = [level.tolist() for level in found.wh.split(list(found.per_level))]
+        options = replace(options, init=levels if found.levels > 1 else found.wh.tolist())
     init = options.init
     # No published YOLOv2 anchor is wider than 14 grid units: 13 are the whole image at 416 pixels.
-    if not isinstance(init, str) and max((side for shape in init for side in shape), default=0) < 14:
+    if not isinstance(init, str) and max((side for shape in split_levels(init)[0] for side in shape), default=0) < 14:
         warn(
             "anchors.init: no side is above 14 pixels. If these are grid units of a YOLOv2 .cfg, multiply them by 32, "
             "or give the path of the .cfg."

@@ -37,13 +37,13 @@ class PackedFeatures(Backbone):
 
     def __init__(self, fine_channels: int, coarse_channels: int) -> None:
         super().__init__()
-        self.fine_channels, self.coarse_channels = fine_channels, coarse_channels
+        self.channels = (fine_channels, coarse_channels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See `Backbone.forward`, of packed features instead of images."""
         channels = pixel_unshuffle(images, CELL)
-        num_fine = 4 * self.fine_channels
-        return pixel_shuffle(channels[:, :num_fine], 2), channels[:, num_fine : num_fine + self.coarse_channels]
+        num_fine = 4 * self.channels[0]
+        return pixel_shuffle(channels[:, :num_fine], 2), channels[:, num_fine : num_fine + self.channels[1]]
 
     def stages(self) -> list[list[torch.nn.Parameter]]:
         """None."""

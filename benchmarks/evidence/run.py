@@ -123,7 +123,7 @@ def train(run: Run, data: Path, weights: str, cache: Path, overrides: dict[str, 
         folder = feature_folder(cache, run.set, weights)
         backbone = task.detector.network.backbone
         module = with_features(module, folder)
-        task.detector.network.backbone = PackedFeatures(backbone.fine_channels, backbone.coarse_channels)
+        task.detector.network.backbone = PackedFeatures(*backbone.channels)
     schedules = [
         kind(**{**options[name], "steps": WARM_UP_SHARE if options[name]["steps"] else 0})
         for name, kind in (("soft_assignment", SoftAssignment), ("clustering", ClusteringDecay))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anchor_lightning.anchors import assign
 from anchor_lightning.detectors import YOLOv2
-from anchor_lightning.detectors.yolov2.head import BatchNormWithoutShift
+from anchor_lightning.detectors.yolo.head import BatchNormWithoutShift
 from anchor_lightning.structures import DetectionBatch, StepOptions
 
 MIN_WEIGHT = 2.0  # Sum of δ of an anchor in a batch below which its running statistics stand in for the batch's

@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from anchor_lightning.anchors import AnchorOptions
 from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
 from anchor_lightning.data.images import read_image
 from anchor_lightning.data.transforms import WHOLE_IMAGE, warp_image
-from anchor_lightning.detectors import YOLOv2
-from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS
+from anchor_lightning.detectors import YOLOv2, YOLOv3
+from anchor_lightning.detectors.yolo.postprocess import MAX_DETECTIONS
 from anchor_lightning.structures import Detections
 from anchor_lightning.task import DetectionTask
 from tests.helpers.checkpoints import save_task
@@ -36,17 +37,19 @@ SHAPES = torch.tensor([[20.0, 30], [40, 20], [50, 50], [15, 15], [90, 40]])
 EXPORT = sys.modules["anchor_lightning.commands.export"]  # the package's attribute of that name is the function
 
 
-def make_checkpoint(path: Path | str = "last.ckpt", learned: bool = True, gain: float = 20.0) -> Path:
+def make_checkpoint(
+    path: Path | str = "last.ckpt", learned: bool = True, gain: float = 20.0, levels: list[Any] | None = None
+) -> Path:
     """Of an untrained detector whose statistics are not their start values and whose boxes overlap and differ."""
     torch.manual_seed(0)
-    detector = partial(YOLOv2, width=0.1, bn_without_shift=learned)
-    task = DetectionTask(num_classes=3, detector=detector, score_threshold=0.01)
-    task.shapes.set_initial(SHAPES if learned else SHAPES.flip(1))
+    detector = partial(YOLOv3 if levels else YOLOv2, width=0.1, bn_without_shift=learned)
+    init = levels or (SHAPES if learned else SHAPES.flip(1)).tolist()
+    task = DetectionTask(num_classes=3, detector=detector, anchors=AnchorOptions(init), score_threshold=0.01)
     with torch.no_grad():
-        head = task.detector.network.head
-        last = head.rest if head.norm is not None else head.all
-        last.weight.mul_(gain)
-        last.bias.normal_()  # the exporter leaves a bias of zeros out
+        for head in task.detector.network.heads:
+            last = head.rest if head.norm is not None else head.all
+            last.weight.mul_(gain)
+            last.bias.normal_()  # the exporter leaves a bias of zeros out
         task.train()
         for _ in range(3):
             task.detector.network(torch.rand(2, 3, *SIZE))
@@ -125,6 +128,22 @@ def test_more_boxes_than_are_kept() -> None:
     assert theirs["scores"].shape == (2, MAX_DETECTIONS)
     np.testing.assert_allclose(theirs["scores"], torch.stack([d.scores for d in found]), atol=1e-5)
     assert assert_same(theirs, found) > 590
+
+
+def test_the_levels_of_yolov3_come_one_behind_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 2, 3 and 1 shapes on them; classes are independent. The exporter takes long for all 23 residuals."""
+    monkeypatch.setattr("anchor_lightning.detectors.backbones.RESIDUALS", (1, 1, 1, 1, 1))
+    levels = [[[9, 12], [16, 10]], [[30, 30], [20, 36], [40, 24]], [[60, 50]]]
+    checkpoint = make_checkpoint(levels=levels)
+    path, images = export(checkpoint, "--output", "v3"), torch.rand(2, 3, *SIZE)
+    found, theirs = ours(images, checkpoint), run(path, images)
+    level_of = torch.tensor([0, 0, 1, 1, 1, 2])
+    assert {int(level) for detections in found for level in level_of[detections.anchors]} == {0, 1, 2}
+    assert theirs["boxes"].shape == (2, MAX_DETECTIONS, 4) and assert_same(theirs, found) > 100
+    model = onnx.load(path)
+    metadata = {p.key: p.value for p in model.metadata_props}
+    assert metadata["anchors_per_level"] == "[2, 3, 1]" and metadata["strides"] == "[8, 16, 32]"
+    assert model.doc_string.startswith("YOLOv3. ")
 
 
 def test_an_image_without_any_detection_is_all_padding(exported: dict[str, tuple[Path, Path]]) -> None:

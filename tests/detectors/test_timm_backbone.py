@@ -14,7 +14,7 @@ from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
 from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.detectors.timm_backbone import TimmBackbone
-from anchor_lightning.detectors.yolov2.postprocess import boxes_and_scores
+from anchor_lightning.detectors.yolo.postprocess import boxes_and_scores
 from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
 from tests.helpers.made_data import make_yolo
@@ -53,7 +53,7 @@ def test_features_are_those_of_timm_with_its_own_mean(tmp_path: Path, network: A
     assert mean.unique().numel() == 3, "a channel's own"
     expected = network.forward_intermediates((images - mean) / deviation, indices=2, intermediates_only=True)
     fine, coarse = backbone(images)
-    assert fine.shape == (2, backbone.fine_channels, 4, 6) and coarse.shape == (2, backbone.coarse_channels, 2, 3)
+    assert [f.shape[1:] for f in (fine, coarse)] == [(backbone.channels[0], 4, 6), (backbone.channels[1], 2, 3)]
     torch.testing.assert_close(fine, expected[0])
     torch.testing.assert_close(coarse, expected[1])
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
+from anchor_lightning.detectors.yolov3.darknet_cfg import cfg_text as yolov3_text
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.formats import AnchorSet, anchors_text, read_shapes_file
 
@@ -65,6 +66,41 @@ def test_levels_of_masks_and_the_size_of_net(tmp_path: Path, kind: str) -> None:
 def test_each_layer_may_have_a_list_of_its_own(tmp_path: Path) -> None:
     found = read(tmp_path / "two.cfg", yolo("0,1", "100,100, 200,200", 2) + yolo("1", "5,5, 10,20", 2))
     assert found.by_level == [[[10, 20]], [[100, 100], [200, 200]]]
+
+
+DRIFTED = torch.tensor([[90.0, 80], [6, 8], [10, 14], [300, 200], [20, 30], [8, 8]])  # areas fall where strides rise
+
+
+def test_levels_are_ordered_by_their_stride_and_not_by_their_shapes(tmp_path: Path) -> None:
+    """Of a whole network by its layers; of layers with anchors alone by the places in the list that they share."""
+    text = yolov3_text(DRIFTED, 2, (96, 96), 0.1, num_per_level=(1, 3, 2))
+    found = read(tmp_path / "drifted.cfg", text)
+    assert found.per_level == (1, 3, 2) and torch.equal(found.wh, DRIFTED)
+    six = ", ".join(f"{w:g},{h:g}" for w, h in DRIFTED.tolist())
+    found = read(tmp_path / "layers.cfg", yolo("5,4", six) + yolo("1,3,2", six) + yolo("0", six))
+    assert found.per_level == (1, 3, 2) and torch.equal(found.wh, DRIFTED[[0, 1, 3, 2, 5, 4]])
+    # YOLOv4's heads come the other way round, behind convolutions that halve again.
+    heads = [f"[yolo]\nmask={mask}\nanchors={six}\n" for mask in ("4,5", "0")]
+    down = "[convolutional]\nstride=2\n"
+    text = f"{down}[maxpool]\nstride=2\n{heads[0]}[route]\nlayers=-2\n[convolutional]\nsize=1\n{down}{heads[1]}"
+    assert torch.equal(read(tmp_path / "v4.cfg", text).wh, DRIFTED[[4, 5, 0]])
+    text = f"{down}{down}{heads[1]}[upsample]\n[route]\nlayers=-1,0\n{heads[0]}"
+    assert torch.equal(read(tmp_path / "v3.cfg", text).wh, DRIFTED[[4, 5, 0]])
+    for broken in ("[route]\nlayers=-9\n", "[route]\nlayers=x\n", "[upsample]\nstride=0\n"):
+        assert torch.equal(read(tmp_path / "v3.cfg", broken + text).wh, DRIFTED[[0, 4, 5]]), "by the masks"
+
+
+@pytest.mark.parametrize("to", ["ultralytics", "mmdet"])
+def test_shapes_that_have_left_the_order_of_areas_stay_on_their_levels(tmp_path: Path, to: Any) -> None:
+    anchors = AnchorSet(torch.tensor([[10.0, 13], [90, 80], [60, 50]]), (1, 1, 1))  # those of stride 16 are the largest
+    found = read(tmp_path / f"a.{SUFFIXES[to]}", anchors_text(anchors, to))
+    assert torch.equal(found.wh, anchors.wh) and found.per_level == (1, 1, 1)
+
+
+def test_levels_of_yolov5_that_come_the_largest_first_are_turned_round(tmp_path: Path) -> None:
+    """As its own check of the order does."""
+    found = read(tmp_path / "a.yaml", "anchors: [[116, 90], [156, 198], [10, 13]]\n")
+    assert found.wh.tolist() == [[10, 13], [156, 198], [116, 90]]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_convert
 
-from anchor_lightning.detectors.yolov2.head import decode
+from anchor_lightning.detectors.yolo.head import decode
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 
 SCORE_THRESHOLD = 0.005

@@ -25,7 +25,7 @@ from anchor_lightning.data import (
 )
 from anchor_lightning.data.images import image_header, read_image
 from anchor_lightning.detectors.backbones import DarkNet19
-from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone
+from anchor_lightning.detectors.yolo.darknet_weights import read_backbone
 from anchor_lightning.fitting.formats import AnchorSet, anchors_text, read_shapes_file
 from tests.helpers.made_data import make_brainwash, make_coco, make_voc, make_yolo
 

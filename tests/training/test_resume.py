@@ -33,6 +33,10 @@ TWO_STAGES = [
     *("--config", "detector/faster_rcnn_small_fpn.yaml", "--model.anchors.init", "identical"),
     *("--trainer.max_steps", "5"),
 ]
+THREE_LEVELS = [
+    *("--config", "detector/yolov3_small.yaml", *YOLO, "--data.image_size", "64", "--trainer.max_steps", "6"),
+    *("--model.anchors.init", "uniform"),
+]
 TWO_PROCESSES = [
     *(*YOLO, "--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.num_train", "12"),
     *("--checkpoint.every_n_train_steps", "3"),
@@ -116,8 +120,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         (YOLO, [], 4, {"place": "validation", "batch": 1}),
         (ACCUMULATED, [], 6, {"place": "after", "batch": 1}),
         (TWO_STAGES, [], 3, {}),
+        (THREE_LEVELS, [], 3, {}),
     ],
-    ids=["workers", "validation", "window at an epoch's end", "two stages"],
+    ids=["workers", "validation", "window at an epoch's end", "two stages", "three levels"],
 )
 def test_killed(whole: Any, tmp_path: Path, args: list[str], more: list[str], step: int, where: dict[str, Any]) -> None:
     """The whole run loads its images without workers."""

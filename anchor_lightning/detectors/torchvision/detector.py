@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Literal
 import torch
 from torch import Tensor, nn
 
-from anchor_lightning.anchors import AnchorOptions
+from anchor_lightning.anchors import AnchorOptions, split_levels
 from anchor_lightning.detectors.base import Detector
 from anchor_lightning.detectors.torchvision import models
 from anchor_lightning.detectors.torchvision.convert import CLUSTERING, anchor_shapes, make_anchors_learnable
@@ -49,7 +49,16 @@ class TorchvisionDetector(Detector):
         self.backbone_weights, self._architecture = backbone_weights, architecture
         # k-means needs the training boxes, which the task brings.
         init: Any = "model" if anchors.init == "kmeans" else anchors.init
+        of_levels = None
+        if not isinstance(init, str):
+            init, of_levels = split_levels(init)
         shapes = make_anchors_learnable(self.model, init, learn=anchors.learn)
+        if of_levels not in (None, shapes.num_per_level) and len(shapes.num_per_level) > 1:
+            raise UserError(
+                f"{of_levels} shapes on the levels, the smallest stride first, but {type(self).__name__} has "
+                f"{shapes.num_per_level}",
+                argument="anchors.init",
+            )
         if anchors.num not in (None, len(shapes.log_wh)):
             raise UserError(
                 f"{anchors.num}, but {type(self).__name__} has {len(shapes.log_wh)} shapes; leave it out",

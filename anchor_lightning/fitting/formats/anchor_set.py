@@ -108,8 +108,17 @@ def stated_frame(text: str) -> tuple[tuple[int, int] | None, Resized | None]:
     return size, next((way for way, word in RESIZED.items() if word == found["resized"]), None)
 
 
-def stack_levels(levels: Sequence[Sequence[Sequence[float]]]) -> tuple[Tensor, tuple[int, ...]]:
-    """(A, 2) shapes and their number on each level, of [[w, h], …] of every level; that of the smallest areas first."""
+def stack_levels(
+    levels: Sequence[Sequence[Sequence[float]]], strides: Sequence[float] | None = None
+) -> tuple[Tensor, tuple[int, ...]]:
+    """(A, 2) shapes and their number on each level, of [[w, h], …] of every level.
+
+    Args:
+        levels: In any order.
+        strides: What the result is sorted by, the smallest first; the mean areas if not given, or if two are equal.
+    """
     parts = [torch.tensor(level, dtype=torch.float64).reshape(-1, 2) for level in levels]
-    parts.sort(key=lambda part: float(part.log().sum(1).mean()))
+    if strides is None or len(set(strides)) < len(strides):
+        strides = [float(part.log().sum(1).mean()) for part in parts]
+    parts = [part for _, part in sorted(zip(strides, parts, strict=True), key=lambda pair: pair[0])]
     return torch.cat(parts).float(), tuple(map(len, parts))

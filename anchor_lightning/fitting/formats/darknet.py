@@ -12,6 +12,7 @@ from torch import Tensor
 from anchor_lightning.anchors.initialization import GRID_UNIT
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.formats.anchor_set import AnchorSet, Resized, stack_levels, stated_frame
+from anchor_lightning.fitting.formats.darknet_strides import NETS, layer_strides
 from anchor_lightning.fitting.formats.files import read_plain_file
 
 LAYERS: Final = ("region", "yolo", "Gaussian_yolo")
@@ -23,8 +24,10 @@ def read_cfg(path: Path) -> AnchorSet:
     """The anchors of a darknet configuration, with the levels of its masks and the size of its `[net]`.
 
     A `[region]` layer (YOLOv2) holds them in grid units; `[yolo]` and `[Gaussian_yolo]` layers have a list in pixels
-    each, of which the layer uses those that its mask names. How images are resized is known where `[net]` states
-    `letter_box`: AlexeyAB's darknet stretches them without, the original letterboxes.
+    each, of which the layer uses those that its mask names. Levels are sorted by their stride; where the file does not
+    hold the layers before, by the masks of a common list, in which the shapes of the smallest stride come first. How
+    images are resized is known where `[net]` states `letter_box`: AlexeyAB's darknet stretches them without, the
+    original letterboxes.
 
     Raises:
         UserError: The file is missing or has no anchors that can be read; names it and the layer.
@@ -38,8 +41,9 @@ def read_cfg(path: Path) -> AnchorSet:
     masks = [
         _mask(f"{path}: mask of [{kind}]", options, len(wh)) for (kind, options), wh in zip(layers, lists, strict=True)
     ]
-    wh, per_level = stack_levels([part[mask].tolist() for part, mask in zip(lists, masks, strict=True)])
-    net = next((options for kind, options in sections if kind in ("net", "network")), {})
+    levels = [part[mask].tolist() for part, mask in zip(lists, masks, strict=True)]
+    wh, per_level = stack_levels(levels, _order(sections, lists, masks))
+    net = next((options for kind, options in sections if kind in NETS), {})
     size, resize = stated_frame(text)
     return AnchorSet(
         wh,
@@ -48,6 +52,17 @@ def read_cfg(path: Path) -> AnchorSet:
         _size(net) or size,
         resize=_LETTER_BOX.get(net.get("letter_box"), resize),
     )
+
+
+def _order(sections: list[tuple[str, Options]], lists: list[Tensor], masks: list[list[int]]) -> list[float] | None:
+    """What rises with the strides of the layers with anchors; None if nothing tells."""
+    layers = [kind for kind, _ in sections if kind not in NETS]
+    if (strides := layer_strides(sections)) is not None:
+        of_levels = [stride for stride, kind in zip(strides, layers, strict=True) if kind in LAYERS]
+        if len(set(of_levels)) == len(of_levels):
+            return of_levels
+    shared = all(torch.equal(wh, lists[0]) for wh in lists)
+    return [float(min(mask)) for mask in masks] if shared else None
 
 
 def _list(where: str, kind: str, options: Options) -> Tensor:

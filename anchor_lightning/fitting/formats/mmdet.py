@@ -55,7 +55,7 @@ def read_mmdet(path: Path) -> AnchorSet:
             "write the numbers"
         )
     try:
-        wh, per_level = stack_levels(_levels(generator))
+        wh, per_level = stack_levels(_levels(generator), _strides(generator) if "strides" in generator else None)
         size, resize = _frame(content, generator)
         stated, stated_resize = stated_frame(text)
         return AnchorSet(wh, per_level, str(path), size or stated, resize=resize or stated_resize)
@@ -118,13 +118,18 @@ def _computed(value: Any) -> Iterator[Computed]:
         yield from _computed(part)
 
 
+def _strides(generator: dict[str, Any]) -> list[float]:
+    """Of every level; `base_sizes` and `strides` are in one order."""
+    return [min(stride) if isinstance(stride, list) else stride for stride in generator["strides"]]
+
+
 def _levels(generator: dict[str, Any]) -> Levels:
     """[[w, h], …] of every level in pixels."""
     if generator["type"] == "YOLOAnchorGenerator":
         return [[[float(w), float(h)] for w, h in level] for level in generator["base_sizes"]]
     if generator["type"] == "SSDAnchorGenerator":
         return _ssd_levels(generator)
-    strides = [min(stride) if isinstance(stride, list) else stride for stride in generator["strides"]]
+    strides = _strides(generator)
     sizes = generator.get("base_sizes") or strides
     if (scales := generator.get("scales")) is None:
         octave, num = generator["octave_base_scale"], generator["scales_per_octave"]

@@ -32,7 +32,10 @@ def read_model_yaml(path: Path) -> AnchorSet:
     if isinstance(anchors, int):
         raise UserError(f"{path}: `anchors: {anchors}` is a number of shapes that YOLOv5 fits itself, and no shapes")
     size, resize = stated_frame(text)
-    wh, per_level = stack_levels(_levels(path, anchors))
+    levels = _levels(path, anchors)
+    areas = [sum(w * h for w, h in level) / len(level) for level in levels]
+    # The smallest stride first; YOLOv5 turns them round where the last have the smaller areas, and so do we.
+    wh, per_level = stack_levels(levels, range(len(levels)) if areas[0] <= areas[-1] else range(len(levels), 0, -1))
     return AnchorSet(wh, per_level, str(path), size, resize=resize or "letterbox")
 
 

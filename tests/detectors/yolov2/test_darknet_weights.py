@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -15,13 +16,16 @@ from torch import nn
 
 from anchor_lightning.anchors import initial_shapes
 from anchor_lightning.detectors.backbones import DarkNet19
+from anchor_lightning.detectors.yolo.darknet_weights import read_backbone, read_weights, write_weights
+from anchor_lightning.detectors.yolo.head import RegionHead
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
-from anchor_lightning.detectors.yolov2.darknet_weights import read_backbone, read_weights, write_weights
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from tests.helpers.opencv_reference import cv2, needs_importer, same_boxes_in_opencv
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def randomised(model: YOLOv2Network) -> YOLOv2Network:
+
+def randomised(model: Network) -> Network:
     """Every number random, batch norms included, with activations that stay of order 1."""
     torch.manual_seed(0)
     for module in model.modules():
@@ -35,8 +39,9 @@ def randomised(model: YOLOv2Network) -> YOLOv2Network:
             module.running_var.uniform_(0.7, 1.3)  # type: ignore[union-attr]
             if module.bias is not None:
                 module.bias.data.uniform_(-0.2, 0.2)
-    if model.head.norm is None:
-        model.head.all.weight.data.mul_(0.25)
+    for module in model.modules():
+        if isinstance(module, RegionHead) and module.norm is None:
+            module.all.weight.data.mul_(0.25)
     return model.eval()
 
 
@@ -97,7 +102,7 @@ def test_both_headers_and_both_backbone_files(tmp_path: Path, header: bytes, see
     """The first convolution's shift, scale, mean, variance, kernel stand at the front in this order."""
     backbone = DarkNet19(width=0.1)
     count = sum(value.numel() for value in backbone.state_dict().values() if value.is_floating_point())
-    numbers = np.arange(1, count + 1 + classifier * (backbone.coarse_channels + 1), dtype="<f4")
+    numbers = np.arange(1, count + 1 + classifier * (backbone.channels[-1] + 1), dtype="<f4")
     (tmp_path / "b").write_bytes(header + numbers.tobytes())
     assert read_backbone(tmp_path / "b", backbone) == seen
     convolution, norm, _ = backbone.to_stride_16[0][0]  # 8 filters of 3 x 3 x 3

@@ -13,8 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_convert, box_iou
 
 from anchor_lightning.anchors import assign
-from anchor_lightning.detectors.yolov2.head import NUM_BOX_CHANNELS
-from anchor_lightning.detectors.yolov2.loss import overlaps_ground_truth, region_loss
+from anchor_lightning.detectors.yolo.head import NUM_BOX_CHANNELS
+from anchor_lightning.detectors.yolo.loss import overlaps_ground_truth
+from anchor_lightning.detectors.yolov2.loss import IGNORE_IOU, region_loss
 from anchor_lightning.structures import DetectionBatch, Predictions
 
 STRIDE = 32
@@ -133,7 +134,7 @@ def test_gradient_is_the_c_layers(raw: Tensor, prior: bool) -> None:
 
 def test_an_iou_of_just_the_threshold_is_a_negative() -> None:
     boxes = torch.tensor([[16.0, 16, 12, 20], [16, 16, 13, 20]]).reshape(1, 2, 4, 1, 1)  # IoU 0.6 and 0.65
-    found = overlaps_ground_truth(boxes, torch.tensor([[[6.0, 6, 26, 26]]]), torch.tensor([[True]]))
+    found = overlaps_ground_truth(boxes, torch.tensor([[[6.0, 6, 26, 26]]]), torch.tensor([[True]]), IGNORE_IOU)
     assert found.flatten().tolist() == [False, True]
 
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from anchor_lightning.anchors import assign, clustering_loss
-from anchor_lightning.detectors.yolov2.head import decode, reorg
+from anchor_lightning.detectors.yolo.head import decode
 from anchor_lightning.detectors.yolov2.loss import region_loss
-from anchor_lightning.detectors.yolov2.network import YOLOv2Network
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network, reorg
 from anchor_lightning.structures import DetectionBatch, Predictions
 
 

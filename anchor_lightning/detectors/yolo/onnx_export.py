@@ -1,6 +1,6 @@
 """The detector as an ONNX model: the folded network, its anchors as constants, and optionally the suppression.
 
-Shape letters: N = A x H x W boxes an image (anchor, row, column), K = min(300, N x C) detections.
+Shape letters: N boxes an image (level, anchor, row, column), K = min(300, N x C) detections.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from anchor_lightning.detectors.yolov2.network import YOLOv2Network
-from anchor_lightning.detectors.yolov2.postprocess import MAX_DETECTIONS, NMS_IOU, boxes_and_scores
+from anchor_lightning.detectors.yolo.detector import YOLO
+from anchor_lightning.detectors.yolo.postprocess import MAX_DETECTIONS, NMS_IOU, all_boxes_and_scores
 from anchor_lightning.errors import UserError
 
 OPSET: Final = 18
@@ -61,15 +61,15 @@ INPUT_TEXT: Final = (
 )
 OUTPUT_TEXTS: Final = {
     False: "boxes: (batch, N, 4) left, top, right, bottom in pixels of the input, not clipped to it. "
-    "scores: (batch, N, C) objectness x class probability. The boxes are ordered by anchor, row, column.",
+    "scores: (batch, N, C) objectness x class probability. The boxes are ordered by level (the smallest stride first), "
+    "anchor, row, column.",
     True: "boxes: (batch, K, 4) left, top, right, bottom in pixels of the input, clipped to it. scores: (batch, K), "
     "highest first. labels: (batch, K), index into class_names. Behind an image's last detection: 0, 0 and -1.",
 }
 
 
 def onnx_model(
-    network: YOLOv2Network,
-    log_wh: Tensor,
+    detector: YOLO,
     image_size: tuple[int, int],
     nms: bool,
     score_threshold: float,
@@ -80,8 +80,7 @@ def onnx_model(
     Input and outputs are those of `INPUT_TEXT` and `OUTPUT_TEXTS`; the batch norm without shift is folded.
 
     Args:
-        network: In evaluation mode; not changed.
-        log_wh: (A, 2) log sides of the shapes in pixels of the network input.
+        detector: In evaluation mode; not changed.
         image_size: Height and width of the input in pixels, multiples of 32.
         nms: Whether the suppression of `postprocess` is part of the graph.
         score_threshold: In [0, 1), for the suppression.
@@ -92,17 +91,19 @@ def onnx_model(
     """
     onnx = require_onnx()
     names = ("all_boxes", "all_scores") if nms else ("boxes", "scores")
-    model = _exported(_Decoded(network, log_wh).eval(), image_size, names)
+    model = _exported(_Decoded(detector).eval(), image_size, names)
     used: dict[str, object] = {
         "image_size": list(image_size),
-        "anchors": log_wh.detach().exp().tolist(),
+        "anchors": detector.shapes.wh.tolist(),
+        "anchors_per_level": detector.shapes.num_per_level,
+        "strides": list(detector.strides),
         "opset": OPSET,
     }
     if nms:
-        _suppress(onnx, model, network, len(log_wh), image_size, score_threshold)
+        _suppress(onnx, model, detector, image_size, score_threshold)
         used |= {"score_threshold": score_threshold, "nms_iou": NMS_IOU, "max_detections": MAX_DETECTIONS}
     model.producer_name, model.producer_version = "anchor_lightning", ""
-    model.doc_string = f"YOLOv2. {INPUT_TEXT} {OUTPUT_TEXTS[nms]}"
+    model.doc_string = f"{type(detector).__name__}. {INPUT_TEXT} {OUTPUT_TEXTS[nms]}"
     values = {**used, **metadata}
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
     onnx.helper.set_model_props(model, texts)
@@ -124,15 +125,16 @@ class _Decoded(nn.Module):
 
     log_wh: Tensor
 
-    def __init__(self, network: YOLOv2Network, log_wh: Tensor) -> None:
+    def __init__(self, detector: YOLO) -> None:
         super().__init__()
         # channels_last, in which the network is trained, would become transpositions.
-        self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+        self.network = copy.deepcopy(detector.network).to(memory_format=torch.contiguous_format)
         self.network.fold()
-        self.register_buffer("log_wh", log_wh.detach().clone())
+        self.multi_label = detector.multi_label
+        self.register_buffer("log_wh", detector.shapes.log_wh.detach().clone())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return boxes_and_scores(self.network(images).raw, self.log_wh, self.network.stride)
+        return all_boxes_and_scores(self.network.levels(images), self.log_wh, self.multi_label)
 
 
 def _exported(network: nn.Module, image_size: tuple[int, int], names: tuple[str, str]) -> Any:
@@ -156,12 +158,11 @@ def _exported(network: nn.Module, image_size: tuple[int, int], names: tuple[str,
     return model
 
 
-def _suppress(
-    onnx: Any, model: Any, network: YOLOv2Network, num_anchors: int, image_size: tuple[int, int], score_threshold: float
-) -> None:
+def _suppress(onnx: Any, model: Any, detector: YOLO, image_size: tuple[int, int], score_threshold: float) -> None:
     """Adds the suppression behind the network and makes its outputs the model's, in place."""
-    (height, width), num_classes = image_size, network.head.num_classes
-    num_boxes = num_anchors * (height // network.stride) * (width // network.stride)
+    (height, width), num_classes = image_size, detector.network.heads[0].num_classes
+    levels = zip(detector.shapes.num_per_level, detector.strides, strict=True)
+    num_boxes = sum(num * (height // stride) * (width // stride) for num, stride in levels)
     text = SUPPRESSION.format(
         opset=OPSET,
         num_boxes=num_boxes,

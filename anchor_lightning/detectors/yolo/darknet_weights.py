@@ -14,46 +14,51 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anchor_lightning.detectors.backbones import ConvBlock, DarkNet19
-from anchor_lightning.detectors.yolov2.head import NUM_BOX_CHANNELS
-from anchor_lightning.detectors.yolov2.network import YOLOv2Network
+from anchor_lightning.detectors.backbones import Backbone, ConvBlock
+from anchor_lightning.detectors.yolo.head import NUM_BOX_CHANNELS, RegionHead
+from anchor_lightning.detectors.yolo.network import YOLONetwork
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.formats.files import read_plain_file
 
 
-def read_weights(path: Path | str, network: YOLOv2Network) -> int:
-    """Fills a network, in place, with a whole YOLOv2, and returns the images that the file was trained on.
+def read_weights(path: Path | str, network: YOLONetwork, kind: str = "YOLOv2") -> int:
+    """Fills a network, in place, with a whole one of darknet, and returns the images that the file was trained on.
 
     Args:
-        path: `yolov2-voc.weights` or `yolov2.weights`, say.
-        network: Of the file's width, number of shapes and classes; its batch norm without shift, if any, is undone.
+        path: `yolov2-voc.weights` or `yolov3.weights`, say.
+        network: A network with darknet's own backbone, of the file's width, number of shapes and classes, whose modules
+            are in the file's order; its batch norm without shift, if any, is undone.
+        kind: Name of the detector, for messages.
 
     Raises:
         UserError: The file is missing, is no weights file, or is of another size than the network; names both sizes.
     """
-    head = network.head
-    last = nn.Conv2d(network.neck.out_channels, head.num_anchors * (NUM_BOX_CHANNELS + head.num_classes), 1)
-    layers = _layers(network)
-    before = _num_floats(layers)
-    what = f"a YOLOv2 with {head.num_anchors} shapes and {head.num_classes} classes"
+    heads = network.heads
+    plain = {head: nn.Conv2d(head.in_channels, head.num_channels, 1) for head in heads}
+    layers = [plain[layer] if isinstance(layer, RegionHead) else layer for layer in _layers(network)]
+    before = _num_floats([layer for layer in layers if isinstance(layer, ConvBlock)])
+    num_shapes = sum(head.num_anchors for head in heads)
+    what = f"a {kind} with {num_shapes} shapes and {heads[0].num_classes} classes"
 
     def other_classes(num_floats: int) -> str:
-        """What else the last convolution of the file may be, where the size fits one."""
-        classes, rest = divmod(num_floats - before, head.num_anchors * (last.in_channels + 1))
+        """What else the last convolutions of the file may be, where the size fits some."""
+        of_channel = sum(head.num_anchors * (head.in_channels + 1) for head in heads)
+        classes, rest = divmod(num_floats - before, of_channel)
         fits = not rest and classes > NUM_BOX_CHANNELS
         return f"; the file's size is that of {classes - NUM_BOX_CHANNELS} classes" if fits else ""
 
-    values, seen = _read_file(Path(path), {before + _num_floats([last]): what}, other_classes)
-    _fill([*layers, last], values, path)
-    head.load_plain(last)
+    values, seen = _read_file(Path(path), {_num_floats(layers): what}, other_classes)
+    _fill(layers, values, path)
+    for head in heads:
+        head.load_plain(plain[head])
     return seen
 
 
-def read_backbone(path: Path | str, backbone: DarkNet19) -> int:
-    """Fills a backbone, in place, with DarkNet-19 as trained for classification; returns the images it was trained on.
+def read_backbone(path: Path | str, backbone: Backbone) -> int:
+    """Fills a DarkNet-19 or -53, in place, as trained for classification; returns the images it was trained on.
 
     Args:
-        path: The convolutions (`darknet19_448.conv.23`), or these with ImageNet's classifier (`darknet19_448.weights`).
+        path: The convolutions (`darknet19_448.conv.23`, `darknet53.conv.74`), or these with ImageNet's classifier.
         backbone: Of the file's width.
 
     Raises:
@@ -61,30 +66,34 @@ def read_backbone(path: Path | str, backbone: DarkNet19) -> int:
     """
     layers = _layers(backbone)
     floats = _num_floats(layers)
-    classifier = 1000 * (backbone.coarse_channels + 1)
+    classifier = 1000 * (backbone.channels[-1] + 1)
     values, seen = _read_file(
         Path(path),
-        {floats: "the 18 convolutions of DarkNet-19", floats + classifier: "these with ImageNet's classifier"},
-        lambda _: "; a whole YOLOv2 goes to weights",
+        {
+            floats: f"the {len(layers)} convolutions of {type(backbone).__name__}",
+            floats + classifier: "these with ImageNet's classifier",
+        },
+        lambda _: "; a whole detector goes to weights",
     )
     _fill(layers, values[:floats], path)
     return seen
 
 
-def write_weights(path: Path | str, network: YOLOv2Network, images_seen: int) -> None:
+def write_weights(path: Path | str, network: YOLONetwork, images_seen: int) -> None:
     """Writes a network as darknet 0.2 weights.
 
     Args:
         path: Of the file.
-        network: With its head folded (`YOLOv2Network.fold`).
+        network: With its heads folded (`YOLONetwork.fold`), and its modules in the order of the file.
         images_seen: Training images so far, 0 or more; from it the C code tells whether its own warm-up is over.
 
     Raises:
         UserError: A number is not finite, or `images_seen` negative.
     """
-    if network.head.norm is not None:
+    layers = _layers(network)
+    if any(isinstance(layer, RegionHead) and layer.norm is not None for layer in layers):
         raise ValueError("The head still has its batch norm without shift, which darknet cannot hold; call fold()")
-    tensors = _tensors([*_layers(network), network.head.all])
+    tensors = _tensors([layer.all if isinstance(layer, RegionHead) else layer for layer in layers])
     if images_seen < 0 or not all(tensor.isfinite().all() for tensor in tensors):
         raise UserError(
             f"{path}: not written, the network has weights that are not finite, or has seen {images_seen} images"
@@ -95,9 +104,9 @@ def write_weights(path: Path | str, network: YOLOv2Network, images_seen: int) ->
             file.write(tensor.detach().cpu().numpy().astype("<f4").tobytes())
 
 
-def _layers(network: nn.Module) -> list[ConvBlock]:
-    """The convolutions with batch norm, which the modules hold in the order of the published configuration."""
-    return [module for module in network.modules() if isinstance(module, ConvBlock)]
+def _layers(network: nn.Module) -> list[ConvBlock | RegionHead]:
+    """The convolutions with batch norm and the heads, which the modules hold in the published configuration's order."""
+    return [module for module in network.modules() if isinstance(module, ConvBlock | RegionHead)]
 
 
 def _tensors(layers: Iterable[nn.Module]) -> list[Tensor]:

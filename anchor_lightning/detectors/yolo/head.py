@@ -1,4 +1,4 @@
-"""From features to predictions: the passthrough, the batch norm without shift, and what the output channels mean."""
+"""From features to predictions: the batch norm without shift, and what the output channels mean."""
 
 from __future__ import annotations
 
@@ -8,37 +8,10 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from anchor_lightning.detectors.backbones import BN_EPSILON, ConvBlock, scaled
+from anchor_lightning.detectors.backbones import BN_EPSILON
 
 NUM_BOX_CHANNELS: Final = 5  # Δx, Δy, Δw, Δh, objectness; the class logits follow
 MAX_OFFSET: Final = 10.0  # Δw, Δh beyond it are clamped: the exponential would overflow
-
-
-def reorg(features: Tensor) -> Tensor:
-    """Darknet's space to depth by 2, (B, C, H, W) to (B, 4 C, H / 2, W / 2); C a multiple of 4, H and W even."""
-    batch, channels, height, width = features.shape
-    phases = features.reshape(batch, channels // 4, height, 2, width, 2)  # (B, C/4, H, dy, W, dx)
-    return phases.permute(0, 3, 5, 1, 2, 4).reshape(batch, 4 * channels, height // 2, width // 2)
-
-
-class Neck(nn.Module):
-    """YOLOv2's two extra convolutions, the passthrough from stride 16, and the convolution that joins them."""
-
-    def __init__(self, fine_channels: int, coarse_channels: int, width: float) -> None:
-        super().__init__()
-        self.out_channels = scaled(1024, width)
-        passed = scaled(64, width)
-        self.coarse = nn.Sequential(
-            ConvBlock(coarse_channels, self.out_channels, 3), ConvBlock(self.out_channels, self.out_channels, 3)
-        )
-        self.passthrough = ConvBlock(fine_channels, passed, 1)
-        self.join = ConvBlock(4 * passed + self.out_channels, self.out_channels, 3)
-
-    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """(B, out_channels, H, W) at stride 32 from the features at strides 16 and 32."""
-        # The passed features come first, as in the order of the published configuration's route layer.
-        joined = torch.cat([reorg(self.passthrough(fine)), self.coarse(coarse)], dim=1)
-        return self.join(joined)  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
 
 class BatchNormWithoutShift(nn.BatchNorm2d):
@@ -67,7 +40,7 @@ class RegionHead(nn.Module):
         objectness_init: float = 0.5,
     ) -> None:
         super().__init__()
-        self.num_anchors, self.num_classes = num_anchors, num_classes
+        self.in_channels, self.num_anchors, self.num_classes = in_channels, num_anchors, num_classes
         self.norm: BatchNormWithoutShift | None = None
         if bn_without_shift:
             self.wh = nn.Conv2d(in_channels, num_anchors * 2, 1, bias=False)
@@ -84,6 +57,11 @@ class RegionHead(nn.Module):
         assert bias is not None
         place = 4 if self.norm is None else 2
         bias.data.unflatten(0, (num_anchors, -1))[:, place] = math.log(objectness_init / (1 - objectness_init))
+
+    @property
+    def num_channels(self) -> int:
+        """A x (5 + C)."""
+        return self.num_anchors * (NUM_BOX_CHANNELS + self.num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, A, 5 + C, H, W) raw predictions from (B, in_channels, H, W)."""

@@ -1,0 +1,1 @@
+"""What the YOLO detectors share."""
