@@ -124,7 +124,9 @@ class YOLO(Detector):
     def _make_shapes(self, anchors: AnchorOptions) -> AnchorShapes:
         num, levels = number_of_shapes(anchors.init, anchors.num, self.num_shapes), len(self.strides)
         stated = None if isinstance(anchors.init, str) else split_levels(anchors.init)[1]
-        if levels == 1:  # which takes the shapes of all levels of a file
+        if levels == 1:
+            if stated is not None and len(stated) > 1:
+                warn(f"anchors.init: {type(self).__name__} has one level, which takes the shapes of all {len(stated)}.")
             stated = [num]
         if stated is None and num % levels:
             raise UserError(

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anchor_lightning.anchors import assign, clustering_loss
+from anchor_lightning.anchors import AnchorOptions, assign, clustering_loss
+from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.detectors.yolo.head import decode
 from anchor_lightning.detectors.yolov2.loss import region_loss
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network, reorg
@@ -134,3 +135,11 @@ def test_autocast_lowers_the_network_alone(model: YOLOv2Network, log_wh: Tensor,
         gradients = torch.autograd.grad(torch.stack(list(terms.values())).sum(), [raw, log_wh])
         results.append([assignment.delta, *terms.values(), *gradients])
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+
+
+def test_shapes_of_several_levels_are_said_to_be_one_level(recwarn: pytest.WarningsRecorder) -> None:
+    detector = YOLOv2(3, AnchorOptions(init=[[[10.0, 20.0]], [[30.0, 40.0], [60.0, 50.0]]]), width=0.1)
+    torch.testing.assert_close(detector.shapes.wh, torch.tensor([[10.0, 20.0], [30.0, 40.0], [60.0, 50.0]]))
+    assert [str(w.message) for w in recwarn] == ["anchors.init: YOLOv2 has one level, which takes the shapes of all 2."]
+    YOLOv2(3, AnchorOptions(init=[[[10.0, 20.0]]]), width=0.1)
+    assert len(recwarn) == 1
