@@ -25,7 +25,7 @@ from anchor_lightning.training.checkpoint_files import FORMAT, PROJECT_KEY, chec
 from anchor_lightning.training.lightning_private import start_averages
 from anchor_lightning.training.non_finite import NonFiniteLoss, check_weights_finite
 from anchor_lightning.training.optimizer import StepSeed, StepwiseLR, clip_gradients, parameter_groups
-from anchor_lightning.training.trainer_checks import check_averaging
+from anchor_lightning.training.trainer_checks import check_averaging, check_whole_step
 
 # §4.2.1: (0~100, 1e-4), (100~15000, 1e-3), (15000~27000, 1e-4), (27000~30000, 1e-5)
 VOC_LEARNING_RATE: Final = {0: 1e-4, 100: 1e-3, 15000: 1e-4, 27000: 1e-5}
@@ -337,5 +337,6 @@ class DetectionTask(LightningModule):
         """Raises a `UserError` for a checkpoint that does not fit."""
         check_checkpoint(checkpoint, self.must_match)
         if self._trainer is not None and self.trainer.state.fn == "fit":
+            check_whole_step(checkpoint)
             check_averaging(checkpoint, self.trainer)
         self._is_started = True

@@ -221,7 +221,7 @@ def test_a_run_says_what_concerns_it() -> None:
     done = run("fit", *SYNTHETIC, "--trainer.callbacks", "Checkpoint")
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
-    assert "YOLOv2: 517,879 parameters" in said and "Warning: trainer.callbacks: Checkpoint" in said
+    assert "YOLOv2: 517,879 parameters, on cpu" in said and "Warning: trainer.callbacks: Checkpoint" in said
     for noise in ("TPU", "GPU", "Seed", "logging interval", "Tip:", "litlogger", "FLOPs", "UserWarning", ".py:"):
         assert noise not in said
     done = run("test", *SYNTHETIC, "--ckpt_path", "last")

@@ -46,7 +46,7 @@ from anchor_lightning.training.checkpoint_files import (
 from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
 from anchor_lightning.training.loggers import FallbackWandbLogger, RunRecord, continue_run, in_order, without_new_runs
 from anchor_lightning.training.resume import checkpoint_of
-from anchor_lightning.training.trainer_checks import check_averaging, check_callbacks, check_precision
+from anchor_lightning.training.trainer_checks import check_averaging, check_callbacks, check_precision, check_whole_step
 
 CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback with these options
     "soft_assignment": callbacks.SoftAssignment,
@@ -226,6 +226,7 @@ class AnchorLightningCLI(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup(subcommand)
         if checkpoint and subcommand == "fit":
+            check_whole_step(content)
             check_averaging(content, self.trainer)
             check_place(content.get(type(self.datamodule).__qualname__, {}), self.datamodule.state_dict())
         elif checkpoint:
@@ -234,7 +235,9 @@ class AnchorLightningCLI(LightningCLI):
             self.model.check_start(self.datamodule)
         if subcommand == "fit":
             total = sum(parameter.numel() for parameter in self.model.parameters())
-            rank_zero_info(f"{type(self.model.detector).__name__}: {total:,} parameters")
+            rank_zero_info(
+                f"{type(self.model.detector).__name__}: {total:,} parameters, on {self.trainer.strategy.root_device}"
+            )
             rank_zero_info(describe(self.trainer, self.datamodule.batch_size))
 
     def _say_other_size(self, content: dict[str, Any]) -> None:

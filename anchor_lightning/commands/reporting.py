@@ -25,6 +25,8 @@ NO_MEMORY: Final = ("can't allocate memory", "Insufficient memory", "out of memo
 _YOLO: Final = ("width", "bn_without_shift", "bn_scale_init", "prior_images", "backbone_weights", "weights", "compile")
 FORMER_OPTIONS: Final = {f"model.{name}": f"model.detector.{name}" for name in _YOLO}
 FORMER_OPTIONS["model.weights_backbone"] = "model.detector.backbone_weights"
+for _name in ("monitor", "mode"):
+    FORMER_OPTIONS[f"checkpoint.{_name}"] = f"best_checkpoint.{_name}; without either the best val/map_50 is kept"
 ALSO_CALLED: Final = (  # options that other commands have by another name
     ("num", "model.anchors.num"),
     ("image_size", "data.image_size"),

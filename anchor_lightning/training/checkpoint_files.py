@@ -19,6 +19,7 @@ NEWEST: Final = "last"
 BEST: Final = "best"
 BEST_PREFIX: Final = "best_"  # begins the name of the file with a run's best validation
 PROJECT_KEY: Final = "anchor_lightning"  # key of a checkpoint that holds what Lightning does not know of
+WITHIN_STEP: Final = "within_step"  # under `PROJECT_KEY`: saved between the accumulated batches of a step
 FORMAT: Final = 3  # version of what lies under `PROJECT_KEY`
 
 
@@ -46,14 +47,13 @@ def find_checkpoint(given: str | Path, *folders: str | Path) -> Path:
 def _best_of(newest: Path) -> Path:
     """The best checkpoint of the run, or of the one that it went on from, as its newest one says."""
     for state in _monitors(newest):
-        best = Path(state["best_model_path"])
-        for path in (best, newest.with_name(best.name)):  # a run folder may have been moved
-            if path.is_file():
-                if reason := damage(path):
-                    raise UserError(f"{BEST}: {path} is damaged ({reason}); give {NEWEST}", "ckpt_path")
-                info(f"{BEST}: {path}{_score(path, state['monitor'])}")
-                return path
-        raise UserError(f"{BEST}: {best}, of the run of {newest}, is not there any more", "ckpt_path")
+        if (path := recorded_best(state, newest)) is None:
+            best = state["best_model_path"]
+            raise UserError(f"{BEST}: {best}, of the run of {newest}, is not there any more", "ckpt_path")
+        if reason := damage(path):
+            raise UserError(f"{BEST}: {path} is damaged ({reason}); give {NEWEST}", "ckpt_path")
+        info(f"{BEST}: {path}{_score_text(path, state['monitor'])}")
+        return path
     raise UserError(
         f"{BEST}: the newest run, that of {newest}, has none: nothing was validated before that checkpoint, or "
         f"best_checkpoint.monitor is null; give {NEWEST}",
@@ -69,11 +69,33 @@ def _monitors(path: Path) -> list[dict[str, Any]]:
     return [each for each in found if isinstance(each, dict) and each.get("monitor") and each.get("best_model_path")]
 
 
-def _score(best: Path, monitor: str) -> str:
-    """The value and the step of a best checkpoint; from the file itself, as it may be newer than what names it."""
+def recorded_best(state: Mapping[str, Any], checkpoint: Path) -> Path | None:
+    """The file of the best validation that a callback's state names; None if it is gone.
+
+    Beside the checkpoint first, as a run folder may have been moved. Elsewhere it must hold the recorded score: another
+    run may have a folder of the same name by now.
+
+    Args:
+        state: Of a `ModelCheckpoint` that monitors a metric.
+        checkpoint: The file that holds the state.
+    """
+    best = Path(state["best_model_path"])
+    if (beside := checkpoint.with_name(best.name)).is_file():
+        return beside
+    if not best.is_file() or damage(best) or state.get("best_model_score") is None:
+        return None
+    is_same = math.isclose(_score(best, state["monitor"]), float(state["best_model_score"]))
+    return best if is_same else None
+
+
+def _score(best: Path, monitor: str) -> float:
+    """The value of a best checkpoint, from the file itself, as it may be newer than what names it."""
     scores = (state.get("current_score") for state in _monitors(best) if state["monitor"] == monitor)
-    score = next((float(score) for score in scores if score is not None), math.nan)
-    return f", {monitor} {score:.4f} after step {_load(best).get('global_step', 0):,}"
+    return next((float(score) for score in scores if score is not None), math.nan)
+
+
+def _score_text(best: Path, monitor: str) -> str:
+    return f", {monitor} {_score(best, monitor):.4f} after step {_load(best).get('global_step', 0):,}"
 
 
 def newest_checkpoints(folders: Sequence[Path], strict: bool = True) -> Iterator[Path]:

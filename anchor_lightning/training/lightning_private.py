@@ -15,6 +15,11 @@ def validation_follows(trainer: Trainer) -> bool:
     return fetcher is not None and bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
 
 
+def is_within_step(trainer: Trainer) -> bool:
+    """Whether batches have been accumulated that no optimizer step has used yet."""
+    return bool(trainer.fit_loop.epoch_loop._should_accumulate())
+
+
 def stops_early(trainer: Trainer) -> bool:
     """Whether the training ends with the present batch because a callback asked for it (`should_stop`)."""
     return bool(trainer.should_stop and trainer.fit_loop._can_stop_early)

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from anchor_lightning.errors import UserError
+from anchor_lightning.training.checkpoint_files import PROJECT_KEY, WITHIN_STEP
 
 AVERAGED: Final = "current_model_state"  # key of the raw weights where `state_dict` holds averaged ones
 
@@ -48,6 +49,16 @@ def check_precision(trainer: Trainer) -> None:
             "16-true has float16 weights and gradients and does not scale the loss, so that small gradients become 0; "
             "give 16-mixed, bf16-mixed or bf16-true",
             argument="precision",
+        )
+
+
+def check_whole_step(checkpoint: Mapping[str, Any]) -> None:
+    """Raises a `UserError` for a training that would go on from between the accumulated batches of a step."""
+    if checkpoint.get(PROJECT_KEY, {}).get(WITHIN_STEP):
+        raise UserError(
+            "the checkpoint was saved between the batches of one optimizer step, whose gradients it does not hold: it "
+            "can be measured and used, but no training goes on from it; give last",
+            argument="ckpt_path",
         )
 
 

@@ -13,6 +13,7 @@ from anchor_lightning.errors import UserError
 from anchor_lightning.training.best_checkpoint import BestCheckpoint
 from anchor_lightning.training.checkpoint_files import find_checkpoint
 from anchor_lightning.training.checkpoints import RunCheckpoint
+from anchor_lightning.training.trainer_checks import check_whole_step
 from tests.helpers.end_at import EndAt
 from tests.helpers.tiny_training import make_trainer
 
@@ -22,7 +23,7 @@ SCORES = {2: 0.1, 4: 0.5, 6: 0.3, 7: 0.2}  # of the validation after so many ste
 
 class Scored(BoringModel):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val/score", SCORES[self.global_step])
+        self.log("val/score", SCORES.get(self.global_step, 0.0))
 
 
 def fit(
@@ -32,11 +33,12 @@ def fit(
     ckpt_path: Path | None = None,
     monitor: str | None = "val/score",
     limit_val_batches: int = 1,
+    max_steps: int = 7,
     **options: Any,
 ) -> BestCheckpoint:
     best = BestCheckpoint(monitor, dirpath=str(folder))
     callbacks = [best, RunCheckpoint(dirpath=folder, **options), *([] if end is None else [end])]
-    limits = {"max_steps": 7, "val_check_interval": val_check_interval, "limit_val_batches": limit_val_batches}
+    limits = {"max_steps": max_steps, "val_check_interval": val_check_interval, "limit_val_batches": limit_val_batches}
     make_trainer(folder, callbacks=callbacks, enable_checkpointing=True, **limits).fit(Scored(), ckpt_path=ckpt_path)
     return best
 
@@ -86,6 +88,11 @@ def test_the_best_checkpoint_within_accumulated_batches(tmp_path: Path) -> None:
 
     make_trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True, **limits).fit(Late())
     assert steps(tmp_path)[BEST] == 1
+    # The gradients of the two batches are in no file.
+    best, last = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in (BEST, "last"))
+    check_whole_step(last)
+    with pytest.raises(UserError, match=r"ckpt_path: .* between the batches of one optimizer step.*; give last"):
+        check_whole_step(best)
 
 
 def test_the_last_checkpoint_does_not_wait_for_a_validation(tmp_path: Path) -> None:
@@ -120,12 +127,31 @@ def test_the_best_checkpoint_of_a_resumed_run_may_be_the_one_before(
     assert steps(folders[1]) == {"last": 7, "step7": 7} and float(resumed.best_model_score) == pytest.approx(0.5)
     assert find_checkpoint("best", tmp_path) == best
     assert not [warning for warning in recwarn if "dirpath" in str(warning.message)]
+    # Moved, the run has its best validation beside the checkpoint; another run in its former place is not taken for it.
     (tmp_path / "a").rename(tmp_path / "moved")
-    with pytest.warns(match=r"best_val_score.ckpt, is not there any more: the next validation is the best"):
-        moved = fit(tmp_path / "c", ckpt_path=tmp_path / "moved" / "checkpoints" / best.name, **options)
-    assert float(moved.best_model_score) == pytest.approx(0.3) and steps(tmp_path / "c")[BEST] == 6
+    fit(folders[0], max_steps=2)
+    there = tmp_path / "moved" / "checkpoints" / best.name
+    moved = fit(tmp_path / "c", ckpt_path=there, **options)
+    assert float(moved.best_model_score) == pytest.approx(0.5) and moved.best_model_path == str(there)
+    assert find_checkpoint("best", tmp_path / "moved") == there
     with pytest.raises(UserError, match=r"ckpt_path: best: .*best_val_score.ckpt, .* is not there any more"):
         find_checkpoint("best", tmp_path / "b")
+    with pytest.warns(match=r"best_val_score.ckpt, is not there any more: the next validation is the best"):
+        again = fit(tmp_path / "d", ckpt_path=folders[1] / "last.ckpt", max_steps=9, **options)
+    assert float(again.best_model_score) == pytest.approx(0.0)
+
+
+def test_the_best_checkpoint_is_found_from_another_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        fit(Path("run/checkpoints"), max_steps=7 if name == "here" else 2)
+    folder = tmp_path / "here" / "run" / "checkpoints"
+    assert find_checkpoint("best", tmp_path / "here") == folder / f"{BEST}.ckpt"
+    resumed = fit(Path("resumed"), ckpt_path=folder / "last.ckpt", max_steps=8)
+    assert resumed.best_model_path == str(folder / f"{BEST}.ckpt")
 
 
 def test_the_best_checkpoint_of_another_run_in_the_same_folder_stays(tmp_path: Path) -> None:
@@ -146,8 +172,10 @@ def test_no_best_checkpoint(off: dict[str, Any], tmp_path: Path, recwarn: pytest
 
 
 def test_a_metric_that_there_is_not(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"monitor: val/sore is not among what the validation measures: val/score"):
+    """Which is noticed when the first validation is done: the training is not lost."""
+    with pytest.warns(match=r"monitor: val/sore is not among what the validation measures: val/score. No best"):
         fit(tmp_path, monitor="val/sore")
+    assert steps(tmp_path) == {"last": 7, "step7": 7}
 
 
 def spoil(path: Path) -> None:
