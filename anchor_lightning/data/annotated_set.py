@@ -183,6 +183,12 @@ class AnnotatedSet(ABC):
         is_missing = given is None and not self._has_split(default) and self._has_split(self.split_name("train"))
         return self.val_share > 0 and self._validates and is_missing
 
+    def hold_out_nothing(self) -> None:
+        """Trains on all training images from now on, also where some were held out for validation before."""
+        if self._holds_out:
+            self._records.clear()
+        self.val_share = 0
+
     def image_names(self, split: Split, image_ids: Sequence[int]) -> list[str]:
         """The names of images by their ids."""
         names = {record.ground_truth.image_id: record.name for record in self.records(split)}

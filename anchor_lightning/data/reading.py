@@ -44,7 +44,7 @@ def box_shapes(data: AnnotatedSet, letterbox: bool = False) -> tuple[Tensor, Ten
         UserError: The annotations are missing or malformed, or the training split has no image.
     """
     data.skip_bad_images = True  # no pixel is read, so an image that cannot be is no hindrance
-    data.val_share = 0  # nothing is validated: all images of a set without a validation split count
+    data.hold_out_nothing()  # nothing is validated: all images of a set without a validation split count
     wh, records = data.train_box_shapes(), data.records("train")
     labels = [record.ground_truth.labels[record.is_target(data.keep_difficult)] for record in records]
     if letterbox and not data.native_crop:

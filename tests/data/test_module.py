@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from anchor_lightning.data import box_shapes as box_shapes
+from anchor_lightning.data import reading
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.transforms import GeometryParams, distort_colour
 from anchor_lightning.errors import UserError
@@ -69,6 +70,20 @@ def test_box_shapes_are_those_that_the_network_sees(monkeypatch: pytest.MonkeyPa
     # image's box ends at 20 of 200 and is cropped away; the second's shows 50-60 of 100 and 25-40 of 50.
     monkeypatch.setattr(box_shapes, "draw_jitter", lambda rng: GeometryParams(0.5, 0.5, 0.5, 0.5))
     torch.testing.assert_close(module.train_box_shapes(augmented=True), torch.tensor([[12.8, 19.2]]))
+
+
+class WithoutValidation(MemoryModule):
+    """A set with a training split only."""
+
+    def _has_split(self, name: str) -> bool:
+        return name == "train"
+
+
+def test_box_shapes_are_of_all_images_also_after_a_share_was_held_out() -> None:
+    """The 20 training images have 19 boxes: 0, 1 or 2 each."""
+    module = WithoutValidation(val_share=0.5)
+    assert len(module.records("val")) == len(module.records("train")) == 10
+    assert len(reading.box_shapes(module)[0]) == 19 and len(module.records("train")) == 20
 
 
 def test_box_shapes_of_native_crops_are_the_stored_ones() -> None:
