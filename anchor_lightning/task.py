@@ -139,7 +139,13 @@ class DetectionTask(LightningModule):
         """Raises a `UserError` for weights or boxes of `data` that a run without a checkpoint cannot start from."""
         self._load_pretrained()
         if self.shapes.pending:
-            check_distinct(data.train_box_shapes(), len(self.shapes.log_wh))
+            self._boxes_of(data)
+
+    def _boxes_of(self, data: Any) -> Tensor:
+        """(N, 2) training boxes for k-means; a `UserError` if fewer of them are distinct than there are shapes."""
+        boxes: Tensor = data.train_box_shapes()
+        check_distinct(boxes, len(self.shapes.log_wh), len(self.shapes.num_per_level))
+        return boxes
 
     def _load_pretrained(self) -> None:
         if not self._is_started:
@@ -154,7 +160,7 @@ class DetectionTask(LightningModule):
         result: Tensor | str = ""
         if self.trainer.is_global_zero:
             try:
-                result = kmeans_shapes(self.data.train_box_shapes(), len(self.shapes.log_wh))
+                result = kmeans_shapes(self._boxes_of(self.data), len(self.shapes.log_wh))
             except UserError as error:  # the other ranks wait for the broadcast below
                 result = str(error)
         result = self.trainer.strategy.broadcast(result)

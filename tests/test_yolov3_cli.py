@@ -118,6 +118,12 @@ def test_what_does_not_fit_a_run_is_one_message(trained: tuple[str, Path], chang
 ONE_STEP = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", "--data.num_train", "6"]
 
 
+def test_too_few_boxes_ask_for_a_number_that_divides(tmp_path: Path) -> None:
+    """Four images of two boxes: nine shapes are too many, and eight do not divide among three levels."""
+    with pytest.raises(SystemExit, match=r"9 shapes, but .* only 8 distinct .* ask for at most 6"):
+        main([*FIT, "--data", str(make_yolo(tmp_path / "set"))])
+
+
 @pytest.mark.parametrize("config", ["yolov3", "yolov3_small"])
 def test_shipped_configurations_and_frozen_shapes(config: str) -> None:
     args = ["fit", "--config", "synthetic.yaml", "--config", f"detector/{config}.yaml", *TINY, *ONE_STEP]

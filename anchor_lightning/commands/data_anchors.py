@@ -114,7 +114,7 @@ def fit_anchors(
     boxes = boxes_of(data, image_size, resize)
     if method == "learned" and boxes.per_image is None:
         raise UserError("learned counts the boxes of an image; give a data set, not its boxes", argument="method")
-    check_distinct(boxes.wh, max(numbers))
+    check_distinct(boxes.wh, max(numbers), levels)
 
     def fitted(count: int) -> Tensor:
         return fit_shapes(boxes.wh, count, method, boxes.image_size, boxes.per_image, seed, objective)

@@ -33,17 +33,21 @@ def kmeans_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
     return centres[centres.prod(1).argsort()].float()
 
 
-def check_distinct(box_wh: Tensor, num: int) -> None:
-    """Raises a `UserError` if `num` is less than 1, or there are fewer distinct boxes (N, 2) than `num`, or none."""
+def check_distinct(box_wh: Tensor, num: int, levels: int = 1) -> None:
+    """Raises a `UserError` if `num` is less than 1, or there are fewer distinct boxes (N, 2) than `num`, or none.
+
+    The number that the error advises can be divided among the `levels` of the head.
+    """
     if num < 1:
         raise UserError(f"{num} shapes; give 1 or more", argument="num")
     if len(box_wh) == 0:
         raise UserError("the training split has no boxes to fit shapes to; give another data set or split")
     # A `unique` over all boxes of a large set costs more than the clustering; a sample mostly settles the question.
     if len(box_wh[:RESTART_SAMPLE].unique(dim=0)) < num and (distinct := len(box_wh.unique(dim=0))) < num:
+        most = distinct // levels * levels
+        todo = f"ask for at most {most}" if most else f"too few for {levels} levels; give more data or a list of shapes"
         raise UserError(
-            f"{num} shapes, but the training boxes have only {distinct} distinct shapes at this image size; ask for at "
-            f"most {distinct}",
+            f"{num} shapes, but the training boxes have only {distinct} distinct shapes at this image size; {todo}",
             argument="num",
         )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anchor_lightning.anchors import mean_best_iou, shape_iou
 from anchor_lightning.errors import UserError
-from anchor_lightning.fitting import ascent_shapes, kmeans_shapes
+from anchor_lightning.fitting import ascent_shapes, check_distinct, kmeans_shapes
 
 
 def clusters(*centres: tuple[float, float], num: int = 200, spread: float = 0.05) -> Tensor:
@@ -51,6 +51,12 @@ def test_needs_as_many_distinct_boxes(fit: Callable[[Tensor, int], Tensor]) -> N
         with pytest.raises(UserError, match=message):
             fit(wh, num)
     torch.testing.assert_close(fit(boxes, 2), boxes[:2])
+
+
+@pytest.mark.parametrize(("levels", "said"), [(1, "at most 8$"), (3, "at most 6$"), (9, "too few for 9 levels")])
+def test_the_number_that_is_advised_divides_among_the_levels(levels: int, said: str) -> None:
+    with pytest.raises(UserError, match=f"9 shapes, but .* only 8 distinct .*{said}"):
+        check_distinct(torch.arange(1.0, 9)[:, None].expand(8, 2), 9, levels)
 
 
 @settings(max_examples=25, deadline=None)
