@@ -250,6 +250,7 @@ def test_help_of_a_detector_lists_its_options(capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     assert "--model.detector.width" in text and "--model.detector.bn_without_shift" in text
     assert "num_classes" not in text, "which the data module gives"
+    assert "Not used with `weights`, whose head is trained." in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

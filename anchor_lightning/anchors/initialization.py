@@ -36,6 +36,8 @@ NAMED_GRID_UNITS: Final[dict[str, tuple[tuple[float, float], ...]]] = {
         )
     ),
 }
+NAMED_LEVELS: Final[dict[str, tuple[int, ...]]] = {"yolov3-coco": (3, 3, 3)}
+"""Number of shapes on each level, the smallest stride first, of the named sets for heads with several levels."""
 
 AnchorInit = str | Sequence[Sequence[float]] | Sequence[Sequence[Sequence[float]]]
 

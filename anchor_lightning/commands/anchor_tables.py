@@ -73,15 +73,16 @@ def _summary(scores: Sequence[AnchorScore], ratio_threshold: float) -> dict[str,
 
 def verdict_text(verdict: Verdict, score: AnchorScore, levels: int) -> str:
     """Good or poor, why, and what to do, in a line; `levels` are those of the set."""
-    num = len(score.usage)
     if verdict.is_good:
         return "good: as many shapes fitted to these boxes are hardly better; nothing to do"
+    shapes = len(score.usage)
+    num = -(-shapes // levels) * levels  # fitted shapes are divided equally, those of a file may not be
     spread = f" --levels {levels}" if levels > 1 else ""
     reasons, todo = [], f"fit more shapes, anchors fit --num {num}..{num + 8 * levels}{spread} shows how many"
     if not verdict.covers:
         reasons.append("fewer than 98 % of the boxes are within 4 times a shape")
     if not verdict.is_fitted:
-        reasons.append(f"{num} shapes fitted to these boxes reach mean best IoU {verdict.reachable:.4f}")
+        reasons.append(f"{shapes} shapes fitted to these boxes reach mean best IoU {verdict.reachable:.4f}")
         todo = f"fit them, anchors fit --num {num}{spread}"
     return f"poor: {' and '.join(reasons)}; {todo}"
 

@@ -14,7 +14,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from anchor_lightning.anchors.initialization import NAMED_GRID_UNITS, initial_shapes
+from anchor_lightning.anchors.initialization import NAMED_GRID_UNITS, NAMED_LEVELS, initial_shapes
 from anchor_lightning.commands.anchor_tables import size_text
 from anchor_lightning.commands.configs import CONFIG_FLAGS, read_yaml
 from anchor_lightning.data import SETS, AnnotatedSet, module_name
@@ -173,7 +173,7 @@ def frame_remarks(
 
 def _read(given: str, path: Path) -> AnchorSet:
     if given in NAMED_GRID_UNITS and (named := initial_shapes(given)) is not None:
-        return AnchorSet(named, source=given)
+        return AnchorSet(named, NAMED_LEVELS.get(given, ()), given)
     if given.lstrip().startswith("["):
         return AnchorSet(_pairs(given), source="the command line")
     if path.is_dir():

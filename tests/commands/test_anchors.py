@@ -14,14 +14,15 @@ import yaml
 from anchor_lightning.anchors import initial_shapes, mean_best_iou
 from anchor_lightning.callbacks.shape_recorder import append_rows
 from anchor_lightning.cli import main
-from anchor_lightning.commands.anchor_tables import anchor_table, best_text, usage_table
+from anchor_lightning.commands.anchor_numbers import numbers_of
+from anchor_lightning.commands.anchor_tables import anchor_table, best_text, usage_table, verdict_text
 from anchor_lightning.commands.sources import read_shapes
 from anchor_lightning.data import COCODataModule, DetectionDataModule, VOCDataModule, YOLODataModule
 from anchor_lightning.data.reading import box_shapes
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
 from anchor_lightning.fitting import ascent_shapes, kmeans_shapes, learn_shapes
 from anchor_lightning.fitting.formats import AnchorSet
-from anchor_lightning.fitting.score import score_shapes, size_groups
+from anchor_lightning.fitting.score import Verdict, score_shapes, size_groups
 from tests.helpers.made_data import make_brainwash, make_coco, make_voc, make_yolo
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -202,6 +203,15 @@ def test_export_writes_the_file_or_prints_it(to: str, capsys: Printed) -> None:
     assert Path("new/out.txt").read_text() == text and [path.name for path in Path("new").iterdir()] == ["out.txt"]
 
 
+def test_a_named_set_of_three_levels_is_written_with_these() -> None:
+    """Nine shapes of YOLOv3, three for each of strides 8, 16 and 32; the first of each level by hand."""
+    assert read_shapes("yolov3-coco").per_level == (3, 3, 3) and read_shapes("yolov2-coco").per_level == (5,)
+    text = main(["anchors", "export", "--shapes", "yolov3-coco", "--to", "darknet"])
+    assert "[region]" not in text and text.count("\n[yolo]\n") == 3
+    head = yaml.safe_load(main(["anchors", "export", "--shapes", "yolov3-coco", "--to", "ultralytics"]))["anchors"]
+    assert [level[:2] for level in head] == [[10, 13], [30, 61], [116, 90]]
+
+
 @pytest.mark.parametrize("output", ["file/new/a.json", "folder", "pipe", "x" * 300])
 def test_an_output_that_cannot_be_written_leaves_nothing(tmp_path: Path, output: str) -> None:
     Path("file").write_text("kept")
@@ -372,6 +382,19 @@ def test_usage_by_size_and_class_by_hand() -> None:
         ["0", "100.0", "100.0", "50.0%"],
         ["1", "20.0", "20.0", "50.0%"],
     ]
+
+
+@pytest.mark.parametrize(("per_level", "levels", "num"), [((2,), 1, 2), ((1, 2), 2, 4), ((1, 4, 2), 3, 9)])
+def test_the_advice_of_a_verdict_is_a_number_that_divides(per_level: tuple[int, ...], levels: int, num: int) -> None:
+    """The levels of a set may have other numbers of shapes; those of `fit` have the same."""
+    boxes = torch.tensor([[40.0, 40.0], [80.0, 80.0]])
+    score = score_shapes(boxes, torch.full((sum(per_level), 2), 10.0))
+    spread = f" --levels {levels}" if levels > 1 else ""
+    poor = verdict_text(Verdict(covers=False, reachable=0.9, is_fitted=False), score, levels)
+    assert poor.endswith(f"anchors fit --num {num}{spread}") and f"{sum(per_level)} shapes fitted" in poor
+    more = verdict_text(Verdict(covers=False, reachable=0.9, is_fitted=True), score, levels)
+    assert f"anchors fit --num {num}..{num + 8 * levels}{spread} shows" in more
+    assert numbers_of(num, levels) == [num]
 
 
 def test_the_best_of_several_sets_by_hand() -> None:

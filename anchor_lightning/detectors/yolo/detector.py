@@ -19,6 +19,7 @@ from anchor_lightning.anchors import (
     split_levels,
 )
 from anchor_lightning.anchors import num_shapes as number_of_shapes
+from anchor_lightning.anchors.initialization import NAMED_GRID_UNITS, NAMED_LEVELS
 from anchor_lightning.detectors.backbones import Backbone
 from anchor_lightning.detectors.base import Detector
 from anchor_lightning.detectors.timm_backbone import TimmBackbone
@@ -45,7 +46,8 @@ class YOLO(Detector):
         bn_without_shift: Batch norm without shift on Δw, Δh (§3.2.3).
         bn_scale_init: Start of that norm's scale γ; the paper does not say.
         objectness_init: Objectness that the head starts with, in (0, 1); 0.5 is darknet's, which a low learning rate
-            may never raise again once it has fallen to 0 everywhere. 0.01 avoids the fall.
+            may never raise again once it has fallen to 0 everywhere. 0.01 avoids the fall. Not used with `weights`,
+            whose head is trained.
         backbone_weights: Weights of image classification to start from: darknet's of its own network
             (`darknet19_448.conv.23`, `darknet53.conv.74`), or a file of the timm network (`.pth`, `.safetensors`), or
             `pretrained`, which timm downloads.
@@ -104,9 +106,10 @@ class YOLO(Detector):
         if weights and backbone_weights:
             raise UserError(f"a whole {kind} brings its backbone; leave backbone_weights out", argument="weights")
         if weights and anchors.init in ("kmeans", "identical", "uniform"):
+            named = [name for name, wh in NAMED_GRID_UNITS.items() if len(wh) == self.num_shapes and name != "uniform"]
             raise UserError(
                 f"its anchors are its own, not those of anchors.init {anchors.init}; give the path of its .cfg there, "
-                "or yolov2-voc, yolov2-coco or yolov3-coco, or a list in pixels",
+                f"or {' or '.join(named)}, or a list in pixels",
                 argument="weights",
             )
         self.anchors = self._make_shapes(anchors)
@@ -123,11 +126,12 @@ class YOLO(Detector):
 
     def _make_shapes(self, anchors: AnchorOptions) -> AnchorShapes:
         num, levels = number_of_shapes(anchors.init, anchors.num, self.num_shapes), len(self.strides)
-        stated = None if isinstance(anchors.init, str) else split_levels(anchors.init)[1]
+        init = anchors.init
+        stated = NAMED_LEVELS.get(init) if isinstance(init, str) else split_levels(init)[1]
         if levels == 1:
             if stated is not None and len(stated) > 1:
                 warn(f"anchors.init: {type(self).__name__} has one level, which takes the shapes of all {len(stated)}.")
-            stated = [num]
+            stated = (num,)
         if stated is None and num % levels:
             raise UserError(
                 f"{num} shapes do not divide equally among the {levels} levels of {type(self).__name__}; the number "

@@ -67,7 +67,15 @@ class YOLOv3(YOLO):
         super().__init__(num_classes, anchors, image_size, backbone=backbone, **options)
 
     def _make_shapes(self, anchors: AnchorOptions) -> AnchorShapes:
-        return super()._make_shapes(replace(anchors, init=_UNIFORM) if anchors.init == "uniform" else anchors)
+        if anchors.init != "uniform":
+            return super()._make_shapes(anchors)
+        if anchors.num not in (None, len(_UNIFORM)):
+            raise UserError(
+                f"{anchors.num}, but 'uniform' has {len(_UNIFORM)} shapes in YOLOv3; leave num out, or use init kmeans "
+                "or identical, which make any multiple of 3",
+                argument="anchors.num",
+            )
+        return super()._make_shapes(replace(anchors, init=_UNIFORM))
 
     def _make_darknet(self, width: float) -> Backbone:
         return DarkNet53(width)

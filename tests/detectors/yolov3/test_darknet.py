@@ -16,6 +16,7 @@ from anchor_lightning.anchors import AnchorOptions, initial_shapes
 from anchor_lightning.detectors import RetinaNet, YOLOv2, YOLOv3
 from anchor_lightning.detectors.backbones import DarkNet53
 from anchor_lightning.detectors.yolo.darknet_weights import read_backbone, read_weights, write_weights
+from anchor_lightning.detectors.yolo.detector import YOLO
 from anchor_lightning.detectors.yolo.postprocess import boxes_and_scores
 from anchor_lightning.detectors.yolov3.darknet_cfg import cfg_text
 from anchor_lightning.detectors.yolov3.network import YOLOv3Network
@@ -153,6 +154,7 @@ def test_shapes_of_a_file_stay_on_its_levels(tmp_path: Path) -> None:
     [
         ("yolov2-voc", None, "5 shapes do not divide equally among the 3 levels of YOLOv3"),
         ("kmeans", 4, "4 shapes do not divide equally"),
+        ("uniform", 6, "anchors.num: 6, but 'uniform' has 9 shapes in YOLOv3"),
         ([[[9, 9]], [[20, 20], [30, 20]]], None, "shapes on 2 levels, but YOLOv3 has 3"),
         ([[[9, 9]], [], [[20, 20]]], None, "a list of levels has shapes"),
         ([[[9, 9]], [20, 20], [[20, 20]]], None, "a list of levels has shapes"),
@@ -163,6 +165,18 @@ def test_shapes_of_a_file_stay_on_its_levels(tmp_path: Path) -> None:
 def test_shapes_that_do_not_fit_the_levels(init: Any, num: int | None, said: str) -> None:
     with pytest.raises(UserError, match=said):
         YOLOv3(2, AnchorOptions(init, num), width=0.1)
+
+
+@pytest.mark.parametrize(("kind", "named"), [(YOLOv2, "yolov2-voc or yolov2-coco"), (YOLOv3, "yolov3-coco")])
+def test_weights_ask_for_the_named_sets_that_fit(kind: type[YOLO], named: str) -> None:
+    with pytest.raises(UserError, match=f"weights: its anchors .* of its .cfg there, or {named}, or a list in pixels"):
+        kind(2, AnchorOptions("kmeans"), width=0.1, weights="yolo.weights")
+
+
+def test_the_levels_of_a_named_set() -> None:
+    assert YOLOv3(2, AnchorOptions("yolov3-coco"), width=0.1).shapes.num_per_level == [3, 3, 3]
+    with pytest.warns(UserWarning, match="YOLOv2 has one level, which takes the shapes of all 3"):
+        YOLOv2(2, AnchorOptions("yolov3-coco"), width=0.1)
 
 
 def test_torchvisions_detectors_take_a_list_of_their_levels() -> None:
