@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any, get_args
 
 
@@ -29,3 +30,11 @@ def check_choice(value: object, literal: Any, argument: str) -> None:
     """Raises a `UserError` of `argument` for a value that is none of a `Literal`'s."""
     if value not in (known := get_args(literal)):
         raise UserError(f"{value} is not known; give {' or '.join(map(str, known))}", argument)
+
+
+def whole_number(value: Any, argument: str) -> int:
+    """An int, also of numpy's integers; raises a `UserError` of `argument` for what is no whole number."""
+    try:
+        return index(value)
+    except TypeError:
+        raise UserError(f"{value!r}; give a whole number", argument) from None

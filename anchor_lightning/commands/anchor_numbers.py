@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from torch import Tensor
 
 from anchor_lightning.commands.anchor_tables import aligned
-from anchor_lightning.errors import UserError
+from anchor_lightning.errors import UserError, whole_number
 from anchor_lightning.fitting.objectives import RATIO_THRESHOLD, Objective, best_fit
 from anchor_lightning.fitting.score import AnchorScore, score_shapes
 from anchor_lightning.training.files import atomic_files
@@ -30,10 +30,10 @@ def numbers_of(num: int | str, levels: int) -> list[int]:
     """
     if levels < 1:
         raise UserError(f"{levels}; give 1 or more", "levels")
-    ends = re.fullmatch(r"(\d{1,6})\.\.(\d{1,6})", str(num))
-    if ends is None and not isinstance(num, int):
+    ends = re.fullmatch(r"(\d{1,6})\.\.(\d{1,6})", num) if isinstance(num, str) else None
+    if isinstance(num, str) and ends is None:
         raise UserError(f"{num}; give a number of shapes, or a range as in 2..12", "num")
-    first, last = (int(ends[1]), int(ends[2])) if ends else (int(num), int(num))
+    first, last = (int(ends[1]), int(ends[2])) if ends else [whole_number(num, "num")] * 2
     if not 1 <= first <= last:
         raise UserError(f"{num}; give 1 or more" + (", the smaller end first" if ends else ""), "num")
     numbers = [number for number in range(first, last + 1) if number % levels == 0]

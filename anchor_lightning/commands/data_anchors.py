@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -21,13 +21,14 @@ from anchor_lightning.commands.sources import frame_remarks, read_shapes
 from anchor_lightning.data import AnnotatedSet, module_name
 from anchor_lightning.data.checks import parse_image_size
 from anchor_lightning.data.reading import box_shapes, read_data
-from anchor_lightning.errors import UserError, check_choice
+from anchor_lightning.errors import UserError, check_choice, whole_number
 from anchor_lightning.fitting import FitMethod, check_distinct, fit_shapes
 from anchor_lightning.fitting.formats import RESIZED, AnchorSet, Resized
 from anchor_lightning.fitting.objectives import RATIO_THRESHOLD, Objective
 from anchor_lightning.fitting.score import AnchorScore, score_shapes
 from anchor_lightning.messages import warn
 
+MAX_SEED: Final = 2**32 - 1  # as Lightning's, numpy's largest
 Resize = Literal["stretch", "letterbox"]
 BoxSource = str | Path | AnnotatedSet | Tensor | np.ndarray[Any, Any] | Sequence[Sequence[float]]
 ShapeSource = str | Path | AnchorSet | Tensor | np.ndarray[Any, Any] | Sequence[Sequence[float]]
@@ -101,7 +102,7 @@ def fit_anchors(
         objective: What `ascent` climbs: `iou`, the mean best IoU, or `ratio`, the fitness of YOLOv5's autoanchor.
         resize: How images get to the network's size: `stretch` (a data set's default) as in darknet, or `letterbox`,
             aspect kept, as in YOLOv5 and mmdet. With boxes that are given it is noted with the shapes.
-        seed: Of the starts; equal arguments give equal shapes.
+        seed: Of the starts, from 0 to 2³² - 1; equal arguments give equal shapes.
 
     Returns:
         The shapes with their score.
@@ -110,6 +111,9 @@ def fit_anchors(
         UserError: The data set cannot be read, boxes are not (N, 2) positive finite numbers, there are fewer distinct
             ones than shapes, an option is none of those above, or the numbers do not fit together.
     """
+    levels, seed = whole_number(levels, "levels"), whole_number(seed, "seed")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"{seed}; give a number from 0 to {MAX_SEED}", "seed")
     numbers = numbers_of(num, levels)
     boxes = boxes_of(data, image_size, resize)
     if method == "learned" and boxes.per_image is None:

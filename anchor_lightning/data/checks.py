@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Sequence, Set
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from anchor_lightning.errors import UserError
+import numpy as np
+
+from anchor_lightning.errors import UserError, whole_number
 from anchor_lightning.messages import warn
 
 MULTIPLE: Final = 32  # pixels, the coarsest stride of the detectors
@@ -23,7 +25,8 @@ def parse_image_size(value: int | Sequence[int], argument: str = "image_size") -
     Raises:
         UserError: A side is no positive multiple of 32; names the nearest valid values.
     """
-    sides = [value, value] if isinstance(value, int) else list(value)
+    given: Any = value if isinstance(value, Sequence) or np.ndim(value) else (value, value)
+    sides = [whole_number(side, argument) for side in given]
     if len(sides) != 2:
         raise UserError(f"must be one int or [height, width], got {value!r}.", argument)
     for side in sides:

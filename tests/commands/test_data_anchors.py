@@ -15,7 +15,7 @@ from anchor_lightning.cli import main
 from anchor_lightning.commands.sources import read_shapes
 from anchor_lightning.data.reading import read_data
 from anchor_lightning.errors import UserError
-from anchor_lightning.fitting.formats import AnchorSet
+from anchor_lightning.fitting.formats import AnchorSet, anchors_text
 from tests.helpers.made_data import make_brainwash, make_coco, make_voc, make_yolo
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -83,6 +83,16 @@ def test_a_set_with_options_of_its_own(tmp_path: Path) -> None:
     assert found.boxes.wh.shape == (len(found.boxes.classes), 2)
 
 
+def test_numpys_integers_are_numbers(tmp_path: Path) -> None:
+    """The set is written like any other, which JSON would refuse for numpy's integers."""
+    two = np.int64(2)
+    found = fit_anchors(PAIRS, two, levels=two, image_size=np.array([64, 96]), seed=np.uint32(2**32 - 1))  # type: ignore[arg-type]
+    assert found.anchors.per_level == (1, 1) and found.anchors.image_size == (64, 96)
+    (tmp_path / "a.json").write_text(anchors_text(found.anchors, "json"))
+    assert read_shapes(str(tmp_path / "a.json")).image_size == (64, 96)
+    assert fit_anchors(PAIRS, 2, image_size=np.int64(64)).anchors.image_size == (64, 64)  # type: ignore[arg-type]
+
+
 def test_boxes_note_their_network_input() -> None:
     found = fit_anchors(PAIRS, 2, image_size=[320, 640], resize="letterbox")
     assert found.anchors.image_size == (320, 640) and found.anchors.resize == "letterbox"
@@ -120,6 +130,11 @@ def test_names_are_those_of_the_command_line() -> None:
         (PAIRS, {"num": 3}, "only 2 distinct"),
         (PAIRS, {"num": 0}, "num: 0"),
         (PAIRS, {"num": "few"}, "num: few"),
+        (PAIRS, {"num": 2.0}, "num: 2.0; give a whole number"),
+        (PAIRS, {"num": 2, "levels": None}, "levels: None; give a whole number"),
+        (PAIRS, {"num": 2, "seed": 2**70}, "seed: 1180591620717411303424; give a number from 0 to 4294967295"),
+        (PAIRS, {"num": 2, "seed": -1}, "seed: -1; give a number from 0"),
+        (PAIRS, {"num": 2, "image_size": [64.0, 64.0]}, "image_size: 64.0; give a whole number"),
         (PAIRS, {"num": 2, "levels": 3}, "3 levels"),
         (PAIRS, {"num": 2, "image_size": 100}, "image_size: must be a positive multiple of 32"),
         (PAIRS, {"num": 2, "method": "k-means"}, "method: k-means is not known; give ascent or kmeans or learned"),
