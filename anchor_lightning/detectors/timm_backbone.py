@@ -25,6 +25,11 @@ class TimmBackbone(Backbone):
     Args:
         name: Of timm, such as `tf_efficientnet_lite0`, with or without the tag of its weights.
         needed: Strides of the features that are asked for, the smallest first.
+        others: Which other backbones the detector has, a sentence for the message that there is no such network.
+
+    Attributes:
+        network: timm's own module, which gives a list of features.
+        places: Index in that list of the features at each of the strides.
 
     Raises:
         UserError: timm is not installed, knows no such network, or the network has no features at these strides for
@@ -34,17 +39,22 @@ class TimmBackbone(Backbone):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, name: str, needed: Sequence[int] = (16, 32)) -> None:
+    def __init__(
+        self,
+        name: str,
+        needed: Sequence[int] = (16, 32),
+        others: str = "Without a name the backbone is darknet's own",
+    ) -> None:
         super().__init__()
         self.name = name
-        self.network: Any = _create(name)
+        self.network: Any = _create(name, others=others)
         strides, channels = self.network.feature_info.reduction(), self.network.feature_info.channels()
         if not set(needed) <= set(strides):
             wanted = " and ".join([", ".join(map(str, needed[:-1])), str(needed[-1])])
             raise UserError(f"{name} has features at strides {strides}, not at {wanted}", argument="backbone")
         # A network may have several features at a stride: the last is the deepest.
-        self._places = [len(strides) - 1 - strides[::-1].index(stride) for stride in needed]
-        self.channels = tuple(int(channels[place]) for place in self._places)
+        self.places = [len(strides) - 1 - strides[::-1].index(stride) for stride in needed]
+        self.channels = tuple(int(channels[place]) for place in self.places)
         config = self.network.pretrained_cfg
         for buffer, value in (("mean", config["mean"]), ("deviation", config["std"])):
             self.register_buffer(buffer, torch.tensor(value)[:, None, None])
@@ -53,7 +63,7 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """See `Backbone.forward`."""
         features = self.network((images - self.mean) / self.deviation)
-        return tuple(features[place] for place in self._places)
+        return tuple(features[place] for place in self.places)
 
     def stages(self) -> list[list[nn.Parameter]]:
         """See `Backbone.stages`; one a feature map of timm."""
@@ -121,7 +131,7 @@ class TimmBackbone(Backbone):
             self.eval()
             with torch.enable_grad():
                 features = self.network(image)
-            for place, channels in zip(self._places, self.channels, strict=True):
+            for place, channels in zip(self.places, self.channels, strict=True):
                 side = TRIAL_SIDE // self.network.feature_info.reduction()[place]
                 assert features[place].shape == (1, channels, side, side)
         except Exception:
@@ -129,7 +139,7 @@ class TimmBackbone(Backbone):
                 f"{self.name} does not give (B, C, H, W) features of images of any size", argument="backbone"
             ) from None
         parameters = list(self.network.parameters())
-        used = sum(features[place].sum() for place in self._places)
+        used = sum(features[place].sum() for place in self.places)
         needed = torch.autograd.grad(used, parameters, retain_graph=True, allow_unused=True)
         for feature in features:
             gradients = torch.autograd.grad(feature.sum(), parameters, retain_graph=True, allow_unused=True)
@@ -143,18 +153,16 @@ class TimmBackbone(Backbone):
         return stages
 
 
-def _create(name: str, overlay: dict[str, Any] | None = None) -> Any:
+def _create(name: str, overlay: dict[str, Any] | None = None, others: str = "") -> Any:
     """A network of timm that gives features; with weights if there is an overlay, those it holds or else timm's own."""
     try:
         import timm
     except ImportError:
-        raise UserError(f"{name} needs the package timm (pip install timm)", argument="backbone") from None
+        raise UserError(f"{name} needs the package timm (pip install timm). {others}", argument="backbone") from None
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them"
-        raise UserError(
-            f"timm knows no {name}; {hint} Without a name the backbone is darknet's own", argument="backbone"
-        )
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists them."
+        raise UserError(f"timm knows no {name}; {hint} {others}", argument="backbone")
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # what it drops is checked in `_read`
     try:
         if overlay is None:

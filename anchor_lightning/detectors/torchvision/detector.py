@@ -1,144 +1,18 @@
-"""torchvision's detectors with learnable anchors, behind the interface of `Detector`."""
+"""torchvision's detectors with learnable anchors, each with the options of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
-from anchor_lightning.anchors import AnchorOptions, split_levels
-from anchor_lightning.detectors.base import Detector
+from anchor_lightning.anchors import AnchorOptions
 from anchor_lightning.detectors.torchvision import models
-from anchor_lightning.detectors.torchvision.convert import CLUSTERING, anchor_shapes, make_anchors_learnable
-from anchor_lightning.detectors.torchvision.generators import LevelShapes
-from anchor_lightning.errors import NonFiniteOutputError, UserError
-from anchor_lightning.structures import DetectionBatch, Detections, DetectorOutput, StepOptions
-
-HALF_PRECISIONS: Final = (torch.float16, torch.bfloat16)
-
-
-class TorchvisionDetector(Detector):
-    """Base class of the detectors that wrap one of torchvision's, `model`; images are not resized again.
-
-    Args:
-        built: The torchvision detector, and the classification network that its backbone was made from.
-        anchors: Start of the shapes; `init: model` is torchvision's own.
-        backbone_weights: What `load_pretrained` loads; None for random weights.
-        heads: The modules whose outputs are checked and kept in float32.
-        architecture: The options on which it depends whether weights fit, but for whether it was pretrained.
-
-    Raises:
-        UserError: The shapes do not fit the detector.
-    """
-
-    first_label: ClassVar[int] = 1  # The model's label of class 0: 1 where its own 0 is the background
-
-    def __init__(
-        self,
-        built: models.Built,
-        anchors: AnchorOptions,
-        backbone_weights: str | None,
-        heads: Sequence[nn.Module],
-        architecture: dict[str, Any],
-    ) -> None:
-        super().__init__()
-        self.model, classifier = built
-        self._classifier = (classifier,)  # its parts are the model's already; a tuple, so that they are not named twice
-        self.backbone_weights, self._architecture = backbone_weights, architecture
-        # k-means needs the training boxes, which the task brings.
-        init: Any = "model" if anchors.init == "kmeans" else anchors.init
-        of_levels = None
-        if not isinstance(init, str):
-            init, of_levels = split_levels(init)
-        shapes = make_anchors_learnable(self.model, init, learn=anchors.learn)
-        if of_levels not in (None, shapes.num_per_level) and len(shapes.num_per_level) > 1:
-            raise UserError(
-                f"{of_levels} shapes on the levels, the smallest stride first, but {type(self).__name__} has "
-                f"{shapes.num_per_level}",
-                argument="anchors.init",
-            )
-        if anchors.num not in (None, len(shapes.log_wh)):
-            raise UserError(
-                f"{anchors.num}, but {type(self).__name__} has {len(shapes.log_wh)} shapes; leave it out",
-                argument="anchors.num",
-            )
-        shapes.pending = anchors.init == "kmeans"
-        self._is_finite: Tensor | None = None
-        for head in heads:
-            head.register_forward_hook(self._check_and_widen)
-        self.to(memory_format=torch.channels_last)
-
-    @property
-    def shapes(self) -> LevelShapes:
-        """See `LevelShapes`."""
-        shapes = anchor_shapes(self.model)
-        assert shapes is not None
-        return shapes
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """The options on which it depends whether weights fit; a pretrained backbone's first stages are frozen."""
-        return self._architecture | {"backbone_weights": self.backbone_weights is not None}
-
-    def load_pretrained(self) -> str:
-        """Loads weights of image classification into the backbone, if the options name any."""
-        if self.backbone_weights is None:
-            return "The network starts from random weights (backbone_weights)."
-        models.load_backbone(self._classifier[0], self.backbone_weights)
-        return f"The backbone starts from {self.backbone_weights}."
-
-    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
-        """What the torchvision detector says of (B, 3, H, W) images in evaluation."""
-        # Once it evaluates, torchvision resizes to 800 pixels whatever its arguments, but for a fixed width and height.
-        self.model.transform.fixed_size = (images.shape[-1], images.shape[-2])
-        found: list[dict[str, Tensor]] = self.model(list(images))
-        return found
-
-    def training_losses(self, batch: DetectionBatch, step: StepOptions) -> dict[str, Tensor]:
-        """Torchvision's loss terms, named `loss_...`, and λ times the clustering term."""
-        if next(self.parameters()).dtype in HALF_PRECISIONS:
-            raise UserError("torchvision's detectors need float32 weights; use bf16-mixed", argument="precision")
-        targets = []
-        for boxes, labels, mask in zip(batch.boxes_xyxy, batch.labels, batch.mask, strict=True):
-            used = mask & (boxes[:, 2:] > boxes[:, :2]).all(1)  # torchvision raises an error for boxes without area
-            targets.append({"boxes": boxes[used], "labels": labels[used] + self.first_label})
-        terms: Mapping[str, Tensor] = self.model(list(batch.images), targets)
-        named = {name if name.startswith("loss_") else f"loss_{name}": term for name, term in terms.items()}
-        named["loss_clustering"] = step.clustering_weight * named.pop(CLUSTERING)
-        return named
-
-    def detect(self, images: Tensor, score_threshold: float) -> DetectorOutput:
-        """The detections of (B, 3, H, W) images, in pixels of the network input; their `anchors` are -1."""
-        self._is_finite = None
-        second_stage: Any = getattr(self.model, "roi_heads", self.model)
-        second_stage.score_thresh = score_threshold
-        everything = self(images)
-        if self._is_finite is not None and not self._is_finite:  # torchvision drops every NaN and would find nothing
-            raise NonFiniteOutputError("The network's output is not finite.")
-        return DetectorOutput(
-            [
-                Detections(
-                    found["boxes"].float(),
-                    found["scores"].float(),
-                    found["labels"] - self.first_label,
-                    torch.full_like(found["labels"], -1),
-                )
-                for found in everything
-            ]
-        )
-
-    def _check_and_widen(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """The output of a head in float32 (bfloat16 rounds corners to 2 pixels at 300); notes whether it is finite."""
-        if isinstance(output, dict):
-            return {name: self._check_and_widen(module, args, value) for name, value in output.items()}
-        if not isinstance(output, Tensor):
-            return type(output)(self._check_and_widen(module, args, value) for value in output)
-        if not self.training:  # read once a batch: a device would be waited for
-            finite = output.isfinite().all()
-            self._is_finite = finite if self._is_finite is None else self._is_finite & finite
-        return output.float() if output.dtype in HALF_PRECISIONS else output
+from anchor_lightning.detectors.torchvision.backbone_options import TimmOptions, channels_of, stated_channels
+from anchor_lightning.detectors.torchvision.base import TorchvisionDetector
+from anchor_lightning.errors import UserError
+from anchor_lightning.structures import DetectorOutput
 
 
 class FasterRCNN(TorchvisionDetector):
@@ -148,12 +22,21 @@ class FasterRCNN(TorchvisionDetector):
         num_classes: C >= 1.
         anchors: Start of the shapes of the first stage; `init: model` is torchvision's own.
         image_size: Not read: the shapes are in pixels.
-        backbone: `resnet50`, or `small`: ten layers, for machines without GPU and inputs of about 256 pixels.
+        backbone: `resnet50`, or `small`: ten layers, for machines without GPU and inputs of about 256 pixels; or the
+            name of a timm network with features at strides 4, 8, 16 and 32 (the extra `timm`; its own ResNet-50 is
+            `resnet50.a1_in1k`).
         fpn: A feature pyramid (Lin et al. 2017); without, the fifth stage is the second stage's head (He et al. 2016).
-        backbone_weights: torchvision's name of ResNet-50 weights to download (`IMAGENET1K_V1`), or a state dict's path.
+        backbone_weights: torchvision's name of ResNet-50 weights to download (`IMAGENET1K_V1`), or a state dict's path;
+            of a timm network a file (`.pth`, `.safetensors`), or `pretrained`, which timm downloads.
+        pyramid_channels: Channels of the pyramid, a multiple of 32; if not given 64 with `small`, else 256.
+        freeze_backbone: Of a timm network, the number of stages, from the image on, that are not trained; or `all`.
+            Of torchvision's ResNet-50 with weights the first two stages and the norms are not, whatever this says.
+        freeze_norms: Of a timm network, whether its batch norms keep scale, shift and statistics; if not given, they do
+            with `backbone_weights`.
+        backbone_lr_mult: Factor on the learning rate of a timm network.
 
     Raises:
-        UserError: The shapes do not fit, or there are no weights for the backbone.
+        UserError: The shapes do not fit, there are no weights for the backbone, or an option does not go with it.
     """
 
     has_proposals: ClassVar[bool] = True
@@ -163,14 +46,28 @@ class FasterRCNN(TorchvisionDetector):
         num_classes: int,
         anchors: AnchorOptions,
         image_size: Sequence[int] | None = None,
-        backbone: models.ResNetName = "resnet50",
+        backbone: str = "resnet50",
         fpn: bool = True,
         backbone_weights: str | None = None,
+        pyramid_channels: int | None = None,
+        freeze_backbone: int | Literal["all"] = 0,
+        freeze_norms: bool | None = None,
+        backbone_lr_mult: float = 1.0,
     ) -> None:
-        build = models.faster_rcnn_fpn if fpn else models.faster_rcnn_c4
-        built = build(num_classes, backbone, backbone_weights is not None)
+        pretrained, channels = backbone_weights is not None, channels_of(backbone, pyramid_channels)
+        if fpn:
+            built = models.faster_rcnn_fpn(num_classes, backbone, pretrained, channels)
+        elif pyramid_channels is not None:
+            raise UserError(f"{pyramid_channels}, but there is no pyramid with fpn false", argument="pyramid_channels")
+        elif backbone in models.RESNETS:
+            built = models.faster_rcnn_c4(num_classes, backbone, pretrained)
+        else:
+            known = " and ".join(models.RESNETS)
+            raise UserError(f"false is for {known}; {backbone} needs a pyramid, leave it out", argument="fpn")
         heads = [built[0].rpn.head, built[0].roi_heads.box_predictor]
-        super().__init__(built, anchors, backbone_weights, heads, {"backbone": backbone, "fpn": fpn})
+        architecture = {"backbone": backbone, "fpn": fpn, "pyramid_channels": stated_channels(backbone, channels)}
+        timm = TimmOptions(freeze_backbone, freeze_norms, backbone_lr_mult)
+        super().__init__(built, anchors, backbone_weights, heads, architecture, timm)
         self._proposals: list[Tensor] = []
         self.model.rpn.register_forward_hook(self._keep_proposals)
 
@@ -192,11 +89,17 @@ class RetinaNet(TorchvisionDetector):
         num_classes: C >= 1.
         anchors: Start of the shapes; `init: model` is torchvision's own.
         image_size: Not read: the shapes are in pixels.
-        backbone: `resnet50`, or `small`: ten layers, for machines without GPU and inputs of about 256 pixels.
-        backbone_weights: As of `FasterRCNN`.
+        backbone: `resnet50`, or `small`: ten layers, for machines without GPU and inputs of about 256 pixels; or the
+            name of a timm network with features at strides 8, 16 and 32 (the extra `timm`; its own ResNet-50 is
+            `resnet50.a1_in1k`).
+        backbone_weights: As of `FasterRCNN`, and so are the others.
+        pyramid_channels: Channels of the pyramid and the heads.
+        freeze_backbone: Stages of a timm network that are not trained.
+        freeze_norms: Whether batch norms of a timm network stay as they are.
+        backbone_lr_mult: Factor on the learning rate of a timm network.
 
     Raises:
-        UserError: The shapes do not fit, or there are no weights for the backbone.
+        UserError: The shapes do not fit, there are no weights for the backbone, or an option does not go with it.
     """
 
     first_label: ClassVar[int] = 0
@@ -206,11 +109,18 @@ class RetinaNet(TorchvisionDetector):
         num_classes: int,
         anchors: AnchorOptions,
         image_size: Sequence[int] | None = None,
-        backbone: models.ResNetName = "resnet50",
+        backbone: str = "resnet50",
         backbone_weights: str | None = None,
+        pyramid_channels: int | None = None,
+        freeze_backbone: int | Literal["all"] = 0,
+        freeze_norms: bool | None = None,
+        backbone_lr_mult: float = 1.0,
     ) -> None:
-        built = models.retinanet(num_classes, backbone, backbone_weights is not None)
-        super().__init__(built, anchors, backbone_weights, [built[0].head], {"backbone": backbone})
+        channels = channels_of(backbone, pyramid_channels)
+        built = models.retinanet(num_classes, backbone, backbone_weights is not None, channels)
+        architecture = {"backbone": backbone, "pyramid_channels": stated_channels(backbone, channels)}
+        timm = TimmOptions(freeze_backbone, freeze_norms, backbone_lr_mult)
+        super().__init__(built, anchors, backbone_weights, [built[0].head], architecture, timm)
 
 
 class SSD(TorchvisionDetector):

@@ -1,16 +1,19 @@
-"""Builders of torchvision's detectors, from torchvision's own parts only: after `freeze_anchors` they load without us.
+"""Builders of torchvision's detectors from its own and timm's parts only: after `freeze_anchors` they load without us.
 
 The `small` backbone is for tests and machines without GPU, with stock anchors of half the size for about 256 pixels.
 """
 
 from __future__ import annotations
 
+import operator
+from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torchvision.models import ResNet50_Weights, VGG16_Weights, resnet50, vgg16
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
@@ -20,22 +23,29 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.detection.ssd import SSD, _vgg_extractor
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import (
+    ExtraFPNBlock,
+    FeaturePyramidNetwork,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+)
 
+from anchor_lightning.detectors.timm_backbone import TimmBackbone
 from anchor_lightning.errors import UserError
 
 RATIOS: Final = (0.5, 1.0, 2.0)
+CHANNELS: Final = 256  # torchvision's, of a pyramid
 MAX_DETECTIONS: Final = 300
 SMALL_SECOND_STAGE: Final = {
     "box_batch_size_per_image": 128,
     "rpn_pre_nms_top_n_train": 1000,
     "rpn_post_nms_top_n_train": 500,
 }
-ResNetName = Literal["resnet50", "small"]
+RESNETS: Final = ("resnet50", "small")
 Built = tuple[Any, nn.Module]  # The detector, and the classification network that its backbone was made from
 
 
-def faster_rcnn_c4(num_classes: int, backbone: ResNetName, pretrained: bool) -> Built:
+def faster_rcnn_c4(num_classes: int, backbone: str, pretrained: bool) -> Built:
     """Faster R-CNN on the fourth stage of a ResNet, whose fifth is the second stage's head (He et al. 2016)."""
     small, resnet = backbone == "small", resnet_of(backbone, pretrained)
     head = nn.Sequential(resnet.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
@@ -55,12 +65,11 @@ def faster_rcnn_c4(num_classes: int, backbone: ResNetName, pretrained: bool) -> 
     return model, resnet
 
 
-def faster_rcnn_fpn(num_classes: int, backbone: ResNetName, pretrained: bool) -> Built:
-    """Faster R-CNN on a feature pyramid (Lin et al. 2017), as `fasterrcnn_resnet50_fpn`."""
-    small, resnet = backbone == "small", resnet_of(backbone, pretrained)
-    features = pyramid(resnet, small, LastLevelMaxPool())
+def faster_rcnn_fpn(num_classes: int, backbone: str, pretrained: bool, channels: int) -> Built:
+    """Faster R-CNN on a feature pyramid (Lin et al. 2017) of so many `channels`, as `fasterrcnn_resnet50_fpn`."""
+    small, hidden = backbone == "small", 4 * channels
+    features, network = pyramid(backbone, pretrained, channels, LastLevelMaxPool, levels=(1, 2, 3, 4))
     sizes = tuple((side // (2 if small else 1),) for side in (32, 64, 128, 256, 512))
-    channels, hidden = (64, 256) if small else (256, 1024)
     model = FasterRCNN(
         features,
         box_head=TwoMLPHead(channels * 7 * 7, hidden),
@@ -69,23 +78,24 @@ def faster_rcnn_fpn(num_classes: int, backbone: ResNetName, pretrained: bool) ->
         box_detections_per_img=MAX_DETECTIONS,
         _skip_resize=True,
         **(SMALL_SECOND_STAGE if small else {}),
+        **preparation(network),
     )
-    if small:
+    if channels < CHANNELS:
         # torchvision's standard deviation of 0.01 suits 256 channels; of 64 it leaves next to no signal.
         nn.init.kaiming_normal_(model.rpn.head.conv[0][0].weight, nonlinearity="relu")
-    return model, resnet
+    return model, network
 
 
-def retinanet(num_classes: int, backbone: ResNetName, pretrained: bool) -> Built:
+def retinanet(num_classes: int, backbone: str, pretrained: bool, channels: int) -> Built:
     """RetinaNet (Lin et al. 2017), as `retinanet_resnet50_fpn`; it has no output for the background."""
-    small, resnet = backbone == "small", resnet_of(backbone, pretrained)
-    channels = 64 if small else 256
-    features = pyramid(resnet, small, LastLevelP6P7(channels, channels), levels=(2, 3, 4))
+    small = backbone == "small"
+    coarsest = partial(LastLevelP6P7, channels, channels)
+    features, network = pyramid(backbone, pretrained, channels, coarsest, levels=(2, 3, 4))
     octaves = [side / (2 if small else 1) for side in (32, 64, 128, 256, 512)]
     sizes = tuple(tuple(int(side * 2 ** (third / 3)) for third in range(3)) for side in octaves)
     generator = AnchorGenerator(sizes, (RATIOS,) * len(sizes))
     # As torchvision's second version: four convolutions that start near 0 would leave 64 channels next to no signal.
-    norm = partial(nn.GroupNorm, 32) if small else None
+    norm = partial(nn.GroupNorm, 32) if channels < CHANNELS else None
     model = RetinaNet(
         features,
         num_classes,
@@ -93,8 +103,9 @@ def retinanet(num_classes: int, backbone: ResNetName, pretrained: bool) -> Built
         head=RetinaNetHead(channels, generator.num_anchors_per_location()[0], num_classes, norm_layer=norm),
         detections_per_img=MAX_DETECTIONS,
         _skip_resize=True,
+        **preparation(network),
     )
-    return model, resnet
+    return model, network
 
 
 def ssd300(num_classes: int, pretrained: bool, size: tuple[int, int] = (300, 300)) -> Built:
@@ -127,14 +138,42 @@ def ssd_small(num_classes: int, pretrained: bool, size: tuple[int, int] = (256, 
     return model, resnet
 
 
-def pyramid(resnet: ResNet, small: bool, extra: nn.Module, levels: tuple[int, ...] = (1, 2, 3, 4)) -> BackboneWithFPN:
-    """A feature pyramid over some stages of a ResNet."""
-    widths = {1: 64, 2: 128, 3: 256, 4: 512} if small else {1: 256, 2: 512, 3: 1024, 4: 2048}
-    stages = {f"layer{level}": str(place) for place, level in enumerate(levels)}
-    return BackboneWithFPN(resnet, stages, [widths[level] for level in levels], 64 if small else 256, extra)
+def pyramid(
+    backbone: str, pretrained: bool, channels: int, coarsest: Callable[[], ExtraFPNBlock], levels: tuple[int, ...]
+) -> tuple[nn.Module, nn.Module]:
+    """A feature pyramid over levels of a backbone, level n of stride 2 ** (n + 1), and the network it was made from.
+
+    `coarsest` makes the levels above, after the network is made: random weights are drawn in this order.
+    """
+    if backbone in RESNETS:
+        resnet = resnet_of(backbone, pretrained)
+        stages = {f"layer{level}": str(place) for place, level in enumerate(levels)}
+        widths = [(32 if backbone == "small" else 128) * 2**level for level in levels]
+        return BackboneWithFPN(resnet, stages, widths, channels, coarsest()), resnet
+    network = TimmBackbone(backbone, [2 ** (level + 1) for level in levels], "torchvision's are resnet50 and small")
+    features = nn.Sequential(
+        OrderedDict(body=_as_dict(network), fpn=FeaturePyramidNetwork(list(network.channels), channels, coarsest()))
+    )
+    features.out_channels = channels  # type: ignore[assignment]
+    return features, network
 
 
-def resnet_of(backbone: ResNetName, pretrained: bool) -> ResNet:
+def _as_dict(backbone: TimmBackbone) -> fx.GraphModule:
+    """A network of timm with features by name, as a pyramid takes them: a graph, without a class of this package."""
+    graph = fx.Graph()
+    features = graph.call_module("network", (graph.placeholder("images"),))
+    graph.output({str(i): graph.call_function(operator.getitem, (features, p)) for i, p in enumerate(backbone.places)})
+    return fx.GraphModule({"network": backbone.network}, graph, "TimmFeatures")
+
+
+def preparation(network: nn.Module) -> dict[str, list[float]]:
+    """What a detector's transform does to images in [0, 1] for a network of timm; else torchvision's default."""
+    if not isinstance(network, TimmBackbone):
+        return {}
+    return {"image_mean": network.mean.flatten().tolist(), "image_std": network.deviation.flatten().tolist()}
+
+
+def resnet_of(backbone: str, pretrained: bool) -> ResNet:
     """A ResNet without its classifier; pretrained, its norms and first stages are frozen, as torchvision does."""
     if backbone == "small":
         if pretrained:
