@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -69,12 +70,13 @@ class AnchorLogger(ShapeRecorder):
         task: Any = pl_module
         wh = task.shapes.wh.cpu()
         modes = getattr(trainer.datamodule, "mode_shapes", lambda: None)()  # type: ignore[attr-defined]  # set at run time
-        columns, rows = learned_table(task.shapes.initial_wh.cpu(), wh, usage(self._boxes, wh), modes)
+        initial, levels = task.shapes.initial_wh.cpu(), task.shapes.num_per_level
+        columns, rows = learned_table(initial, wh, usage(self._boxes, wh), levels, modes)
         if not task.shapes.log_wh.requires_grad:
             columns = [column.replace("learned", "fixed") for column in columns]
         rank_zero_info(format_table(columns, rows))
         if len(self._boxes) and task.shapes.log_wh.requires_grad:
-            rank_zero_info(end_verdict(self._boxes, task.shapes.initial_wh.cpu(), wh))
+            rank_zero_info(end_verdict(self._boxes, initial, wh))
             if warning := vanished_text(wh):
                 rank_zero_warn(warning)
         if (folder := run_folder(trainer)) is not None:
@@ -136,7 +138,7 @@ def vanished_text(wh: Tensor) -> str:
         return ""
     return (
         f"Anchors with a side below {MIN_SIDE:g} pixel, which fit no box: {', '.join(map(str, vanished))}. The "
-        "training was unstable: lower model.learning_rate or model.anchors.lr_mult, or give model.anchors.init kmeans."
+        "training was unstable: lower the learning rate or lr_mult of the anchors, or start them from kmeans (init)."
     )
 
 
@@ -160,9 +162,12 @@ def usage(boxes: Tensor, wh: Tensor) -> Tensor:
 
 
 def learned_table(
-    initial: Tensor, learned: Tensor, usage: Tensor, modes: Tensor | None = None
+    initial: Tensor, learned: Tensor, usage: Tensor, num_per_level: Sequence[int], modes: Tensor | None = None
 ) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of (A, 2) initial and learned shapes, their (A,) usage, and the nearest of (K, 2) true modes."""
+    """Columns and rows of (A, 2) initial and learned shapes, their (A,) usage, and the nearest of (K, 2) true modes.
+
+    Where there are several levels, that of each shape, from 0, is a column, too.
+    """
     columns = ["anchor", "initial w", "initial h", "learned w", "learned h", "usage"]
     parts = [initial, learned, usage[:, None]]
     if modes is not None:
@@ -170,10 +175,15 @@ def learned_table(
         iou, nearest = best_iou(learned, modes)
         parts += [modes[nearest], iou[:, None]]
     shares = ("usage", "IoU with it")
-    return columns, [
+    rows = [
         [anchor, *(round(value, 3 if name in shares else 1) for name, value in zip(columns[1:], row, strict=True))]
         for anchor, row in enumerate(torch.cat(parts, 1).tolist())
     ]
+    if len(num_per_level) > 1:
+        columns.insert(1, "level")
+        levels = [level for level, num in enumerate(num_per_level) for _ in range(num)]
+        rows = [[anchor, level, *row] for level, (anchor, *row) in zip(levels, rows, strict=True)]
+    return columns, rows
 
 
 def format_table(columns: list[str], rows: list[list[Any]]) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from anchor_lightning.anchors import clustering_weight_at
+from anchor_lightning.callbacks.anchor_logger import end_verdict, format_table, learned_table, usage, vanished_text
 from anchor_lightning.callbacks.lightning_classes import is_lightning
 from anchor_lightning.callbacks.own_group import add_own_group
 from anchor_lightning.callbacks.shape_recorder import MAX_BOXES, ShapeRecorder
@@ -37,7 +39,8 @@ class LearnAnchors(ShapeRecorder):
     They become parameters in a group `anchors` without weight decay; when `fit` ends the module has torchvision's
     classes back. Checkpoints of the training hold the learnable shapes: `test`, `validate` and `predict` of one need
     this callback too. The run folder gets `anchors.csv`, `anchors.png`, `trajectory.png` and, to be loaded without this
-    package, `frozen.ckpt` and `cell_anchors.pt`; with a monitored metric also those ending in `-best`.
+    package, `frozen.ckpt` and `cell_anchors.pt`; with a monitored metric also those ending in `-best`. A summary of the
+    shapes, how well they fit before and after, and where the model is, is printed at the end.
 
     Args:
         init: Where the shapes start, as in `make_anchors_learnable`. A fit after a fit goes on where that one ended.
@@ -107,9 +110,19 @@ class LearnAnchors(ShapeRecorder):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the last row and the figures."""
+        """Writes the last row and the figures, and prints what was learned, as `AnchorLogger` does."""
         self._set_clustering_weight(trainer)
         super().on_train_end(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        boxes, initial, wh = self._boxes_of(), self._shapes.initial_wh.cpu(), self._shapes.wh.detach().cpu()
+        rank_zero_info(format_table(*learned_table(initial, wh, usage(boxes, wh), self._shapes.num_per_level)))
+        if len(boxes):
+            rank_zero_info(end_verdict(boxes, initial, wh))
+        else:
+            rank_zero_info("The training showed no box: how well the shapes fit is not known.")
+        if warning := vanished_text(wh):
+            rank_zero_warn(warning)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Freezes the shapes into torchvision's detector and writes it; every checkpoint is saved by now."""

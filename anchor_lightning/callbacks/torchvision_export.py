@@ -50,6 +50,10 @@ def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, l
     """
     folder = trainer.strategy.broadcast(run_folder(trainer) if trainer.is_global_zero else None)
     if folder is None:
+        rank_zero_info(
+            f"{type(detector).__name__} in the module has the learned anchors; no file of it is written with "
+            "fast_dev_run or barebones."
+        )
         return
     path, prefix = folder / "frozen.ckpt", generator_name(name, detector)
     trainer.save_checkpoint(path, weights_only=True)

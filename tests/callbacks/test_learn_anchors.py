@@ -73,6 +73,31 @@ def test_somebody_elses_module(tmp_path: Path, make: type[Client], kind: str, gr
     assert same(predictions_of(plain.model), predictions_of(client.model))
 
 
+@pytest.mark.parametrize(("kind", "levels"), [("retinanet", [6, 6]), ("ssd", [4, 6]), ("c4", [9])])
+def test_a_summary_is_printed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, levels: list[int]
+) -> None:
+    """Every shape with its level, the fit to the boxes that were shown, and where the model is."""
+    said: list[str] = []
+    for module in ("learn_anchors", "torchvision_export"):
+        monkeypatch.setattr(f"anchor_lightning.callbacks.{module}.rank_zero_info", said.append)
+    monkeypatch.chdir(tmp_path)
+    made = fit(tmp_path, Client(kind))
+    table, verdict, where = said
+    head, *rows = table.splitlines()[1:]
+    assert head.split()[:2] == (["anchor", "level"] if len(levels) > 1 else ["anchor", "initial"])
+    assert len(rows) == sum(levels)
+    if len(levels) > 1:
+        assert [int(row.split()[1]) for row in rows] == [0] * levels[0] + [1] * levels[1]
+    initial, learned = torch.tensor([[float(cell) for cell in row.split()[-5:-1]] for row in rows]).split(2, 1)
+    assert (initial != learned).any()
+    assert re.fullmatch(r"Shapes at the end \(at the start\): BPR \d\.\d{3} \(\d\.\d{3}\) at ratio 4, .*", verdict)
+    assert str(Path(made.logger.log_dir) / "frozen.ckpt") in where and "cell_anchors.pt" in where
+    said.clear()
+    fit(tmp_path, Client(kind), fast_dev_run=True)
+    assert len(said) == 3 and "no file" in said[2]
+
+
 def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
     # One batch an epoch and LambdaLR: Lightning itself repeats batches of longer ones, and rounds under OneCycleLR.
     whole = SGDClient()

@@ -135,13 +135,16 @@ def test_steps_must_be_positive(option: str) -> None:
 
 def test_table_by_hand() -> None:
     modes = torch.tensor([[100.0, 50.0], [30.0, 70.0]])
-    columns, rows = learned_table(torch.full((2, 2), 160.0), SHAPES, torch.tensor([0.25, 0.75]), modes)
+    columns, rows = learned_table(torch.full((2, 2), 160.0), SHAPES, torch.tensor([0.25, 0.75]), [2], modes)
     assert columns[-3:] == ["nearest mode w", "nearest mode h", "IoU with it"]
     assert rows[0] == [0, 160.0, 160.0, 30.0, 70.0, 0.25, 30.0, 70.0, 1.0]
     assert rows[1] == [1, 160.0, 160.0, 100.0, 52.0, 0.75, 100.0, 50.0, round(50 / 52, 3)]
     lines = format_table(columns, rows).splitlines()
     assert "pixels" in lines[0] and len({len(line) for line in lines[1:]}) == 1
     assert lines[2].split() == ["0", "160.0", "160.0", "30.0", "70.0", "25.0%", "30.0", "70.0", "1.0"]
+    columns, rows = learned_table(SHAPES, SHAPES, torch.tensor([0.25, 0.75]), [1, 1])
+    assert columns[:2] == ["anchor", "level"] and rows[1] == [1, 1, 100.0, 52.0, 100.0, 52.0, 0.75]
+    assert format_table(columns, rows).splitlines()[3].split() == ["1", "1", *["100.0", "52.0"] * 2, "75.0%"]
 
 
 def test_the_fit_is_logged_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
