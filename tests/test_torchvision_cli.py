@@ -111,6 +111,10 @@ def test_a_small_detector_learns_and_its_checkpoint_serves_every_command(tmp_pat
     main(["validate", *SYNTHETIC[1:], "--ckpt_path", str(checkpoint)])
     task = DetectionTask.load_from_checkpoint(checkpoint)
     assert torch.equal(task.shapes.log_wh, task.detector.shapes.log_wh) and len(task.shapes.wh) == 45
+    for shapes in (str(checkpoint), str(tmp_path / "runs" / "version_0")):
+        main(["anchors", "export", "--shapes", shapes, "--to", "json", "--output", "shapes.json"])
+        stated = json.loads(Path("shapes.json").read_text())
+        assert stated["per_level"] == [9] * 5 and stated["image_size"] == [64, 64] and stated["resize"] == "stretch"
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (80, 60)).save(tmp_path / "photos" / "a.png")
     main(["predict", "--ckpt_path", str(checkpoint), "--source", "photos", "--output", "out", "--show_anchors"])

@@ -16,11 +16,12 @@ from anchor_lightning.callbacks.lightning_classes import is_lightning
 from anchor_lightning.callbacks.own_group import add_own_group
 from anchor_lightning.callbacks.shape_recorder import MAX_BOXES, ShapeRecorder
 from anchor_lightning.callbacks.torchvision_export import (
-    CELLS,
     cells_of,
+    frame_of,
     generator_name,
     generator_of,
     set_cells,
+    state_frame,
     write_frozen_checkpoints,
 )
 from anchor_lightning.detectors.torchvision.convert import (
@@ -31,6 +32,7 @@ from anchor_lightning.detectors.torchvision.convert import (
     make_anchors_learnable,
 )
 from anchor_lightning.errors import UserError
+from anchor_lightning.training.checkpoint_files import CELLS
 
 
 class LearnAnchors(ShapeRecorder):
@@ -101,8 +103,8 @@ class LearnAnchors(ShapeRecorder):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins the record in the run folder."""
         if trainer.is_global_zero:
-            boxes = self._watch(self._find(pl_module)[1])
-            self.record(trainer, self._shapes, boxes, lambda _: {"anchors/lambda": self._shapes.clustering_weight})
+            detector = self._find(pl_module)[1]
+            self.record(trainer, self._shapes, self._watch(detector), self._metrics, frame_of(detector))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sets λ of this step, and writes a row when it is due."""
@@ -132,9 +134,11 @@ class LearnAnchors(ShapeRecorder):
         write_frozen_checkpoints(trainer, name, detector, learned)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the anchors where the state dict has none, after the training."""
-        if self._frozen is not None and anchor_shapes(detector := self._find(pl_module)[1]) is None:
+        """Adds what the anchors are for, and the anchors where the state dict has none (after the training)."""
+        detector = self._find(pl_module)[1]
+        if self._frozen is not None and anchor_shapes(detector) is None:
             checkpoint[CELLS] = cells_of(generator_of(detector))
+        state_frame(checkpoint, detector)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves the module as usable as without this callback; its anchors stay learnable."""
@@ -150,6 +154,9 @@ class LearnAnchors(ShapeRecorder):
     def _set_clustering_weight(self, trainer: Trainer) -> None:
         weight = clustering_weight_at(trainer.global_step, self.clustering_start, self.clustering_steps)
         self._shapes.clustering_weight = weight
+
+    def _metrics(self, wh: Tensor) -> dict[str, float]:
+        return {"anchors/lambda": self._shapes.clustering_weight}
 
     def _watch(self, detector: nn.Module) -> Callable[[], Tensor]:
         """Gives the first 50,000 boxes that training shows a detector, as its own transform does."""

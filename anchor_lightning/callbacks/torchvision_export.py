@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -12,11 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from anchor_lightning.callbacks.lightning_classes import is_lightning
+from anchor_lightning.training.checkpoint_files import CELLS, PROJECT_KEY
 from anchor_lightning.training.files import run_folder
-
-CELLS: Final = (
-    "cell_anchors"  # entry of a checkpoint: the anchors of a frozen detector by level, which its state dict lacks
-)
 
 
 def generator_of(detector: nn.Module) -> Any:
@@ -37,6 +34,19 @@ def cells_of(generator: Any) -> list[Tensor]:
 def set_cells(generator: Any, cells: list[Tensor]) -> None:
     """Gives torchvision's generator the anchors that `cells_of` read."""
     setattr(generator, _attribute(generator), list(cells))
+
+
+def frame_of(detector: nn.Module) -> dict[str, Any]:
+    """Height and width of the network input, `image_size`, where the detector has one for all images, as SSD has."""
+    size = detector.get_submodule("transform").fixed_size
+    return {} if size is None else {"image_size": (int(size[1]), int(size[0]))}  # type: ignore[index]
+
+
+def state_frame(checkpoint: dict[str, Any], detector: nn.Module) -> None:
+    """Adds to a checkpoint, in plain types, what the anchors of a detector are for: `per_level`, and see `frame_of`."""
+    frame = {name: list(size) for name, size in frame_of(detector).items()}
+    frame["per_level"] = [len(level) for level in cells_of(generator_of(detector))]
+    checkpoint.setdefault(PROJECT_KEY, {}).setdefault("anchors", frame)
 
 
 def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, learned: Any) -> None:
@@ -60,6 +70,7 @@ def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, l
     if not trainer.is_global_zero:
         return
     checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    state_frame(checkpoint, detector)  # of a checkpoint of weights alone Lightning asks no callback
     _write(folder, "", checkpoint, cells_of(generator_of(detector)))
     if (best := _best_checkpoint(trainer)) is not None:
         checkpoint = torch.load(best, map_location="cpu", weights_only=False)

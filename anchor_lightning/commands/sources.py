@@ -23,7 +23,7 @@ from anchor_lightning.data.formats.detect import detect_data
 from anchor_lightning.data.formats.places import expand
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.formats import FILES, READERS, RESIZED, AnchorSet, Resized, read_shapes_file
-from anchor_lightning.training.checkpoint_files import PROJECT_KEY, anchor_wh_of, read_checkpoint
+from anchor_lightning.training.checkpoint_files import CELLS, PROJECT_KEY, anchor_wh_of, read_checkpoint
 
 DATA_HELP: Final = (
     "Folder or file of a data set, its kind is found out: VOC style, COCO .json, YOLO data.yaml or images/ and "
@@ -183,7 +183,7 @@ def _read(given: str, path: Path) -> AnchorSet:
     if path.suffix.lower() in READERS:
         return read_shapes_file(path)
     try:
-        content = read_checkpoint(path)
+        content = read_checkpoint(path, frozen=True)
     except UserError as error:
         raise UserError(f"{error.message}; give {KNOWN}") from None
     return _from_checkpoint(path, content)
@@ -194,13 +194,22 @@ def _from_checkpoint(path: Path, content: dict[str, Any]) -> AnchorSet:
     # Checkpoints of before know neither levels nor how images were resized.
     frame = details.get("anchors", {})
     size = frame.get("image_size") or details.get("image_size")
-    return AnchorSet(
-        anchor_wh_of(content),
-        tuple(frame.get("per_level", ())),
-        f"{path}, step {content.get('global_step', '?')}",
-        size and (size[0], size[-1]),
-        resize=frame.get("resize"),
-    )
+    image_size, source = size and (size[0], size[-1]), f"{path}, step {content.get('global_step', '?')}"
+    if CELLS in content:
+        cells = content[CELLS]
+        return AnchorSet(_wh_of_cells(cells, image_size), tuple(map(len, cells)), source, image_size)
+    per_level = tuple(frame.get("per_level", ()))
+    return AnchorSet(anchor_wh_of(content), per_level, source, image_size, resize=frame.get("resize"))
+
+
+def _wh_of_cells(cells: list[Tensor], image_size: tuple[int, int] | None) -> Tensor:
+    """(A, 2) shapes in pixels, of what a frozen detector has on each level: corners (A, 4), or SSD's shares (A, 2)."""
+    of_all = torch.cat(cells).float()
+    if of_all.shape[1] == 4:
+        return of_all[:, 2:] - of_all[:, :2]
+    if image_size is None:
+        raise UserError("its anchors are shares of an SSD's input, whose size it does not state; give the run folder")
+    return of_all * torch.tensor([image_size[1], image_size[0]])
 
 
 def _pairs(given: str) -> Tensor:

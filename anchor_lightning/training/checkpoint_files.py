@@ -21,6 +21,9 @@ BEST_PREFIX: Final = "best_"  # begins the name of the file with a run's best va
 PROJECT_KEY: Final = "anchor_lightning"  # key of a checkpoint that holds what Lightning does not know of
 WITHIN_STEP: Final = "within_step"  # under `PROJECT_KEY`: saved between the accumulated batches of a step
 FORMAT: Final = 3  # version of what lies under `PROJECT_KEY`
+CELLS: Final = (
+    "cell_anchors"  # entry of a checkpoint: the anchors of a frozen detector by level, which its state dict lacks
+)
 
 
 def find_checkpoint(given: str | Path, *folders: str | Path) -> Path:
@@ -166,8 +169,10 @@ def damage(path: Path) -> str:
     return ""
 
 
-def read_checkpoint(path: str | Path, argument: str = "ckpt_path") -> dict[str, Any]:
+def read_checkpoint(path: str | Path, argument: str = "ckpt_path", frozen: bool = False) -> dict[str, Any]:
     """The content of a checkpoint of this project, tensors mapped from the file; `argument` names it in messages.
+
+    With `frozen` also one whose anchors are frozen, as `LearnAnchors` writes it.
 
     Raises:
         UserError: The file is missing, is not a checkpoint, or is not one of this project and version.
@@ -184,18 +189,18 @@ def read_checkpoint(path: str | Path, argument: str = "ckpt_path") -> dict[str, 
             "objects other than tensors and plain values, which are not loaded",
             argument,
         ) from None
-    _check_origin(content, str(path), argument)
+    _check_origin(content, str(path), argument, frozen)
     return dict(content)
 
 
-def _check_origin(content: Any, name: str, argument: str) -> None:
+def _check_origin(content: Any, name: str, argument: str, frozen: bool = False) -> None:
     parts = content if isinstance(content, dict) else {}
-    types = {"state_dict": dict, "hyper_parameters": dict, "global_step": int, PROJECT_KEY: dict}
+    types = {"state_dict": dict, "hyper_parameters": dict, "global_step": int, PROJECT_KEY: dict, CELLS: list}
     wrong = [key for key, kind in types.items() if key in parts and not isinstance(parts[key], kind)]
     reason = ""
     if wrong:
         reason = f"its {wrong[0]} is of another type"
-    elif getattr(_log_wh(parts), "ndim", 0) != 2:
+    elif getattr(_log_wh(parts), "ndim", 0) != 2 and not (frozen and _are_cells(parts.get(CELLS))):
         reason = "it holds no anchor shapes (log_wh)"
     elif (found := parts.get(PROJECT_KEY, {}).get("format", FORMAT)) != FORMAT:
         reason = f"it is of format {found}, and this version of anchor_lightning reads format {FORMAT}"
@@ -207,6 +212,11 @@ def anchor_wh_of(checkpoint: Mapping[str, Any]) -> Tensor:
     """(A, 2) float32 width and height of a checkpoint's shapes, in pixels of the network input."""
     log_wh: Tensor = _log_wh(checkpoint)
     return log_wh.float().exp()
+
+
+def _are_cells(cells: Any) -> bool:
+    """Whether these are (A, 4) or (A, 2) tensors, one a level."""
+    return bool(cells) and all(getattr(level, "ndim", 0) == 2 and level.shape[1] in (2, 4) for level in cells)
 
 
 def _log_wh(checkpoint: Mapping[str, Any]) -> Any:
