@@ -124,6 +124,7 @@ def train(run: Run, data: Path, weights: str, cache: Path, overrides: dict[str, 
         backbone = task.detector.network.backbone
         module = with_features(module, folder)
         task.detector.network.backbone = PackedFeatures(*backbone.channels)
+        task.detector.backbone_weights = None  # they are in the features
     schedules = [
         kind(**{**options[name], "steps": WARM_UP_SHARE if options[name]["steps"] else 0})
         for name, kind in (("soft_assignment", SoftAssignment), ("clustering", ClusteringDecay))

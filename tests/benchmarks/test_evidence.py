@@ -1,12 +1,16 @@
 """The evidence's command: its grid, how it goes on after a stop, its arms and the norm over positives."""
 
 import importlib
+import logging
 import math
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.helpers.made_data import make_voc
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,3 +131,29 @@ def test_ladder_and_numbers_of_shapes_by_hand():
         "| a | kmeans | baseline | 3: 10.0 ± 0.0 (2), 5: 15.0 ± 63.5 (2) | 3: +10.0 ± 0.0 (2), 5: +30.0 ± 0.0 (2) |",
         f"| a | kmeans | {last} | 3: 20.0 ± 0.0 (2), 5: 45.0 ± 63.5 (2) |  |",
     ]
+
+
+@pytest.mark.parametrize("frozen", ["all", 0])
+def test_a_run_from_features_and_from_images(
+    frozen: str | int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Two steps on made images, with the features of a frozen backbone and with one that is trained."""
+    import timm
+
+    logger = logging.getLogger("lightning.pytorch")
+    request.addfinalizer(partial(logger.setLevel, logger.level))  # which a run raises
+    run, sets = load("run"), load("sets")
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.pth"
+    torch.save(timm.create_model(sets.BACKBONE).state_dict(), weights)
+    make_voc(tmp_path / "devkit")
+    options = {"years": [2012], "test_split": "val"}
+    tiny = sets.RealSet(sets.VOCDataModule, "devkit", options, 64, 2, 2, frozen, "32-true")
+    monkeypatch.setitem(sets.SETS, "voc12", tiny)
+    runs = [run.Run("voc12", arm, "kmeans", 0, 3) for arm in ("baseline", "opt-soft-clust-bn")]
+    run.prepare(runs, tmp_path, str(weights), tmp_path / "cache", 1)
+    for each in runs:
+        row = run.train(each, tmp_path, str(weights), tmp_path / "cache", {})
+        assert row["steps"] == 2 and 0 <= row["map_50"] <= 1 and 0 < row["mean_best_iou"] <= 1
+        assert (row["shapes"] == row["initial_shapes"]) == (each.arm == "baseline")
+    assert (tmp_path / "cache").exists() == (frozen == "all")
