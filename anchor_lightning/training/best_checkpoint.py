@@ -21,11 +21,9 @@ class ContinuedCheckpoint(ModelCheckpoint):
     _trainer: Trainer | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Chooses the folder, whose path is absolute: a run may be looked at from another working directory."""
+        """Chooses the folder; the trainer knows the checkpoint that is resumed only when states are loaded."""
         super().setup(trainer, pl_module, stage)
-        if self.dirpath is not None and "://" not in str(self.dirpath):
-            self.dirpath = str(Path(self.dirpath).absolute())
-        self._trainer = trainer  # which knows the checkpoint that is resumed only when states are loaded
+        self._trainer = trainer
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over which checkpoint was the best so far: a resumed run has another folder, and is the same run."""

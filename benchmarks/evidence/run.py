@@ -89,10 +89,6 @@ def train(run: Run, data: Path, weights: str, cache: Path, overrides: dict[str, 
     seed_everything(run.seed, verbose=False)
     module = real.module(data, run.seed)
     frozen = real.frozen_stages
-    if "test_split" in recipe:
-        if frozen == "all":
-            raise ValueError("the features in the cache are those of the reported split")
-        module._given_splits["test"] = recipe["test_split"]
     drop = int(steps * recipe["drop_at"])
     rate = recipe["learning_rate"]
     task = DetectionTask(

@@ -150,8 +150,10 @@ def test_the_best_checkpoint_is_found_from_another_working_directory(
         fit(Path("run/checkpoints"), max_steps=7 if name == "here" else 2)
     folder = tmp_path / "here" / "run" / "checkpoints"
     assert find_checkpoint("best", tmp_path / "here") == folder / f"{BEST}.ckpt"
-    resumed = fit(Path("resumed"), ckpt_path=folder / "last.ckpt", max_steps=8)
-    assert resumed.best_model_path == str(folder / f"{BEST}.ckpt")
+    resumed = fit(Path("resumed"), ckpt_path=Path("../here/run/checkpoints/last.ckpt"), max_steps=8)
+    assert Path(resumed.best_model_path).resolve() == folder / f"{BEST}.ckpt"
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint("best", "elsewhere/resumed").resolve() == folder / f"{BEST}.ckpt"
 
 
 def test_the_best_checkpoint_of_another_run_in_the_same_folder_stays(tmp_path: Path) -> None:
