@@ -140,8 +140,8 @@ def test_a_run_from_features_and_from_images(
     """Two steps on made images, with the features of a frozen backbone and with one that is trained."""
     import timm
 
-    logger = logging.getLogger("lightning.pytorch")
-    request.addfinalizer(partial(logger.setLevel, logger.level))  # which a run raises
+    for logger in map(logging.getLogger, ("lightning.pytorch", "anchor_lightning")):
+        request.addfinalizer(partial(logger.setLevel, logger.level))  # which a run raises
     run, sets = load("run"), load("sets")
     torch.manual_seed(0)
     weights = tmp_path / "weights.pth"
