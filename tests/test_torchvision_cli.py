@@ -119,7 +119,7 @@ def test_a_small_detector_learns_and_its_checkpoint_serves_every_command(tmp_pat
     Image.new("RGB", (80, 60)).save(tmp_path / "photos" / "a.png")
     main(["predict", "--ckpt_path", str(checkpoint), "--source", "photos", "--output", "out", "--show_anchors"])
     assert isinstance(json.loads((tmp_path / "out" / "predictions.json").read_text()), list)
-    with pytest.raises(SystemExit, match="YOLOv2"):
+    with pytest.raises(SystemExit, match="darknet runs YOLOv2 and YOLOv3, and the checkpoint holds a RetinaNet"):
         main(["export", "--ckpt_path", str(checkpoint)])
 
 

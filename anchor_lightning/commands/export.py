@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from anchor_lightning.data.checks import parse_image_size
+from anchor_lightning.detectors.onnx_file import OPSET, require_onnx
+from anchor_lightning.detectors.torchvision import onnx_export as torchvision_onnx
+from anchor_lightning.detectors.torchvision.base import TorchvisionDetector
+from anchor_lightning.detectors.yolo import onnx_export as yolo_onnx
 from anchor_lightning.detectors.yolo.darknet_weights import write_weights
 from anchor_lightning.detectors.yolo.detector import YOLO
-from anchor_lightning.detectors.yolo.onnx_export import OPSET, onnx_model, require_onnx
 from anchor_lightning.detectors.yolo.postprocess import MAX_DETECTIONS
 from anchor_lightning.errors import UserError
 from anchor_lightning.fitting.formats import DARKNET_RESIZES
@@ -31,14 +34,14 @@ def export(
     Args:
         ckpt_path: Checkpoint of a run of this project; `last` for that of the newest run under `runs`,
             `best` for the best validation of that run.
-        format: `darknet`: `.cfg`, `.weights` and `.names`, which C darknet and OpenCV run. `onnx`: `.onnx` for
-            onnxruntime and others, with any number of images a batch; its inputs and outputs are those of
-            `onnx_model`, and the file states them.
-        output: Path of the files, with or without a suffix of the format; `export/yolov2` (or `yolov3`) in the
-            checkpoint's run folder if not given.
+        format: `darknet`: `.cfg`, `.weights` and `.names` of YOLOv2 or YOLOv3, which C darknet and OpenCV run.
+            `onnx`: `.onnx` of any detector for onnxruntime and others, with any number of images a batch
+            (torchvision's detectors: with one); the file states its inputs and outputs.
+        output: Path of the files, with or without a suffix of the format; `export/` and the detector's name in small
+            letters in the checkpoint's run folder if not given.
         image_size: Side, or height and width, of the network input in pixels; that of the validation if not given.
-        nms: Of `onnx`: true ends in final boxes, scores and labels (the default), false in all boxes and scores
-            before the suppression.
+        nms: Of `onnx`: true ends in final boxes, scores and labels (the default), false, of YOLOv2 and YOLOv3 alone,
+            in all boxes and scores before the suppression.
 
     Returns:
         The files written, all of them or none.
@@ -53,12 +56,7 @@ def export(
         raise UserError("darknet's files never hold the suppression; leave it out, or take --format onnx", "nms")
     checkpoint = find_checkpoint(ckpt_path)
     task, details = load_task(checkpoint)
-    detector = task.detector
-    kind = type(detector).__name__
-    if not isinstance(detector, YOLO):
-        raise UserError(f"{checkpoint} holds a {kind}; YOLOv2 and YOLOv3 alone can be exported", "ckpt_path")
-    if format == "darknet" and detector.backbone != detector.darknet_backbone:
-        raise UserError(f"a .cfg of {kind} cannot hold the backbone {detector.backbone}", "format")
+    kind = type(task.detector).__name__
     size = network_size(image_size, details)
     stem = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "export" / kind.lower()
     if stem.suffix in SUFFIXES[format]:
@@ -66,18 +64,21 @@ def export(
     # Other names may hold dots: with_suffix would cut them.
     files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES[format]]
     if format == "onnx":
-        _write_onnx(task, detector, files[0], size, nms is not False, checkpoint.name)
+        _write_onnx(task, files[0], size, nms is not False, checkpoint.name)
     else:
-        _write_darknet(task, detector, files, size, details.get("images_seen", 0))
+        _write_darknet(task, files, size, details.get("images_seen", 0))
     print("\n".join(f"Wrote {path}" for path in files))
     return files
 
 
-def _write_darknet(
-    task: DetectionTask, detector: YOLO, files: list[Path], size: tuple[int, int], images_seen: int
-) -> None:
+def _write_darknet(task: DetectionTask, files: list[Path], size: tuple[int, int], images_seen: int) -> None:
+    detector, kind = task.detector, type(task.detector).__name__
+    if not isinstance(detector, YOLO):
+        raise UserError(f"darknet runs YOLOv2 and YOLOv3, and the checkpoint holds a {kind}; take onnx", "format")
+    if detector.backbone != detector.darknet_backbone:
+        raise UserError(f"a .cfg of {kind} cannot hold the backbone {detector.backbone}; take onnx", "format")
     detector.network.fold()
-    comment = f"{type(detector).__name__} with learned anchors, written by anchor_lightning"
+    comment = f"{kind} with learned anchors, written by anchor_lightning"
     text = detector.darknet_cfg(size, task.hparams["score_threshold"], comment)
     with atomic_files(*files) as (cfg, weights, names):
         write_weights(weights, detector.network, images_seen + int(detector.images_before))
@@ -88,14 +89,22 @@ def _write_darknet(
     print(f"{DARKNET_RESIZES} At most {MAX_DETECTIONS} boxes an image are kept here, all there.")
 
 
-def _write_onnx(task: DetectionTask, detector: YOLO, file: Path, size: tuple[int, int], nms: bool, source: str) -> None:
+def _write_onnx(task: DetectionTask, file: Path, size: tuple[int, int], nms: bool, source: str) -> None:
+    detector, kind = task.detector, type(task.detector).__name__
     metadata = {"class_names": task.class_names, "source": f"{source}, exported by anchor_lightning"}
     threshold = task.hparams["score_threshold"]
-    model = onnx_model(detector, size, nms, threshold, metadata)
+    if isinstance(detector, YOLO):
+        batch, model = "any batch", yolo_onnx.onnx_model(detector, size, nms, threshold, metadata)
+    elif not isinstance(detector, TorchvisionDetector):
+        raise UserError(f"there is no export of a {kind}", "ckpt_path")
+    elif nms:
+        batch, model = "a batch of one", torchvision_onnx.onnx_model(detector, size, threshold, metadata)
+    else:
+        raise UserError(f"{kind} of torchvision always ends in its suppression; leave it out", "nms")
     with atomic_files(file) as (path,):
         path.write_bytes(model)
     outputs = f"boxes, scores and labels after NMS, scores above {threshold}" if nms else "all boxes and scores, no NMS"
-    print(f"ONNX opset {OPSET}, any batch of {size[0]} x {size[1]} (height x width) images; {outputs}.")
+    print(f"ONNX opset {OPSET}, {batch} of {size[0]} x {size[1]} (height x width) images; {outputs}.")
 
 
 def network_size(image_size: int | list[int] | None, details: dict[str, Any]) -> tuple[int, int]:

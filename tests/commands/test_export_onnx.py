@@ -211,7 +211,7 @@ def test_the_file_says_what_it_is(exported: dict[str, tuple[Path, Path]]) -> Non
     ],
 )
 def test_what_cannot_be_exported_is_one_message(monkeypatch: pytest.MonkeyPatch, args: list[str], message: str) -> None:
-    monkeypatch.setattr(EXPORT, "onnx_model", lambda *_: b"a model")
+    monkeypatch.setattr(EXPORT.yolo_onnx, "onnx_model", lambda *_: b"a model")
     checkpoint = make_checkpoint()
     Path("file").write_text("in the way")
     Path("folder.onnx").mkdir()

@@ -6,19 +6,15 @@ Shape letters: N boxes an image (level, anchor, row, column), K = min(300, N x C
 from __future__ import annotations
 
 import copy
-import importlib.util
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from anchor_lightning.detectors.onnx_file import OPSET, require_onnx, serialised
 from anchor_lightning.detectors.yolo.detector import YOLO
 from anchor_lightning.detectors.yolo.postprocess import MAX_DETECTIONS, NMS_IOU, all_boxes_and_scores
-from anchor_lightning.errors import UserError
-
-OPSET: Final = 18
 
 # As `postprocess` after the scores: triples (image, class, box) become a dense array, so that TopK has fixed shapes.
 SUPPRESSION: Final = """
@@ -102,22 +98,8 @@ def onnx_model(
     if nms:
         _suppress(onnx, model, detector, image_size, score_threshold)
         used |= {"score_threshold": score_threshold, "nms_iou": NMS_IOU, "max_detections": MAX_DETECTIONS}
-    model.producer_name, model.producer_version = "anchor_lightning", ""
-    model.doc_string = f"{type(detector).__name__}. {INPUT_TEXT} {OUTPUT_TEXTS[nms]}"
-    values = {**used, **metadata}
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
-    onnx.helper.set_model_props(model, texts)
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
-
-
-def require_onnx() -> Any:
-    """The `onnx` package; a `UserError` if it, or what torch's exporter needs beside it, is not installed."""
-    if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
-        raise UserError(f"ONNX needs {' and '.join(missing)}: run pip install {' '.join(missing)}")
-    for module in ("checker", "helper", "parser"):
-        importlib.import_module(f"onnx.{module}")
-    return importlib.import_module("onnx")
+    text = f"{type(detector).__name__}. {INPUT_TEXT} {OUTPUT_TEXTS[nms]}"
+    return serialised(onnx, model, text, {**used, **metadata})
 
 
 class _Decoded(nn.Module):
@@ -150,12 +132,7 @@ def _exported(network: nn.Module, image_size: tuple[int, int], names: tuple[str,
         verbose=False,
     )
     assert program is not None
-    model = program.model_proto
-    # The exporter notes where in whose files every node comes from.
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        del part.metadata_props[:]
-    return model
+    return program.model_proto
 
 
 def _suppress(onnx: Any, model: Any, detector: YOLO, image_size: tuple[int, int], score_threshold: float) -> None:
