@@ -243,8 +243,8 @@ def test_two_processes_hold_the_same_shapes(tmp_path: Path) -> None:
 
 def test_the_document_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # The last is torchgeo's, and has a test where torchgeo is.
-    own_loop, callback, loading, _ = re.findall(
+    # The others are torchgeo's and deepforest's, which have tests where these are installed.
+    own_loop, callback, loading, *_ = re.findall(
         r"```python\n(.*?)```", (REPOSITORY / "docs/your_detector.md").read_text(), flags=re.DOTALL
     )
     given: dict[str, Any] = {"loader": loader(2), "model": make_detector("fpn"), "num_epochs": 1}

@@ -82,7 +82,8 @@ def test_torchgeo_learns_and_loads_in_plain_torchgeo(tmp_path: Path, model: str,
 
 @pytest.mark.timeout(600)
 def test_the_documents_lines_run(tmp_path: Path) -> None:
-    lines = re.findall(r"```python\n(.*?)```", DOC.read_text(), flags=re.DOTALL)[-1]
+    blocks = re.findall(r"```python\n(.*?)```", DOC.read_text(), flags=re.DOTALL)
+    (lines,) = [block for block in blocks if "import ObjectDetectionTask" in block]
     options = {"max_steps": 1, "accelerator": "cpu", "default_root_dir": tmp_path, "logger": False}
     exec(lines, {"options": options, "datamodule": Scenes()})
     assert (tmp_path / "frozen.ckpt").exists()
