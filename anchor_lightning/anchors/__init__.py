@@ -4,6 +4,7 @@ from anchor_lightning.anchors.assignment import assign, assign_levels, critical_
 from anchor_lightning.anchors.initialization import (
     AnchorOptions,
     anchor_options,
+    identical_shapes,
     initial_shapes,
     num_shapes,
     split_levels,
@@ -23,6 +24,7 @@ __all__ = [
     "clustering_loss",
     "clustering_weight_at",
     "critical_temperature",
+    "identical_shapes",
     "initial_shapes",
     "learning_rate_at",
     "mean_best_iou",

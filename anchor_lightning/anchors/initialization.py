@@ -13,6 +13,7 @@ from anchor_lightning.anchors.shapes import check_positive
 from anchor_lightning.errors import UserError
 
 MAX_SHAPES: Final = 1000
+IDENTICAL_SPREAD: Final = 0.002  # in nats, of the smallest and the largest from the stated one
 GRID_UNIT: Final = 32  # pixels of a grid unit, in which the paper and darknet state shapes, at any image size
 
 NAMED_GRID_UNITS: Final[dict[str, tuple[tuple[float, float], ...]]] = {
@@ -127,8 +128,20 @@ def num_shapes(init: AnchorInit, num: int | None, default: int = 5) -> int:
     return natural
 
 
-def initial_shapes(init: AnchorInit, num: int | None = None) -> Tensor | None:
+def identical_shapes(wh: Tensor, num: int, learn: bool) -> Tensor:
+    """(num, 2) copies of a shape (2,); those that learn are spread evenly over ±0.2 %, the smallest first.
+
+    Shapes that learn and are equal to the bit part by the network's first outputs alone: rounding (another precision,
+    device or number of processes) would decide which of them becomes the small one.
+    """
+    spread = torch.linspace(-IDENTICAL_SPREAD, IDENTICAL_SPREAD, num) if learn and num > 1 else torch.zeros(num)
+    return wh * spread.to(wh).exp()[:, None]
+
+
+def initial_shapes(init: AnchorInit, num: int | None = None, learn: bool = False) -> Tensor | None:
     """The (A, 2) float32 shapes of `init` in pixels of the network input; None for `kmeans`, which needs boxes.
+
+    With `learn` those of `identical` are so within 0.2 % (see `identical_shapes`).
 
     Raises:
         UserError: As `num_shapes`; or a side is not positive.
@@ -137,7 +150,7 @@ def initial_shapes(init: AnchorInit, num: int | None = None) -> Tensor | None:
     if init == "kmeans":
         return None
     if init == "identical":
-        return torch.full((count, 2), 5.0 * GRID_UNIT)
+        return identical_shapes(torch.full((2,), 5.0 * GRID_UNIT), count, learn)
     if isinstance(init, str):
         return torch.tensor(NAMED_GRID_UNITS[init], dtype=torch.float64).mul(GRID_UNIT).float()
     shapes = split_levels(init)[0]

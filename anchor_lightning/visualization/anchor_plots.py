@@ -42,6 +42,7 @@ DENSITY_COLOURS: Final = LinearSegmentedColormap.from_list("density", ["#eef0f3"
 ENCLOSED: Final = (0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 # Of a label, as shares of the plane's side: a letter of 8 points on a plane of about 350.
 LETTER, LINE = 0.0145, 0.036
+SAME: Final = 0.01  # nats within which shapes are shown as one
 MIN_WAY: Final = 0.02  # the shortest that has an arrow, as a share of the plane's side
 
 
@@ -252,9 +253,10 @@ def label_sets(space: Plane, sets: Sequence[ShapeSet], ways: np.ndarray) -> list
 def _spots(one: ShapeSet) -> list[tuple[np.ndarray, str, str]]:
     """Place in nats, text and colour of every shape; those that coincide (`identical`) have one text."""
     spots = []
-    _, place = np.unique(np.round(one.log_wh, 2), axis=0, return_inverse=True)
-    for group in range(place.max(initial=-1) + 1):
-        (members,) = np.nonzero(place.reshape(-1) == group)
+    near = np.abs(one.log_wh[:, None] - one.log_wh).max(-1) < SAME
+    firsts = [int(np.flatnonzero(row)[0]) for row in near]
+    for first in sorted({*firsts}):
+        (members,) = np.nonzero(np.equal(firsts, first))
         w, h = np.exp(one.log_wh[members[0]])
         name = ", ".join(map(str, members)) if len(members) <= 3 else f"×{len(members)}"
         colour = one.colours[members[0]] if len(members) == 1 or len({*one.colours}) == 1 else INK

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
 
 from anchor_lightning.anchors import AnchorOptions, anchor_options, initial_shapes, num_shapes
 from anchor_lightning.anchors.initialization import AnchorInit
@@ -20,6 +23,15 @@ def test_named_sets_are_the_papers_in_pixels(init: AnchorInit, num: int | None, 
     shapes = initial_shapes(init, num)
     assert shapes is not None and shapes.tolist() == expected and num_shapes(init, num) == len(expected)
     assert initial_shapes("kmeans", 3) is None
+
+
+def test_identical_shapes_that_learn_differ_a_little_so_that_rounding_does_not_decide_which_becomes_small() -> None:
+    shapes = initial_shapes("identical", 3, learn=True)
+    assert shapes is not None
+    expected = [[160 * math.exp(-0.002)] * 2, [160, 160], [160 * math.exp(0.002)] * 2]
+    torch.testing.assert_close(shapes, torch.tensor(expected))
+    assert initial_shapes("identical", 1, learn=True).tolist() == [[160, 160]]  # type: ignore[union-attr]
+    assert initial_shapes("uniform", learn=True).tolist() == initial_shapes("uniform").tolist()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

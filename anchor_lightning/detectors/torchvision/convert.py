@@ -18,6 +18,7 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 
+from anchor_lightning.anchors import identical_shapes
 from anchor_lightning.detectors.torchvision.generators import (
     LearnableAnchorGenerator,
     LearnableAnchors,
@@ -111,7 +112,8 @@ def make_anchors_learnable(
 
     Args:
         model: Faster R-CNN (or Mask, Keypoint R-CNN) with or without FPN, RetinaNet, or SSD of torchvision.
-        init: `model`: the shapes that it has. `identical`: one square of their mean area a level. `uniform`: an even
+        init: `model`: the shapes that it has. `identical`: one square of their mean area a level (those that
+            learn within 0.2 %, see `identical_shapes`). `uniform`: an even
             log w - log h lattice over the range of each level. `kmeans`: of `boxes_wh`, the smallest on the first
             level. Or a list of A [w, h], level after level, in pixels of the network input.
         boxes_wh: (N, 2) widths and heights of training boxes in pixels of the network input, for `kmeans`.
@@ -141,7 +143,7 @@ def make_anchors_learnable(
         generator = LearnableAnchorGenerator(stock, learn)
     shapes = generator.shapes
     if not (isinstance(init, str) and init == "model"):
-        shapes.set_initial(_starting_shapes(init, shapes.wh, shapes.num_per_level, boxes_wh))
+        shapes.set_initial(_starting_shapes(init, shapes, boxes_wh, learn))
     host.anchor_generator = generator.to(device).train(model.training)
     learner.__class__ = LEARNING[type(learner)]
     if learner is not host:  # not as a sub-module: the state dict would name the shapes twice
@@ -184,19 +186,19 @@ def is_detector(module: nn.Module) -> bool:
     return isinstance(module, (RetinaNet, SSD))
 
 
-def _starting_shapes(init: Init, wh: Tensor, num_per_level: Sequence[int], boxes_wh: Tensor | None) -> Tensor:
+def _starting_shapes(init: Init, stock: LevelShapes, boxes_wh: Tensor | None, learn: bool) -> Tensor:
     """The (A, 2) shapes of an `init` other than `model`, given those of the stock model."""
     if not isinstance(init, str):
         return torch.as_tensor(init, dtype=torch.float32)
     if init == "kmeans":
         if boxes_wh is None:
             raise UserError("k-means needs (N, 2) training boxes in pixels of the network input", "boxes_wh")
-        return kmeans_shapes(boxes_wh, len(wh))
+        return kmeans_shapes(boxes_wh, len(stock.wh))
     if init not in ("identical", "uniform"):
         raise UserError(f"unknown '{init}'; known are model, uniform, identical, kmeans, or a list of [w, h]", "init")
-    levels = wh.log().split(list(num_per_level))
+    levels = stock.wh.log().split(stock.num_per_level)
     if init == "identical":
-        return torch.cat([level.mean().expand(len(level), 2) for level in levels]).exp()
+        return torch.cat([identical_shapes(level.mean().exp().expand(2), len(level), learn) for level in levels])
     return torch.cat([_lattice(level) for level in levels]).exp()
 
 

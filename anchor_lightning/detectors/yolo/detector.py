@@ -145,7 +145,8 @@ class YOLO(Detector):
                 f"many (anchors fit --num {3 * levels} --levels {levels}), or give them as a list in pixels",
                 argument="anchors.init",
             )
-        return AnchorShapes(num, initial_shapes(anchors.init, num), learn=anchors.learn, num_per_level=num_per_level)
+        initial = initial_shapes(anchors.init, num, anchors.learn)
+        return AnchorShapes(num, initial, learn=anchors.learn, num_per_level=num_per_level)
 
     @abstractmethod
     def _make_darknet(self, width: float) -> Backbone:
