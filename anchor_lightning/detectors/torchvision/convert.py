@@ -1,6 +1,6 @@
 """Makes the anchors of torchvision's detectors learn, and gives the stock detector back with what they learned.
 
-Anchors are constants; the first-stage box loss alone gets anchors, or targets, of the same values with a gradient.
+Anchors are constants; the first-stage box loss alone gets outputs of the same values with a gradient to the shapes.
 """
 
 from __future__ import annotations
@@ -35,18 +35,38 @@ Init = Literal["model", "uniform", "identical", "kmeans"] | Sequence[Sequence[fl
 class LearningRPN(RegionProposalNetwork):
     """The first stage of Faster R-CNN, with a gradient from its box loss to the shapes."""
 
+    _boxes: list[Tensor]
+    _matched: list[Tensor]
     _clustering: Tensor | None
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels and boxes of the anchors as of the stock class, which does not say which box it was."""
+        labels, boxes_of_anchors = super().assign_targets_to_anchors(anchors, targets)
+        self._boxes, self._matched = [target["boxes"] for target in targets], []
+        for label, found, boxes in zip(labels, boxes_of_anchors, self._boxes, strict=True):
+            matched = torch.full_like(label, -1, dtype=torch.int64)
+            if len(boxes):
+                positive = label == 1
+                is_same = (found[positive][:, None] == boxes).all(-1)  # (P, M)
+                matched[positive] = is_same.int().argmax(1)  # of equal boxes the first
+            self._matched.append(matched)
+        return labels, boxes_of_anchors
 
     def compute_loss(
         self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """The two losses of the stock class."""
         generator = cast(LearnableAnchorGenerator, self.anchor_generator)
-        weights = self.box_coder.weights
-        targets = generator.targets_with_gradient(regression_targets, weights)
-        log_sizes = torch.cat([t[label == 1, 2:] for t, label in zip(targets, labels, strict=True)])
-        self._clustering = generator.clustering(log_sizes / torch.tensor(weights[2:], device=log_sizes.device))
-        losses: tuple[Tensor, Tensor] = super().compute_loss(objectness, pred_bbox_deltas, labels, targets)
+        regression = pred_bbox_deltas.unflatten(0, (len(labels), -1))  # (B, N, 4)
+        regression, self._clustering = generator.learn(
+            regression, self._matched, self._boxes, self.box_coder.weights, by_image=False
+        )
+        del self._matched, self._boxes
+        losses: tuple[Tensor, Tensor] = super().compute_loss(
+            objectness, regression.flatten(0, 1), labels, regression_targets
+        )
         return losses
 
     def forward(
@@ -63,6 +83,7 @@ class LearningLoss:
     """Before a stock class in the order of inheritance: its `compute_loss` with a gradient from the box loss."""
 
     anchor_generator: LearnableAnchors
+    by_image: bool  # as of `LearnableAnchors.learn`
 
     def compute_loss(
         self,
@@ -72,23 +93,26 @@ class LearningLoss:
         matched_idxs: list[Tensor],
     ) -> dict[str, Tensor]:
         """The losses of the stock class, with the clustering term."""
-        anchors = self.anchor_generator.with_gradient(anchors)
-        losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)  # type: ignore[misc]
-        ratios = []
-        for target, anchors_of_image, matched in zip(targets, anchors, matched_idxs, strict=True):
-            positive = matched >= 0
-            box, anchor = target["boxes"][matched[positive]], anchors_of_image[positive]
-            ratios.append(((box[:, 2:] - box[:, :2]) / (anchor[:, 2:] - anchor[:, :2])).log())
-        losses[CLUSTERING] = self.anchor_generator.clustering(torch.cat(ratios))
-        return losses
+        coder: Any = getattr(self, "regression_head", self)  # RetinaNet's is in a head of this one
+        boxes = [target["boxes"] for target in targets]
+        regression, clustering = self.anchor_generator.learn(
+            head_outputs["bbox_regression"], matched_idxs, boxes, coder.box_coder.weights, self.by_image
+        )
+        outputs = {**head_outputs, "bbox_regression": regression}
+        losses: dict[str, Tensor] = super().compute_loss(targets, outputs, anchors, matched_idxs)  # type: ignore[misc]
+        return {**losses, CLUSTERING: clustering}
 
 
 class LearningRetinaNetHead(LearningLoss, RetinaNetHead):
     """RetinaNet's heads, with a gradient from the box loss to the shapes."""
 
+    by_image = True
+
 
 class LearningSSD(LearningLoss, SSD):
     """SSD, with a gradient from the box loss to the shapes."""
+
+    by_image = False
 
 
 LEARNING: Final[dict[type, type]] = {

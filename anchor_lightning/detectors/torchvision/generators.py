@@ -1,6 +1,6 @@
 """Anchor generators whose shapes are parameters, in the place of torchvision's stock ones.
 
-Shape letters: A shapes over all levels, N anchors of an image.
+Shape letters: B images, A shapes over all levels, N anchors and M boxes of an image.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.image_list import ImageList
 
 from anchor_lightning.anchors import AnchorShapes
+from anchor_lightning.anchors.losses import clustering_loss
+from anchor_lightning.detectors.torchvision.assignment import assign_matched
 from anchor_lightning.errors import UserError
 
 
@@ -30,6 +32,7 @@ class LevelShapes(AnchorShapes):
 
     start: Tensor
     unit: Tensor
+    level: Tensor
 
     def __init__(
         self, start: Tensor, num_per_level: Sequence[int], unit: Sequence[float] = (1.0, 1.0), *, learn: bool = True
@@ -39,6 +42,8 @@ class LevelShapes(AnchorShapes):
         self.register_buffer("start", start.clone())
         self.register_buffer("unit", pixels)
         self.num_per_level = list(num_per_level)
+        level = torch.arange(len(self.num_per_level)).repeat_interleave(torch.tensor(self.num_per_level))
+        self.register_buffer("level", level, persistent=False)  # (A,) of each shape
         self.clustering_weight = 1.0  # λ of Eq. 11, set by whoever trains; the state dict does not hold it
 
     def cells(self) -> Tensor:
@@ -76,25 +81,50 @@ class LearnableAnchors(nn.Module):
         levels = of_shape.split(self.shapes.num_per_level)
         return torch.cat([level.repeat(num, 1) for level, num in zip(levels, self._num_positions, strict=True)])
 
-    def with_gradient(self, anchors: Sequence[Tensor]) -> list[Tensor]:
-        """The anchors of each image, (N, 4), with the same values and a gradient to the shapes."""
-        cells = self.shapes.cells() * self.shapes.unit
-        zeros = self.spread(cells - cells.detach())
-        return [anchors_of_image + zeros for anchors_of_image in anchors]
+    def learn(
+        self,
+        regression: Tensor,
+        matched: Sequence[Tensor],
+        boxes_xyxy: Sequence[Tensor],
+        coder_weights: Sequence[float],
+        by_image: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """What the box loss gets in the place of the head's output, and λ times Eq. 11-12's clustering term.
 
-    def targets_with_gradient(self, targets: Sequence[Tensor], coder_weights: Sequence[float]) -> list[Tensor]:
-        """The regression targets of each image, (N, 4), with the same values and a gradient to the shapes.
+        The gradient of a shape is that of the output Δw, Δh of its positives (Eq. 9), weighted such that each box of
+        the batch counts once (`assign_matched`). Their Δx, Δy do not move it, though torchvision measures them in
+        widths and heights of the anchor.
 
-        ∂t_x/∂log w = -t_x and ∂t_w/∂log w = -k_w; through the coder, anchors without a box would give NaN.
+        Args:
+            regression: (B, N, 4) output of the box head, Δw and Δh last.
+            matched: B tensors (N,), the index of each anchor's box, below 0 for those without.
+            boxes_xyxy: B tensors (M, 4) of ground truth in pixels of the network input.
+            coder_weights: Of the detector's box coder, by which Δ is multiplied.
+            by_image: Whether the box loss is a mean over images of means over their positives, not one over all.
+
+        Returns:
+            The same values as `regression`, with a gradient to the shapes besides; and a scalar.
         """
-        zeros = self.spread(self.shapes.log_wh - self.shapes.log_wh.detach()).repeat(1, 2)  # (N, 4)
-        scale = torch.tensor(coder_weights[2:], device=zeros.device)
-        return [t - torch.cat([t[:, :2], scale.expand(len(t), 2)], 1) * zeros for t in targets]
-
-    def clustering(self, log_ratio: Tensor) -> Tensor:
-        """λ times Eq. 11-12 over positive anchors with the log (P, 2) of box size over anchor size."""
+        shapes, log_wh = self.shapes, self.shapes.log_wh
+        shape_of_anchor = self.spread(torch.arange(len(log_wh), device=log_wh.device)[:, None])[:, 0]
+        boxes_log_wh = [(boxes[:, 2:] - boxes[:, :2]).to(log_wh.dtype).log() for boxes in boxes_xyxy]
+        found = [
+            assign_matched(of_image, shape_of_anchor, shapes.level, box_log_wh, log_wh.detach())
+            for of_image, box_log_wh in zip(matched, boxes_log_wh, strict=True)
+        ]
+        num_boxes = torch.stack([image.delta.any(1).sum() for image in found]).sum().clamp_min(1)
+        num_positives = sum(len(image.anchor) for image in found)
+        zeros = (log_wh - log_wh.detach()) * torch.tensor(coder_weights[2:], device=log_wh.device)
+        moved, terms = list[Tensor](), log_wh.sum() * 0
+        for output, image, box_log_wh in zip(regression, found, boxes_log_wh, strict=True):
+            # The sum of weights that the loss divides by: with it no box counts more for what its image holds besides.
+            total = len(image.anchor) * len(found) if by_image else num_positives
+            weight = image.share * total / num_boxes
+            shift = nn.functional.pad(zeros[image.shape] * weight[:, None], (2, 0))
+            moved.append(output.index_add(0, image.anchor, shift.to(output.dtype)))
+            terms = terms + clustering_loss(log_wh, box_log_wh, image.delta, num_boxes)
         # Without boxes and once λ is 0 the gradient is zeros, not None: DDP would wait for it for ever.
-        return self.shapes.clustering_weight * log_ratio.square().sum() / (2 * max(1, len(log_ratio)))
+        return torch.stack(moved), shapes.clustering_weight * terms
 
 
 class LearnableAnchorGenerator(LearnableAnchors, AnchorGenerator):
