@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
-from anchor_lightning.anchors import clustering_weight_at
+from anchor_lightning.anchors import clustering_weight_at, temperature_at
 from anchor_lightning.callbacks.anchor_logger import end_verdict, format_table, learned_table, usage, vanished_text
 from anchor_lightning.callbacks.lightning_classes import is_lightning
 from anchor_lightning.callbacks.own_group import add_own_group
@@ -51,6 +51,11 @@ class LearnAnchors(ShapeRecorder):
         lr_mult: Times the learning rate that optimizer and scheduler give the other parameters.
         clustering_start: λ of Eq. 11 at step 0.
         clustering_steps: Optimizer steps until λ is 0; 0 turns the term off.
+        soft_start: T of Eq. 10 at step 0.
+        soft_steps: Optimizer steps until T is 0, the hard assignment; as long as T is above 0 the distance is `l2`.
+        bound_octaves: How far the scale of a shape may leave those with which its level started, in factors of 2;
+            without limit if not given.
+        share_levels: The shapes of all levels move together, as one set in units of each level's own.
         every_n_steps: Optimizer steps between rows of `anchors.csv` and of the loggers.
 
     Raises:
@@ -66,12 +71,18 @@ class LearnAnchors(ShapeRecorder):
         lr_mult: float = 1.0,
         clustering_start: float = 1.0,
         clustering_steps: int = 1500,
+        soft_start: float = 2.0,
+        soft_steps: int = 0,
+        bound_octaves: float | None = None,
+        share_levels: bool = False,
         every_n_steps: int = 50,
     ) -> None:
         super().__init__(every_n_steps)
         self.init, self.boxes_wh, self.detector, self.lr_mult = init, boxes_wh, detector, lr_mult
         self.clustering_start, self.clustering_steps = clustering_start, clustering_steps
-        for argument in ("lr_mult", "clustering_start", "clustering_steps"):
+        self.soft_start, self.soft_steps = soft_start, soft_steps
+        self.bound_octaves, self.share_levels = bound_octaves, share_levels
+        for argument in ("lr_mult", "clustering_start", "clustering_steps", "soft_start", "soft_steps"):
             if (value := getattr(self, argument)) < 0:
                 raise UserError(f"must be 0 or more, got {value}", argument)
         self._replaced: dict[str, Any] = {}  # hook of the module -> its instance attribute before, None without one
@@ -96,6 +107,7 @@ class LearnAnchors(ShapeRecorder):
         self._undo(pl_module)
         shapes = anchor_shapes(self._find(pl_module)[1])
         assert shapes is not None
+        shapes.constrain(self.bound_octaves, self.share_levels)
         self._shapes = shapes
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         add_own_group(trainer.optimizers, schedulers, shapes.log_wh, self.lr_mult)
@@ -107,13 +119,13 @@ class LearnAnchors(ShapeRecorder):
             self.record(trainer, self._shapes, self._watch(detector), self._metrics, frame_of(detector))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Sets λ of this step, and writes a row when it is due."""
-        self._set_clustering_weight(trainer)
+        """Sets λ and T of this step, and writes a row when it is due."""
+        self._set_schedules(trainer)
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last row and the figures, and prints what was learned, as `AnchorLogger` does."""
-        self._set_clustering_weight(trainer)
+        self._set_schedules(trainer)
         super().on_train_end(trainer, pl_module)
         if not trainer.is_global_zero:
             return
@@ -151,12 +163,15 @@ class LearnAnchors(ShapeRecorder):
             detector = freeze_anchors(self._find(pl_module)[1])
             self._is_thawed, self._frozen = False, cells_of(generator_of(detector))
 
-    def _set_clustering_weight(self, trainer: Trainer) -> None:
-        weight = clustering_weight_at(trainer.global_step, self.clustering_start, self.clustering_steps)
-        self._shapes.clustering_weight = weight
+    def _set_schedules(self, trainer: Trainer) -> None:
+        shapes, step = self._shapes, trainer.global_step
+        shapes.clustering_weight = clustering_weight_at(step, self.clustering_start, self.clustering_steps)
+        temperature = temperature_at(step, self.soft_start, self.soft_steps)
+        shapes.temperature, shapes.distance = temperature, "l2" if temperature > 0 else "iou"
 
     def _metrics(self, wh: Tensor) -> dict[str, float]:
-        return {"anchors/lambda": self._shapes.clustering_weight}
+        shapes = self._shapes
+        return {"anchors/lambda": shapes.clustering_weight, "anchors/temperature": float(shapes.temperature)}
 
     def _watch(self, detector: nn.Module) -> Callable[[], Tensor]:
         """Gives the first 50,000 boxes that training shows a detector, as its own transform does."""

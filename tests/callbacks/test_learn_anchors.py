@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint, WeightAveraging
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
@@ -96,6 +96,24 @@ def test_a_summary_is_printed_at_the_end(
     said.clear()
     fit(tmp_path, Client(kind), fast_dev_run=True)
     assert len(said) == 3 and "no file" in said[2]
+
+
+def test_soft_shared_and_bounded(tmp_path: Path) -> None:
+    """T falls as asked, and the shapes of both levels grow by the same factors."""
+    client, seen = Client(), list[Any]()
+    before = [cells[:, 2:] - cells[:, :2] for cells in client.model.anchor_generator.cell_anchors]
+
+    def note(trainer: Any, module: Any, *_: Any) -> None:
+        shapes: Any = anchor_shapes(module.model)
+        seen.append((shapes.temperature, shapes.distance, shapes.bound_octaves))
+
+    learn = LearnAnchors(soft_start=1.0, soft_steps=4, share_levels=True, bound_octaves=2.0)
+    fit(tmp_path, client, LambdaCallback(on_train_batch_end=note), learn=learn)
+    assert seen == [(T, "l2", 2) for T in (1, 0.75, 0.5, 0.25)] + [(0, "iou", 2)] * 2
+    after = [cells[:, 2:] - cells[:, :2] for cells in client.model.anchor_generator.cell_anchors]
+    fine, coarse = (now / start for now, start in zip(after, before, strict=True))
+    assert (fine != 1).any(1).all()
+    torch.testing.assert_close(fine, coarse)
 
 
 def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
@@ -216,7 +234,9 @@ def test_what_cannot_work_raises_an_error_for_the_user(tmp_path: Path) -> None:
         fit(tmp_path, Client(), WeightAveraging())
     with pytest.raises(UserError, match="ddp"):
         LearnAnchors().setup(trainer(tmp_path, strategy="ddp_spawn"), Client(), "fit")
-    for option in ("every_n_steps", "lr_mult", "clustering_start", "clustering_steps"):
+    with pytest.raises(UserError, match="share_levels"):
+        fit(tmp_path, Client("c4"), learn=LearnAnchors(share_levels=True))
+    for option in ("every_n_steps", "lr_mult", "clustering_start", "clustering_steps", "soft_start", "soft_steps"):
         with pytest.raises(UserError, match=option):
             LearnAnchors(**{option: -1})
 

@@ -31,11 +31,14 @@ class TorchvisionDetector(Detector):
         heads: The modules whose outputs are checked and kept in float32.
         architecture: The options on which it depends whether weights fit, but for whether it was pretrained.
         timm: Options of a timm backbone.
+        bound_octaves: See `LevelShapes.constrain`.
+        share_levels: See `LevelShapes.constrain`.
 
     Raises:
-        UserError: The shapes do not fit the detector.
+        UserError: The shapes, or what is to hold them, do not fit the detector.
     """
 
+    supports_soft_assignment: ClassVar[bool] = True
     first_label: ClassVar[int] = 1  # The model's label of class 0: 1 where its own 0 is the background
 
     def __init__(
@@ -46,6 +49,8 @@ class TorchvisionDetector(Detector):
         heads: Sequence[nn.Module],
         architecture: dict[str, Any],
         timm: TimmOptions | None = None,
+        bound_octaves: float | None = None,
+        share_levels: bool = False,
     ) -> None:
         super().__init__()
         self.model, classifier = built
@@ -64,6 +69,7 @@ class TorchvisionDetector(Detector):
         if not isinstance(init, str):
             init, of_levels = split_levels(init)
         shapes = make_anchors_learnable(self.model, init, learn=anchors.learn)
+        shapes.constrain(bound_octaves, share_levels)
         if of_levels not in (None, shapes.num_per_level) and len(shapes.num_per_level) > 1:
             raise UserError(
                 f"{of_levels} shapes on the levels, the smallest stride first, but {type(self).__name__} has "
@@ -135,6 +141,7 @@ class TorchvisionDetector(Detector):
         for boxes, labels, mask in zip(batch.boxes_xyxy, batch.labels, batch.mask, strict=True):
             used = mask & (boxes[:, 2:] > boxes[:, :2]).all(1)  # torchvision raises an error for boxes without area
             targets.append({"boxes": boxes[used], "labels": labels[used] + self.first_label})
+        self.shapes.temperature, self.shapes.distance = step.temperature, step.distance
         terms: Mapping[str, Tensor] = self.model(list(batch.images), targets)
         named = {name if name.startswith("loss_") else f"loss_{name}": term for name, term in terms.items()}
         named["loss_clustering"] = step.clustering_weight * named.pop(CLUSTERING)

@@ -131,8 +131,9 @@ def make_anchors_learnable(
 
     The losses of the training forward gain `loss_anchor_clustering`, times the shapes' `clustering_weight` (λ of Eq.
     11), which whoever trains lowers from 1 to 0. Until the shapes move, the detector computes what it did, to the bit.
-    Soft assignment and the batch norm without shift are not used, as in the paper's Table 7. TorchScript does not
-    compile the learnable model; it does after `freeze_anchors`.
+    The assignment is hard, and the batch norm without shift is not used, as in the paper's Table 7; the shapes'
+    `temperature` above 0 makes it soft. TorchScript does not compile the learnable model; it does after
+    `freeze_anchors`.
 
     Args:
         model: Faster R-CNN (or Mask, Keypoint R-CNN) with or without FPN, RetinaNet, or SSD of torchvision.

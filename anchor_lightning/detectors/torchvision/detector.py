@@ -34,6 +34,9 @@ class FasterRCNN(TorchvisionDetector):
         freeze_norms: Of a timm network, whether its batch norms keep scale, shift and statistics; if not given, they do
             with `backbone_weights`.
         backbone_lr_mult: Factor on the learning rate of a timm network.
+        bound_octaves: How far the scale of a shape may leave those with which its level started, in factors of 2;
+            without limit if not given.
+        share_levels: The shapes of all levels move together, as one set in units of each level's own; with `fpn`.
 
     Raises:
         UserError: The shapes do not fit, there are no weights for the backbone, or an option does not go with it.
@@ -53,6 +56,8 @@ class FasterRCNN(TorchvisionDetector):
         freeze_backbone: int | Literal["all"] = 0,
         freeze_norms: bool | None = None,
         backbone_lr_mult: float = 1.0,
+        bound_octaves: float | None = None,
+        share_levels: bool = False,
     ) -> None:
         pretrained, channels = backbone_weights is not None, channels_of(backbone, pyramid_channels)
         if fpn:
@@ -67,7 +72,7 @@ class FasterRCNN(TorchvisionDetector):
         heads = [built[0].rpn.head, built[0].roi_heads.box_predictor]
         architecture = {"backbone": backbone, "fpn": fpn, "pyramid_channels": stated_channels(backbone, channels)}
         timm = TimmOptions(freeze_backbone, freeze_norms, backbone_lr_mult)
-        super().__init__(built, anchors, backbone_weights, heads, architecture, timm)
+        super().__init__(built, anchors, backbone_weights, heads, architecture, timm, bound_octaves, share_levels)
         self._proposals: list[Tensor] = []
         self.model.rpn.register_forward_hook(self._keep_proposals)
 
@@ -97,6 +102,8 @@ class RetinaNet(TorchvisionDetector):
         freeze_backbone: Stages of a timm network that are not trained.
         freeze_norms: Whether batch norms of a timm network stay as they are.
         backbone_lr_mult: Factor on the learning rate of a timm network.
+        bound_octaves: As of `FasterRCNN`.
+        share_levels: As of `FasterRCNN`.
 
     Raises:
         UserError: The shapes do not fit, there are no weights for the backbone, or an option does not go with it.
@@ -115,12 +122,15 @@ class RetinaNet(TorchvisionDetector):
         freeze_backbone: int | Literal["all"] = 0,
         freeze_norms: bool | None = None,
         backbone_lr_mult: float = 1.0,
+        bound_octaves: float | None = None,
+        share_levels: bool = False,
     ) -> None:
         channels = channels_of(backbone, pyramid_channels)
         built = models.retinanet(num_classes, backbone, backbone_weights is not None, channels)
         architecture = {"backbone": backbone, "pyramid_channels": stated_channels(backbone, channels)}
         timm = TimmOptions(freeze_backbone, freeze_norms, backbone_lr_mult)
-        super().__init__(built, anchors, backbone_weights, [built[0].head], architecture, timm)
+        heads = [built[0].head]
+        super().__init__(built, anchors, backbone_weights, heads, architecture, timm, bound_octaves, share_levels)
 
 
 class SSD(TorchvisionDetector):
@@ -132,9 +142,10 @@ class SSD(TorchvisionDetector):
         image_size: Height and width, of which the shapes are shares; 300 x 300 (`small`: 256 x 256) if not given.
         backbone: `vgg16`, or `small`: three levels of a ResNet of ten layers, for machines without GPU.
         backbone_weights: `IMAGENET1K_FEATURES` to download, or the path of a VGG-16's state dict; see `load_backbone`.
+        bound_octaves: As of `FasterRCNN`.
 
     Raises:
-        UserError: The shapes do not fit, or there are no weights for the backbone.
+        UserError: The shapes do not fit, there are no weights for the backbone, or an option is out of its range.
     """
 
     def __init__(
@@ -144,9 +155,10 @@ class SSD(TorchvisionDetector):
         image_size: Sequence[int] | None = None,
         backbone: Literal["vgg16", "small"] = "vgg16",
         backbone_weights: str | None = None,
+        bound_octaves: float | None = None,
     ) -> None:
         build = models.ssd_small if backbone == "small" else models.ssd300
         size = [(image_size[1], image_size[0])] if image_size else []
         built = build(num_classes, backbone_weights is not None, *size)
         architecture = {"backbone": backbone, "image_size": list(image_size) if image_size else None}
-        super().__init__(built, anchors, backbone_weights, [built[0].head], architecture)
+        super().__init__(built, anchors, backbone_weights, [built[0].head], architecture, bound_octaves=bound_octaves)

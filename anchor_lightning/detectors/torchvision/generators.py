@@ -15,6 +15,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.image_list import ImageList
 
 from anchor_lightning.anchors import AnchorShapes
+from anchor_lightning.anchors.assignment import Distance
 from anchor_lightning.anchors.losses import clustering_loss
 from anchor_lightning.detectors.torchvision.assignment import assign_matched
 from anchor_lightning.errors import UserError
@@ -28,6 +29,13 @@ class LevelShapes(AnchorShapes):
         num_per_level: Shapes of each level; their sum is A.
         unit: Width and height of `start`'s unit in pixels of the network input.
         learn: False freezes the shapes.
+
+    Attributes:
+        clustering_weight: λ of Eq. 11, set by whoever trains, as all that follow; no state dict holds them.
+        temperature: T of Eq. 10; 0 is the hard assignment.
+        distance: Distance of the assignment, `iou` or `l2`.
+        bound_octaves: See `constrain`.
+        share_levels: See `constrain`.
     """
 
     start: Tensor
@@ -44,12 +52,56 @@ class LevelShapes(AnchorShapes):
         self.num_per_level = list(num_per_level)
         level = torch.arange(len(self.num_per_level)).repeat_interleave(torch.tensor(self.num_per_level))
         self.register_buffer("level", level, persistent=False)  # (A,) of each shape
-        self.clustering_weight = 1.0  # λ of Eq. 11, set by whoever trains; the state dict does not hold it
+        self.clustering_weight = 1.0
+        self.temperature: Tensor | float = 0.0
+        self.distance: Distance = "iou"
+        self.bound_octaves: float | None = None
+        self.share_levels = False
 
     def cells(self) -> Tensor:
         """(A, 4) as `start` (to the bit until they move), of the shapes as they are, with a gradient to `log_wh`."""
         growth = (self.start[:, 2:] - self.start[:, :2]) / 2 * torch.expm1(self.log_wh - self.initial_log_wh)
         return self.start + torch.cat([-growth, growth], 1)
+
+    def constrain(self, bound_octaves: float | None = None, share_levels: bool = False) -> None:
+        """Sets how freely the shapes move.
+
+        Args:
+            bound_octaves: At each training forward the scale sqrt(w h) of a shape is brought back to at most so many
+                octaves (factors of 2) above the largest scale with which its level started, or below the smallest;
+                None for no bounds. Ratios of the sides are free.
+            share_levels: Shapes of the same place on the levels move together, by the same factors: one set of shapes
+                in units of each level's own.
+
+        Raises:
+            UserError: The bound is negative, or the levels have no or not the same number of shapes to share.
+        """
+        if bound_octaves is not None and not 0 <= bound_octaves < math.inf:
+            raise UserError(f"must be 0 or more octaves, got {bound_octaves}", "bound_octaves")
+        if share_levels and (len(self.num_per_level) == 1 or len(set(self.num_per_level)) > 1):
+            raise UserError(
+                f"shares shapes among levels with the same number of them; here the levels have {self.num_per_level}",
+                "share_levels",
+            )
+        self.bound_octaves, self.share_levels = bound_octaves, share_levels
+
+    def moving(self) -> Tensor:
+        """(A, 2) `log_wh` as the losses are to see it: where levels share their shapes a gradient is for all levels."""
+        if not self.share_levels:
+            return self.log_wh
+        constant = self.log_wh.detach()
+        zeros = (self.log_wh - constant).view(len(self.num_per_level), -1, 2).sum(0)
+        return constant + zeros.repeat(len(self.num_per_level), 1)
+
+    @torch.no_grad()
+    def keep_in_bounds(self) -> None:
+        """Brings shapes back within `bound_octaves`."""
+        if self.bound_octaves is None:
+            return
+        reach, levels = self.bound_octaves * math.log(2), self.num_per_level
+        for now, start in zip(self.log_wh.split(levels), self.initial_log_wh.split(levels), strict=True):
+            scale, start_scale = now.mean(1, keepdim=True), start.mean(1)
+            now += scale.clamp(start_scale.min() - reach, start_scale.max() + reach) - scale
 
     @torch.no_grad()
     def set_initial(self, wh: Tensor) -> None:
@@ -105,11 +157,12 @@ class LearnableAnchors(nn.Module):
         Returns:
             The same values as `regression`, with a gradient to the shapes besides; and a scalar.
         """
-        shapes, log_wh = self.shapes, self.shapes.log_wh
+        shapes, log_wh = self.shapes, self.shapes.moving()
         shape_of_anchor = self.spread(torch.arange(len(log_wh), device=log_wh.device)[:, None])[:, 0]
         boxes_log_wh = [(boxes[:, 2:] - boxes[:, :2]).to(log_wh.dtype).log() for boxes in boxes_xyxy]
+        options = (shapes.temperature, shapes.distance)
         found = [
-            assign_matched(of_image, shape_of_anchor, shapes.level, box_log_wh, log_wh.detach())
+            assign_matched(of_image, shape_of_anchor, shapes.level, box_log_wh, log_wh, *options)
             for of_image, box_log_wh in zip(matched, boxes_log_wh, strict=True)
         ]
         num_boxes = torch.stack([image.delta.any(1).sum() for image in found]).sum().clamp_min(1)
@@ -143,6 +196,8 @@ class LearnableAnchorGenerator(LearnableAnchors, AnchorGenerator):
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """The anchors of each image, (N, 4), without gradient."""
+        if self.training:
+            self.shapes.keep_in_bounds()
         self._num_positions = [math.prod(map_.shape[-2:]) for map_ in feature_maps]
         anchors: list[Tensor] = super().forward(image_list, feature_maps)
         return anchors
@@ -177,6 +232,8 @@ class LearnableDefaultBoxes(LearnableAnchors, DefaultBoxGenerator):
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """The default boxes of each image, (N, 4) in pixels, without gradient."""
+        if self.training:
+            self.shapes.keep_in_bounds()
         if self.clip and self.training:
             with torch.no_grad():  # the boxes placed are clipped: the shape must not drift away from them
                 for side, limit in zip(self.shapes.log_wh.unbind(1), self._limits, strict=True):

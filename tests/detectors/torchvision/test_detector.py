@@ -85,6 +85,21 @@ def test_training_losses_and_detections(name: str) -> None:
         assert len(of_image) and of_image[:, 0::2].max() <= 96 and of_image[:, 1::2].max() <= 64
 
 
+def test_softly_more_shapes_answer() -> None:
+    """And the values of torchvision's losses do not depend on it."""
+    detector, batch = make("retinanet_small_fpn").train(), make_batch()
+    soft = replace(STEP, temperature=torch.tensor(2.0), distance="l2")
+    hard_terms, soft_terms = (detector.training_losses(batch, step) for step in (STEP, soft))
+    hard_gradient, soft_gradient = (
+        torch.autograd.grad(torch.stack(list(terms.values())).sum(), detector.shapes.log_wh)[0]
+        for terms in (hard_terms, soft_terms)
+    )
+    assert hard_gradient.any(1).sum() <= 2, "a shape a box"
+    assert soft_gradient.any(1).sum() >= 9, "all of a level"
+    for name in hard_terms:
+        assert torch.equal(hard_terms[name], soft_terms[name]) == (name != "loss_clustering")
+
+
 def test_network_is_torchvisions_own() -> None:
     """Of the same weights the same output."""
     ours = make("retinanet_r50_fpn").eval()
@@ -196,6 +211,8 @@ def test_a_checkpoint_of_another_input_size() -> None:
         (DETECTORS["ssd_small"], {"init": "yolov2-voc"}, "model, uniform, identical, kmeans"),
         (DETECTORS["ssd_small"], {"init": [[10.0, 20.0]]}, "expected .16, 2."),
         (YOLOv2, {"init": "model"}, "unknown 'model'"),
+        (partial(SSD, backbone="small", bound_octaves=-0.5), {"init": "model"}, "bound_octaves: .*-0.5"),
+        (partial(FasterRCNN, backbone="small", fpn=False, share_levels=True), {"init": "model"}, "share_levels: .*15"),
     ],
 )
 def test_options_that_do_not_fit(detector: Any, anchors: dict[str, Any], message: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -73,12 +74,12 @@ def box_loss(name: str) -> Callable[[Any], None]:
     return change
 
 
-CASES: list[tuple[str, Callable[[Any], None]]] = [(kind, no_change) for kind in KINDS] + [("c4", coder_of_ssd)]
-CASES += [("retinanet", box_loss(name)) for name in ("smooth_l1", "diou", "giou")]
+CASES = [(kind, no_change, temperature) for kind in KINDS for temperature in (0.0, 0.3)] + [("c4", coder_of_ssd, 0.0)]
+CASES += [("retinanet", box_loss(name), 0.0) for name in ("smooth_l1", "diou", "giou")]
 
 
-@pytest.mark.parametrize(("kind", "change"), CASES)
-def test_gradient_is_that_of_the_outputs(kind: str, change: Callable[[Any], None]) -> None:
+@pytest.mark.parametrize(("kind", "change", "temperature"), CASES)
+def test_gradient_is_that_of_the_outputs(kind: str, change: Callable[[Any], None], temperature: float) -> None:
     """Finite differences: of the loss in Δw, Δh of a shape's positives, weighted in a loop of our own (Eq. 9)."""
     model = make_detector(kind, clip=False)
     change(model)
@@ -86,7 +87,7 @@ def test_gradient_is_that_of_the_outputs(kind: str, change: Callable[[Any], None
     model.double()
     for tensor in (shapes.log_wh, shapes.initial_log_wh, shapes.start, shapes.unit):  # no conversion makes them double
         tensor.data = tensor.data.double()
-    shapes.clustering_weight = 2 / 3
+    shapes.clustering_weight, shapes.temperature = 2 / 3, temperature
     shapes.log_wh.data += 0.1 * torch.randn(shapes.log_wh.shape, dtype=torch.float64)
     host = getattr(model, "rpn", model)
     generator = host.anchor_generator
@@ -131,12 +132,26 @@ def by_loops(
         for box in {m for _, _, m in positives}:
             left, top, right, bottom = target["boxes"][box].tolist()
             wh = torch.tensor([right - left, bottom - top], dtype=torch.float64)
-            iou = {k: shape_iou(wh, log_wh[k].exp()).item() for _, k, m in positives if m == box}
-            best = max(iou, key=lambda k: iou[k])
-            own = [n for n, k, m in positives if (k, m) == (best, box)]
-            weight[own] = total / num_boxes / len(own)
-            gradient[best] += (log_wh[best] - wh.log()) / num_boxes
+            own: dict[int, list[int]] = {}
+            for n, k, m in positives:
+                if m == box:
+                    own.setdefault(k, []).append(n)
+            for k, delta in by_hand(shapes, wh, own).items():
+                gradient[k] += delta * (log_wh[k] - wh.log()) / num_boxes
+                for n in own.get(k, []):
+                    weight[n] = delta * total / num_boxes / len(own[k])
     return weights, gradient
+
+
+def by_hand(shapes: LevelShapes, wh: Tensor, positive: Iterable[int]) -> dict[int, float]:
+    """δ of the shapes that answer for a box (2,): of the positive ones, softly of all of their levels."""
+    iou = shape_iou(wh, shapes.log_wh.detach().exp()).tolist()
+    temperature = float(shapes.temperature)
+    if not temperature:
+        return {max(positive, key=lambda k: iou[k]): 1.0}
+    levels = {int(shapes.level[k]) for k in positive}
+    nearness = {k: math.exp(iou[k] / temperature) for k, level in enumerate(shapes.level.tolist()) if level in levels}
+    return {k: value / sum(nearness.values()) for k, value in nearness.items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
