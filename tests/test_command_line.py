@@ -135,6 +135,7 @@ def test_what_is_mistyped(words: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        ("--nmu 5", "Did you mean --model.anchors.num?"),
         ("--data.root x", "no class is chosen for data; give --data FOLDER instead, --data CLASS before it"),
         ("--trainer.logger.name x", "--trainer.logger.name: no class is chosen for trainer.logger"),
         ("--config synthetic.yaml --data.bach_size 2", "--data.bach_size is not an option of SyntheticDataModule"),

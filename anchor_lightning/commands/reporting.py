@@ -81,7 +81,8 @@ def explain(message: str, parser: ArgumentParser) -> list[str]:
         lines = [f"--{name} is now --{former}" if former else f"--{name} is not an option{of}"]
         known = [other for other in known_options(parser, option, kind and kind[1]) if not name.startswith(f"{other}.")]
         same = [other for names in ALSO_CALLED if name in names for other in names if other in known]
-        nearest = same or get_close_matches(name, known, n=1, cutoff=0.6)
+        last = {other.rpartition(".")[2]: other for other in known}  # `--num` for `--model.anchors.num`
+        nearest = same or get_close_matches(name, known, n=1) or [last[n] for n in get_close_matches(name, last, n=1)]
         return [*lines, *(f"Did you mean --{match}?" for match in nearest[:1] if former is None), where]
     nested = re.search(r"NestedArg\(key='([\w.]+)'", message)
     if nested and not option.endswith(nested[1]):  # an option of a class where no class is known
