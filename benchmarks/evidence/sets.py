@@ -39,6 +39,8 @@ class RealSet:
         steps: Optimizer steps of a run.
         frozen_stages: Stages of the backbone that are not trained, or `all`: features are then computed once.
         precision: Of the trainer; the same for all runs of a set.
+        strides: Of the features of the backbone, the smallest first.
+        variants: Augmented variants of each training image, of which features are computed.
     """
 
     kind: type[DetectionDataModule]
@@ -49,6 +51,8 @@ class RealSet:
     steps: int
     frozen_stages: int | str
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    strides: tuple[int, ...] = (16, 32)
+    variants: int = 4
 
     def module(self, data: Path, seed: int) -> DetectionDataModule:
         """The data module, with augmentation."""

@@ -26,7 +26,7 @@ def load(name):
 
 
 def test_grid_has_eight_seeds_of_the_main_arms_and_no_run_twice():
-    sets, runs = load("sets"), load("run").grid()
+    sets, runs = load("sets"), load("yolov2").grid()
     assert len(runs) == len(set(runs))
     seeds = Counter((r.set, r.arm, r.start) for r in runs if r.num == 5)
     for name in sets.SETS:
@@ -34,16 +34,35 @@ def test_grid_has_eight_seeds_of_the_main_arms_and_no_run_twice():
             assert seeds[name, arm, "kmeans"] == seeds[name, arm, "uniform"] == 8
 
 
-def test_what_is_in_the_csv_is_done(tmp_path: Path):
-    run = load("run")
-    path, first = tmp_path / "a" / "runs.csv", run.grid()[0]
-    assert run.done(path) == set()
-    run.append(path, dict.fromkeys(run.COLUMNS, "x") | first._asdict() | {"map": 0.123456789, "by_class": "cat 0.5"})
-    run.append(path, dict.fromkeys(run.COLUMNS, "x") | first._replace(seed=1)._asdict())
-    assert run.done(path) == {tuple(map(str, first)), tuple(map(str, first._replace(seed=1)))}
+@pytest.mark.parametrize("name", ["yolov2", "pyramids"])
+def test_what_is_in_the_csv_is_done(name: str, tmp_path: Path):
+    run, grid = load("run"), load(name)
+    path, first, columns = tmp_path / "a" / "runs.csv", grid.grid()[0], grid.COLUMNS
+    assert run.done(path, grid.KEY) == set()
+    row = dict.fromkeys(columns, "x") | first._asdict() | {"map": 0.123456789, "by_class": "cat 0.5"}
+    run.append(path, columns, row)
+    run.append(path, columns, dict.fromkeys(columns, "x") | first._replace(seed=1)._asdict())
+    assert run.done(path, grid.KEY) == {tuple(map(str, first)), tuple(map(str, first._replace(seed=1)))}
     header, line, _ = path.read_text().splitlines()
-    assert header == ",".join(run.COLUMNS)
+    assert header == ",".join(columns)
     assert ",0.123457," in line
+
+
+def test_grid_of_pyramids_has_five_seeds_of_every_arm_and_the_main_arms_first():
+    pyramids = load("pyramids")
+    runs = pyramids.grid()
+    kinds = pyramids.DETECTORS
+    expected = {(name, s, arm): 5 for name, kind in kinds.items() for s in pyramids.SETS for arm in kind.arms}
+    assert Counter((r.detector, r.set, r.arm) for r in runs) == expected
+    assert {r.arm for r in runs[: len(kinds) * len(pyramids.SETS) * 5 * 2]} == {"stock", "learned"}
+
+
+def test_committed_runs_have_the_columns_of_their_grid():
+    for name in ("yolov2", "pyramids"):
+        grid = load(name)
+        path = ROOT / "docs" / "evidence" / grid.CSV
+        if path.exists():
+            assert path.read_text().splitlines()[0] == ",".join(grid.COLUMNS)
 
 
 def test_arms_differ_from_the_full_method_in_what_their_names_say():
@@ -133,27 +152,99 @@ def test_ladder_and_numbers_of_shapes_by_hand():
     ]
 
 
-@pytest.mark.parametrize("frozen", ["all", 0])
-def test_a_run_from_features_and_from_images(
-    frozen: str | int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    """Two steps on made images, with the features of a frozen backbone and with one that is trained."""
+@pytest.fixture
+def made_set(tmp_path: Path, request: pytest.FixtureRequest):
+    """A devkit and weights of the backbone in `tmp_path`; gives a `RealSet` of it."""
     import timm
 
     for logger in map(logging.getLogger, ("lightning.pytorch", "anchor_lightning")):
         request.addfinalizer(partial(logger.setLevel, logger.level))  # which a run raises
-    run, sets = load("run"), load("sets")
+    sets = load("sets")
     torch.manual_seed(0)
-    weights = tmp_path / "weights.pth"
-    torch.save(timm.create_model(sets.BACKBONE).state_dict(), weights)
+    torch.save(timm.create_model(sets.BACKBONE).state_dict(), tmp_path / "weights.pth")
     make_voc(tmp_path / "devkit")
     options = {"years": [2012], "test_split": "val"}
-    tiny = sets.RealSet(sets.VOCDataModule, "devkit", options, 64, 2, 2, frozen, "32-true")
-    monkeypatch.setitem(sets.SETS, "voc12", tiny)
-    runs = [run.Run("voc12", arm, "kmeans", 0, 3) for arm in ("baseline", "opt-soft-clust-bn")]
-    run.prepare(runs, tmp_path, str(weights), tmp_path / "cache", 1)
+    return partial(sets.RealSet, sets.VOCDataModule, "devkit", options, 64, 2, 2, precision="32-true")
+
+
+@pytest.mark.parametrize("frozen", ["all", 0])
+def test_a_run_from_features_and_from_images(
+    frozen: str | int, tmp_path: Path, made_set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps on made images, with the features of a frozen backbone and with one that is trained."""
+    run, grid = load("run"), load("yolov2")
+    monkeypatch.setitem(grid.SETS, "voc12", made_set(frozen))
+    runs = [grid.Run("voc12", arm, "kmeans", 0, 3) for arm in ("baseline", "opt-soft-clust-bn")]
+    places = (tmp_path, str(tmp_path / "weights.pth"), tmp_path / "cache")
+    run.prepare("yolov2", runs, *places, 1)
     for each in runs:
-        row = run.train(each, tmp_path, str(weights), tmp_path / "cache", {})
+        row = run.train("yolov2", each, *places, {})
+        assert set(row) | {"commit"} == set(grid.COLUMNS)
         assert row["steps"] == 2 and 0 <= row["map_50"] <= 1 and 0 < row["mean_best_iou"] <= 1
         assert (row["shapes"] == row["initial_shapes"]) == (each.arm == "baseline")
     assert (tmp_path / "cache").exists() == (frozen == "all")
+
+
+def numbers_of(shapes: str) -> list[float]:
+    return [float(side) for shape in shapes.replace("|", " ").split() for side in shape.split("x")]
+
+
+@pytest.mark.parametrize(("detector", "rate"), [("retinanet", 0.05), ("yolov3", 0.005)])
+def test_a_run_of_a_pyramid_from_features_is_that_from_images(
+    detector: str, rate: float, tmp_path: Path, made_set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within one epoch the first variant of each image is what a run from images sees."""
+    run, grid = load("run"), load("pyramids")
+    monkeypatch.setitem(grid.SETS, "voc12", made_set("all", strides=grid.STRIDES, variants=1))
+    each, recipe = grid.Run(detector, "voc12", "learned", 0), {"learning_rate": rate, "warm_up": 0, "lr_mult": 20}
+    places = (tmp_path, str(tmp_path / "weights.pth"), tmp_path / "cache")
+    run.prepare("pyramids", [each], *places, 1)
+    features = run.train("pyramids", each, *places, recipe)
+    images = grid.train(each, *places[:2], None, recipe)
+    assert set(features) | {"commit"} == set(grid.COLUMNS)
+    assert features["initial_shapes"] == images["initial_shapes"] != features["shapes"]
+    assert numbers_of(features["shapes"]) == pytest.approx(numbers_of(images["shapes"]), rel=2e-3, abs=0.1)
+    assert features["ar_300"] == pytest.approx(images["ar_300"], abs=0.1)
+    assert features["by_class"].startswith("cat ") or features["by_class"].startswith("dog ")
+
+
+@pytest.mark.parametrize("arm", ["stock", "learned-old"])
+def test_faster_rcnn_runs_from_features(arm: str, tmp_path: Path, made_set, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, grid = load("run"), load("pyramids")
+    monkeypatch.setitem(grid.SETS, "voc12", made_set("all", strides=grid.STRIDES, variants=1))
+    each, places = grid.Run("faster_rcnn", "voc12", arm, 0), (tmp_path, str(tmp_path / "weights.pth"), tmp_path / "c")
+    run.prepare("pyramids", [each], *places, 1)
+    row = run.train("pyramids", each, *places, {"lr_mult": 100})
+    assert [len(level.split()) for level in row["initial_shapes"].split("|")] == [3, 3, 3, 3]
+    assert (row["shapes"] == row["initial_shapes"]) == (arm == "stock")
+    assert 0 < row["recall_iou50_50"] <= row["recall_iou50_1000"] <= 1
+
+
+def test_report_of_pyramids_by_hand(tmp_path: Path) -> None:
+    run, grid, report = load("run"), load("pyramids"), load("report_pyramids")
+    path = tmp_path / "pyramids.csv"
+    same = {"initial_shapes": "1.0x2.0 | 3.0x4.0", "shapes": "1.0x2.0 | 5.0x6.0", "commit": "a"}
+    # AP@.5, recall at 50, AP of red and of white, by seed.
+    values = {
+        "stock": [(0.5, 0.3, 0.6, 0.4), (0.6, 0.4, 0.6, 0.5)],
+        "learned": [(0.6, 0.4, 0.7, 0.2), (0.8, 0.4, 0.7, 0.1)],
+        "kmeans": [(0.5, 0.3, 0.6, 0.4)],
+    }
+    for arm, rows in values.items():
+        for seed, (ap, recall, red, white) in enumerate(rows):
+            row = dict.fromkeys(grid.COLUMNS, 0.5) | grid.Run("retinanet", "bccd", arm, seed)._asdict() | same
+            row |= {"map_50_frequent": ap, "ar_50": recall, "by_class": f"red cell {red}; white {white}"}
+            run.append(path, grid.COLUMNS, row)
+    table = report.read(path)
+    text = report.tables(table)
+    # AP@.5 +10 and +20: half of the interval is 12.706 * 7.07 / sqrt(2); recall +10 and 0; white -20 and -40, where
+    # stock's seeds are 10 points apart; red +10 and +10.
+    assert "| bccd | learned less stock | +15.0 ± 63.5 (2) | +0.0 ± 0.0 (2) | +5.0 ± 63.5 (2) |" in text
+    assert "| white -30.0 ± 127.1 (2) | 10.0 | white |" in text
+    assert "| bccd | kmeans less stock | +0.0 (1) |" in text and "| red cell +0.0 (1) | 0.0 | none |" in text
+    assert "| bccd | stock | 55.0 ± 63.5 (2) |" in text
+    assert "| bccd | learned | 1.0x2.0 / 3.0x4.0 | 1.0x2.0 / 5.0x6.0 |" in text
+    red = report.class_changes(table["retinanet", "bccd", "learned"], table["retinanet", "bccd", "stock"])[1]
+    assert (red.name, red.is_lost) == ("red cell", False)
+    report.forest(table, tmp_path / "forest.png")
+    assert (tmp_path / "forest.png").stat().st_size > 10_000

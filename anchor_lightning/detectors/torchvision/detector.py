@@ -43,6 +43,7 @@ class FasterRCNN(TorchvisionDetector):
     """
 
     has_proposals: ClassVar[bool] = True
+    pyramid_levels: ClassVar[tuple[int, ...]] = (1, 2, 3, 4)  # of the backbone; level n has stride 2 ** (n + 1)
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class FasterRCNN(TorchvisionDetector):
     ) -> None:
         pretrained, channels = backbone_weights is not None, channels_of(backbone, pyramid_channels)
         if fpn:
-            built = models.faster_rcnn_fpn(num_classes, backbone, pretrained, channels)
+            built = models.faster_rcnn_fpn(num_classes, backbone, pretrained, channels, self.pyramid_levels)
         elif pyramid_channels is not None:
             raise UserError(f"{pyramid_channels}, but there is no pyramid with fpn false", argument="pyramid_channels")
         elif backbone in models.RESNETS:

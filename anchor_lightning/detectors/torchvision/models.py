@@ -65,11 +65,14 @@ def faster_rcnn_c4(num_classes: int, backbone: str, pretrained: bool) -> Built:
     return model, resnet
 
 
-def faster_rcnn_fpn(num_classes: int, backbone: str, pretrained: bool, channels: int) -> Built:
-    """Faster R-CNN on a feature pyramid (Lin et al. 2017) of so many `channels`, as `fasterrcnn_resnet50_fpn`."""
+def faster_rcnn_fpn(num_classes: int, backbone: str, pretrained: bool, channels: int, levels: tuple[int, ...]) -> Built:
+    """Faster R-CNN on a feature pyramid (Lin et al. 2017) of so many `channels`, as `fasterrcnn_resnet50_fpn`.
+
+    `levels` as of `pyramid`; there is one level more, and the shapes of each level are twice those of the one before.
+    """
     small, hidden = backbone == "small", 4 * channels
-    features, network = pyramid(backbone, pretrained, channels, LastLevelMaxPool, levels=(1, 2, 3, 4))
-    sizes = tuple((side // (2 if small else 1),) for side in (32, 64, 128, 256, 512))
+    features, network = pyramid(backbone, pretrained, channels, LastLevelMaxPool, levels)
+    sizes = tuple(((16 if small else 32) * 2**place,) for place in range(len(levels) + 1))
     model = FasterRCNN(
         features,
         box_head=TwoMLPHead(channels * 7 * 7, hidden),
