@@ -1,8 +1,6 @@
 """The evidence on detectors with several levels: do their shapes gain by learning, and does any class lose?
 
-All arms of a detector differ in the shapes alone, but for `plain`. `stock` has the shapes that the detector comes
-with, fixed; `learned` starts there and learns, `learned-old` by the rule in which all matched anchors count;
-`kmeans` has fixed shapes from k-means on the training boxes and `kmeans-learned` learns from there.
+The arms of a detector differ in what `ARMS` says, in all else they are the same.
 """
 
 from __future__ import annotations
@@ -24,19 +22,50 @@ from anchor_lightning.metrics import ProposalRecall
 CSV: Final = "pyramids.csv"
 STRIDES: Final = (8, 16, 32)
 SEEDS: Final = 5
-# Inputs, steps and images a step as a run of two or three minutes on one core takes; two variants of VOC12's 2,740
-# images are more than a run sees.
+# Inputs and images a step are such that a run takes two or three minutes on one core; two variants of VOC12's images
+# are more than a run sees. The steps are the detector's.
 SETS: Final = {
-    "bccd": replace(YOLOV2_SETS["bccd"], image_size=320, steps=600, strides=STRIDES),
-    "cards": replace(YOLOV2_SETS["cards"], steps=600, strides=STRIDES),
-    "aerial_cars": replace(YOLOV2_SETS["aerial_cars"], steps=400, strides=STRIDES),
-    "voc12": replace(
-        YOLOV2_SETS["voc12"], batch_size=8, steps=800, precision="bf16-mixed", strides=STRIDES, variants=2
-    ),
+    "bccd": replace(YOLOV2_SETS["bccd"], image_size=320, strides=STRIDES),
+    "cards": replace(YOLOV2_SETS["cards"], strides=STRIDES),
+    "aerial_cars": replace(YOLOV2_SETS["aerial_cars"], batch_size=4, strides=STRIDES),
+    "voc12": replace(YOLOV2_SETS["voc12"], batch_size=8, precision="bf16-mixed", strides=STRIDES, variants=2),
 }
 PYRAMID: Final = {"pyramid_channels": 64}
 LIMITS: Final = (50, 100, 300, 1000)
 RECALLS: Final = tuple(f"{name}_{limit}" for name in ("ar", "recall_iou50") for limit in LIMITS)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is done with the shapes.
+
+    Args:
+        learn: Whether they learn.
+        from_kmeans: Whether they start from k-means on the training boxes, not where the detector comes with them.
+        old_rule: Whether they learn as until November 2026, by all positive anchors.
+        soft: Whether the assignment is soft in the warm-up; None for the detector's own choice.
+        options: Of the detector besides its own.
+    """
+
+    learn: bool = True
+    from_kmeans: bool = False
+    old_rule: bool = False
+    soft: bool | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+ARMS: Final = {
+    "stock": Arm(learn=False),
+    "learned": Arm(),
+    "learned-old": Arm(old_rule=True),
+    "kmeans": Arm(learn=False, from_kmeans=True),
+    "kmeans-learned": Arm(from_kmeans=True),
+    "learned-soft": Arm(soft=True),
+    "learned-bounded": Arm(options={"bound_octaves": 0.5}),
+    "learned-shared": Arm(options={"share_levels": True}),
+    # darknet's YOLOv3: no norm on the offsets and no soft assignment, which the other arms of YOLOv3 have.
+    "plain": Arm(learn=False, soft=False, options={"bn_without_shift": False}),
+}
 
 
 @dataclass(frozen=True)
@@ -47,33 +76,31 @@ class Kind:
         class_path: Of the detector.
         options: Of its constructor.
         stock: `init` of the shapes that it comes with.
-        arms: What is trained, the most important first.
-        recipe: As of `train_and_test`, with `lr_mult`.
+        soft: Whether its assignment is soft in the warm-up.
+        arms: What is trained.
+        steps: Optimizer steps of a run.
+        learning_rate: After the warm-up; tried on the arm `stock`, on BCCD's validation split.
     """
 
     class_path: str
     options: dict[str, Any]
     stock: str
+    soft: bool
     arms: tuple[str, ...]
-    recipe: dict[str, Any] = field(default_factory=dict)
+    steps: int
+    learning_rate: float
 
 
-# Chosen once for each detector, on its arm `stock`, on BCCD's validation split.
-RECIPE: Final = {"learning_rate": 1e-2, "warm_up": 50, "drop_at": 0.75, "clip": 10.0, "lr_mult": 1.0}
+RECIPE: Final = {"warm_up": 50, "drop_at": 0.75, "clip": 10.0, "lr_mult": 1.0}
 METHOD: Final = arm_options("opt-soft-clust-bn")
-MATCHING_ARMS: Final = ("stock", "learned", "learned-old", "kmeans", "kmeans-learned")
+MATCHING_ARMS: Final = tuple(name for name in ARMS if name != "plain")
+YOLO_ARMS: Final = ("stock", "learned", "kmeans", "kmeans-learned", "plain")
 DETECTORS: Final = {
-    "retinanet": Kind("RetinaNet", PYRAMID, "model", MATCHING_ARMS, RECIPE),
-    "faster_rcnn": Kind("variants.FasterRCNNFromStride8", PYRAMID, "model", MATCHING_ARMS, RECIPE),
-    # `plain` is darknet's: no norm on the offsets and no soft assignment, which the other arms have.
-    "yolov3": Kind(
-        "YOLOv3",
-        {"width": 0.25, "objectness_init": 0.01},
-        "yolov3-coco",
-        ("stock", "learned", "kmeans", "kmeans-learned", "plain"),
-        RECIPE,
-    ),
+    "retinanet": Kind("RetinaNet", PYRAMID, "model", False, MATCHING_ARMS, 400, 1e-2),
+    "faster_rcnn": Kind("variants.FasterRCNNFromStride8", PYRAMID, "model", False, MATCHING_ARMS, 500, 1e-2),
+    "yolov3": Kind("YOLOv3", {"width": 0.25, "objectness_init": 0.01}, "yolov3-coco", True, YOLO_ARMS, 800, 1e-2),
 }
+PHASES: Final = (("stock", "learned"), ("learned-old", "kmeans", "kmeans-learned"), tuple(ARMS))  # in this order
 
 
 class Run(NamedTuple):
@@ -105,37 +132,32 @@ class OldRule(Callback):
 
 def grid() -> list[Run]:
     """All runs, what is claimed first, seed after seed."""
-    kinds = DETECTORS.items()
-    depth = max(len(kind.arms) for _, kind in kinds)
-    return [
-        Run(name, set_name, kind.arms[place], seed)
-        for first, last in ((0, 2), (2, depth))
+    runs = [
+        Run(name, set_name, arm, seed)
+        for phase in PHASES
         for seed in range(SEEDS)
         for set_name in SETS
-        for name, kind in kinds
-        for place in range(first, min(last, len(kind.arms)))
+        for name, kind in DETECTORS.items()
+        for arm in phase
+        if arm in kind.arms
     ]
+    return list(dict.fromkeys(runs))
 
 
 def train(run: Run, data: Path, weights: str, features: Path | None, overrides: dict[str, Any]) -> dict[str, Any]:
     """Trains and tests; a row of the CSV but for the commit."""
-    kind = DETECTORS[run.detector]
-    recipe = kind.recipe | overrides
-    options = {"backbone": BACKBONE, "backbone_weights": weights, "freeze_backbone": "all"} | kind.options
-    is_yolo, is_plain = run.detector == "yolov3", run.arm == "plain"
-    if is_yolo:
-        options["bn_without_shift"] = not is_plain
-    anchors = AnchorOptions(
-        init="kmeans" if run.arm.startswith("kmeans") else kind.stock,
-        learn="learned" in run.arm,
-        lr_mult=recipe["lr_mult"],
-    )
-    soft = WARM_UP_SHARE if is_yolo and not is_plain else 0
+    kind, arm = DETECTORS[run.detector], ARMS[run.arm]
+    recipe = RECIPE | {"steps": kind.steps, "learning_rate": kind.learning_rate} | overrides
+    backbone = {"backbone": BACKBONE, "backbone_weights": weights, "freeze_backbone": "all"}
+    options = backbone | kind.options | arm.options
+    start = "kmeans" if arm.from_kmeans else kind.stock
+    anchors = AnchorOptions(init=start, learn=arm.learn, lr_mult=recipe["lr_mult"])
+    soft = kind.soft if arm.soft is None else arm.soft
     callbacks: list[Callback] = [
-        SoftAssignment(**METHOD["soft_assignment"] | {"steps": soft}),
+        SoftAssignment(**METHOD["soft_assignment"] | {"steps": WARM_UP_SHARE if soft else 0}),
         ClusteringDecay(**METHOD["clustering"] | {"steps": WARM_UP_SHARE}),
     ]
-    if run.arm == "learned-old":
+    if arm.old_rule:
         callbacks.append(OldRule())
     detector = {"class_path": kind.class_path, "init_args": options}
     trained = train_and_test(SETS[run.set], data, run.seed, detector, anchors, recipe, callbacks, features)

@@ -14,22 +14,14 @@ from typing import Final, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+from pyramids import ARMS
 from report import FOLDER, MEASURE, by_class, mean_interval, measured, paired, text
 
 STOCK: Final = "stock"
-ARMS: Final = (STOCK, "learned", "learned-old", "kmeans", "kmeans-learned", "plain")
-PAIRS: Final = (
-    *((arm, STOCK) for arm in ARMS if arm != STOCK),
+PAIRS: Final = (  # besides each arm and stock
     ("learned", "learned-old"),
     ("kmeans-learned", "kmeans"),
 )
-COLOURS: Final = {
-    "learned": "tab:blue",
-    "learned-old": "tab:orange",
-    "kmeans": "tab:grey",
-    "kmeans-learned": "tab:green",
-    "plain": "tab:purple",
-}
 RECALL: Final = "ar_50"
 Rows = dict[int, dict[str, str]]  # by seed
 Table = dict[tuple[str, str, str], Rows]  # detector, set, arm
@@ -109,7 +101,8 @@ def differences(table: Table, detector: str) -> list[str]:
     head += ["spread of its seeds in the other arm", "classes that lose more than that"]
     lines = ["", f"Differences ({detector}):", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name in dict.fromkeys(key[1] for key in table):
-        for arm, other in PAIRS:
+        arms = [arm for arm in ARMS if arm != STOCK]
+        for arm, other in (*((arm, STOCK) for arm in arms), *PAIRS):
             rows, others = table.get((detector, name, arm)), table.get((detector, name, other))
             if not rows or not others or not set(rows) & set(others):
                 continue
@@ -143,6 +136,8 @@ def ordered(table: Table, detector: str) -> list[tuple[str, str]]:
 def forest(table: Table, path: Path) -> None:
     """Forest plot: detector by detector, the arms less stock in AP@.5, in recall and in the class that loses most."""
     detectors, names = ([*dict.fromkeys(key[place] for key in table)] for place in (0, 1))
+    arms = [arm for arm in ARMS if arm != STOCK and any(key[2] == arm for key in table)]
+    colours = {arm: f"C{place}" for place, arm in enumerate(arms)}
     titles = ("AP@.5", "recall at 50", "AP@.5 of the worst class")
     size = (4 * len(detectors), 3 * (1 + 0.6 * len(names)))
     figure, axes = plt.subplots(3, len(detectors), figsize=size, sharex="row", sharey=True, squeeze=False)
@@ -150,8 +145,8 @@ def forest(table: Table, path: Path) -> None:
         for row, title in enumerate(titles):
             axis = axes[row, column]
             for place, name in enumerate(reversed(names)):
-                for shift, arm in zip(np.linspace(0.3, -0.3, len(COLOURS)), COLOURS, strict=True):
-                    draw(axis, place + float(shift), arm, compared(table, detector, name, arm)[row])
+                for shift, arm in zip(np.linspace(0.35, -0.35, len(arms)), arms, strict=True):
+                    draw(axis, place + float(shift), colours[arm], compared(table, detector, name, arm)[row])
             axis.axvline(0, color="black", linewidth=0.8)
             axis.set_yticks(range(len(names)), [*reversed(names)])
             axis.set_title(f"{detector}: {title}", fontsize=9)
@@ -159,7 +154,8 @@ def forest(table: Table, path: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("difference from stock, points")
     handles = [
-        plt.Line2D([], [], marker="o", linestyle="", color=c, label=f"{a} less stock") for a, c in COLOURS.items()
+        plt.Line2D([], [], marker="o", linestyle="", color=colour, label=f"{arm} less stock")
+        for arm, colour in colours.items()
     ]
     figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=8, frameon=False)
@@ -176,14 +172,14 @@ def compared(table: Table, detector: str, name: str, arm: str) -> tuple[list[flo
     return ap, recall, class_changes(rows, stock)[0].differences
 
 
-def draw(axis: plt.Axes, place: float, arm: str, values: list[float]) -> None:
+def draw(axis: plt.Axes, place: float, colour: str, values: list[float]) -> None:
     """Mean, 95 % interval and the seeds of one comparison, if there is any."""
     if not values:
         return
     mean, half = mean_interval(values)
     bar = None if math.isnan(half) else 100 * half
-    axis.errorbar(100 * mean, place, xerr=bar, fmt="o", markersize=4, color=COLOURS[arm], capsize=2)
-    axis.scatter(100 * np.array(values), [place] * len(values), s=7, color=COLOURS[arm], alpha=0.35)
+    axis.errorbar(100 * mean, place, xerr=bar, fmt="o", markersize=4, color=colour, capsize=2)
+    axis.scatter(100 * np.array(values), [place] * len(values), s=7, color=colour, alpha=0.35)
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ class YOLOv2NormOverPositives(YOLOv2):
 class FasterRCNNFromStride8(FasterRCNN):
     """Faster R-CNN on a pyramid whose first level has stride 8, with a smaller second stage; arguments as of its base.
 
-    On one core the level at stride 4 takes three quarters of the time. The stock shapes are torchvision's four
+    The level at stride 4 would take three quarters of the pyramid's operations. The stock shapes are torchvision's four
     smallest, 32 to 256 pixels, one size a level; the second stage trains on 64 boxes of an image, from 250 proposals.
     """
 

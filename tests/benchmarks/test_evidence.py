@@ -196,7 +196,10 @@ def test_a_run_of_a_pyramid_from_features_is_that_from_images(
     """Within one epoch the first variant of each image is what a run from images sees."""
     run, grid = load("run"), load("pyramids")
     monkeypatch.setitem(grid.SETS, "voc12", made_set("all", strides=grid.STRIDES, variants=1))
-    each, recipe = grid.Run(detector, "voc12", "learned", 0), {"learning_rate": rate, "warm_up": 0, "lr_mult": 20}
+    each, recipe = (
+        grid.Run(detector, "voc12", "learned", 0),
+        {"steps": 2, "learning_rate": rate, "warm_up": 0, "lr_mult": 20},
+    )
     places = (tmp_path, str(tmp_path / "weights.pth"), tmp_path / "cache")
     run.prepare("pyramids", [each], *places, 1)
     features = run.train("pyramids", each, *places, recipe)
@@ -214,7 +217,7 @@ def test_faster_rcnn_runs_from_features(arm: str, tmp_path: Path, made_set, monk
     monkeypatch.setitem(grid.SETS, "voc12", made_set("all", strides=grid.STRIDES, variants=1))
     each, places = grid.Run("faster_rcnn", "voc12", arm, 0), (tmp_path, str(tmp_path / "weights.pth"), tmp_path / "c")
     run.prepare("pyramids", [each], *places, 1)
-    row = run.train("pyramids", each, *places, {"lr_mult": 100})
+    row = run.train("pyramids", each, *places, {"steps": 2, "lr_mult": 100})
     assert [len(level.split()) for level in row["initial_shapes"].split("|")] == [3, 3, 3, 3]
     assert (row["shapes"] == row["initial_shapes"]) == (arm == "stock")
     assert 0 < row["recall_iou50_50"] <= row["recall_iou50_1000"] <= 1
