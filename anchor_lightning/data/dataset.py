@@ -163,7 +163,9 @@ class DetectionDataset(Dataset[Sample]):
             rng = np.random.Generator(np.random.Philox(seeds))
             geometry = draw_native_crop(rng, (height, width), key.image_size) if self.native_crop else draw_jitter(rng)
             colour = draw_colour(rng)
-        image = warp_image(self.load(key.index, geometry.source_size(key.image_size)), geometry, key.image_size)
+        stored = self.load(key.index, geometry.source_size(key.image_size))
+        geometry = geometry.on_pixels(*stored.shape[:2])  # the boxes go where the pixels go
+        image = warp_image(stored, geometry, key.image_size)
         span = slice(self._starts[key.index], self._starts[key.index + 1])
         boxes, kept = warp_boxes(self._boxes[span], (height, width), geometry, key.image_size)
         return Sample(image, boxes, self._labels[span][kept], int(self._ids[key.index]), (height, width), colour)

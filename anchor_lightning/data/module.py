@@ -7,7 +7,6 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Sampler
 
@@ -15,8 +14,8 @@ from anchor_lightning.data import checks, trainer_options
 from anchor_lightning.data.annotated_set import AnnotatedSet, Split
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, collate
 from anchor_lightning.data.division import say_unused_classes
+from anchor_lightning.data.network_input import BatchMemory, network_input
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
-from anchor_lightning.data.transforms import distort_colour
 from anchor_lightning.messages import info, warn
 from anchor_lightning.structures import DetectionBatch
 
@@ -36,6 +35,7 @@ class DetectionDataModule(AnnotatedSet, LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._checked: set[str] = set()  # stages
         self._datasets: dict[str, DetectionDataset] = {}
+        self._memory = BatchMemory()
 
     def bad_images(self) -> list[Path]:
         """The images that this process and its workers could not read so far and skipped (`skip_bad_images`)."""
@@ -144,14 +144,13 @@ class DetectionDataModule(AnnotatedSet, LightningDataModule):
 
     def on_after_batch_transfer(self, batch: DetectionBatch, dataloader_idx: int) -> DetectionBatch:
         """The batch with images as float32 in [0, 1], their colours distorted while training."""
-        images = batch.images.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        if self.augment and self.trainer is not None and self.trainer.training:
-            images = distort_colour(images, batch.colour)
+        distorts = self.augment and self.trainer is not None and self.trainer.training
         result = copy(batch)
-        result.images = images
+        result.images = network_input(batch.images, batch.colour if distorts else None, self._memory)
         return result
 
     def teardown(self, stage: str) -> None:
-        """Say how many images were skipped."""
+        """Give the memory of the batches back, and say how many images were skipped."""
+        self._memory = BatchMemory()
         if bad := self.bad_images():
             warn(f"Skipped {len(bad)} images that cannot be read, {bad[0]} for one (skip_bad_images).")

@@ -1,4 +1,4 @@
-"""YOLOv2's augmentation: geometry on uint8 images in a single warp, colour on the device."""
+"""YOLOv2's augmentation: geometry on uint8 images by crop and resize, colour on the device."""
 
 from __future__ import annotations
 
@@ -36,13 +36,24 @@ class GeometryParams:
         """Height and width of the whole image that give the window at least `image_size` pixels, never upscaled."""
         return math.ceil(image_size[0] / self.height), math.ceil(image_size[1] / self.width)
 
+    def pixels(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom side at the nearest whole pixels of an image; at least one pixel lies between."""
+        left, top = round(self.left * width), round(self.top * height)
+        right, bottom = round((self.left + self.width) * width), round((self.top + self.height) * height)
+        return left, top, max(left + 1, right), max(top + 1, bottom)
+
+    def on_pixels(self, height: int, width: int) -> GeometryParams:
+        """The window with its sides at the nearest whole pixels of an image."""
+        left, top, right, bottom = self.pixels(height, width)
+        return GeometryParams(left / width, top / height, (right - left) / width, (bottom - top) / height, self.flip)
+
 
 WHOLE_IMAGE = GeometryParams()
 NEUTRAL_COLOUR = np.array([0, 1, 1], dtype=np.float32)
 
 
 def draw_jitter(rng: np.random.Generator) -> GeometryParams:
-    """Crop or expand each side by up to 0.3 of the image, unrounded (unlike the C code), and flip half of the time."""
+    """Crop or expand each side by up to 0.3 of the image, and flip half of the time."""
     left, right, top, bottom = rng.uniform(-0.3, 0.3, size=4).tolist()
     return GeometryParams(left, top, 1 - left - right, 1 - top - bottom, flip=bool(rng.random() < 0.5))
 
@@ -71,19 +82,17 @@ def warp_image(image: np.ndarray, params: GeometryParams, image_size: tuple[int,
 
     Args:
         image: (h, w, 3) uint8, the stored image at any scale.
-        params: The window.
+        params: The window, of which some part lies in the image; its sides are taken at the nearest whole pixels.
         image_size: H and W in pixels.
     """
     (source_h, source_w), (height, width) = image.shape[:2], image_size
-    scale_x, scale_y = params.width * source_w / width, params.height * source_h / height
-    offset_x = params.left * source_w
-    if params.flip:
-        scale_x, offset_x = -scale_x, offset_x + params.width * source_w
-    # Pixel centres lie at halves: source + 0.5 = scale * (target + 0.5) + offset.
-    offset_y = params.top * source_h
-    to_source = np.array([[scale_x, 0, scale_x / 2 + offset_x - 0.5], [0, scale_y, scale_y / 2 + offset_y - 0.5]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, to_source, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    left, top, right, bottom = params.pixels(source_h, source_w)
+    window = image[max(top, 0) : bottom, max(left, 0) : right]
+    beyond = max(-top, 0), max(bottom - source_h, 0), max(-left, 0), max(right - source_w, 0)
+    if any(beyond):
+        window = cv2.copyMakeBorder(window, *beyond, cv2.BORDER_REPLICATE)
+    stretched = cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.flip(stretched, 1) if params.flip else stretched
 
 
 def warp_boxes(
@@ -109,26 +118,18 @@ def warp_boxes(
     return (boxes[kept] * np.tile(image_size[::-1], 2)).astype(np.float32), kept
 
 
-def distort_colour(images: Tensor, colour: Tensor) -> Tensor:
+def distort_colour(images: Tensor, colour: Tensor, out: Tensor | None = None) -> Tensor:
     """Images with hue shifted and saturation and value scaled, then clamped to [0, 1] (`distort_image` of the C code).
 
     Args:
-        images: (B, 3, H, W) floating point RGB in [0, 1]; not changed.
+        images: (B, 3, H, W) floating point RGB in [0, 1]; not changed unless they are `out`.
         colour: (B, 3), see `DetectionBatch.colour`.
+        out: What the result is written to, of the shape of `images`; a new tensor without it.
     """
-    result = torch.empty_like(images)
-    factors = colour.to(images.dtype)[:, :, None, None]  # (B, 3) -> (B, 3, 1, 1)
-    # On the CPU the many passes over one image stay in the cache: several times faster than over the batch.
-    step = 1 if images.device.type == "cpu" else max(1, len(images))
-    for part in zip(images.split(step), factors.split(step), result.split(step), strict=True):
-        _distort_into(*part)
-    return result
-
-
-def _distort_into(images: Tensor, factors: Tensor, result: Tensor) -> None:
+    result = torch.empty_like(images) if out is None else out
     # With value V, minimum m, chroma C = V - m: hue in sixths h = ±(1 + (G + B - R - m) / C), with the sign of G - B.
     red, green, blue = images.unbind(1)  # (B, H, W) each
-    hue, saturation, exposure = factors.unbind(1)  # (B, 1, 1) each
+    hue, saturation, exposure = colour.to(images.dtype)[:, :, None, None].unbind(1)  # (B, 1, 1) each
     value, minimum = images.amax(1), images.amin(1)
     chroma = value - minimum
     sixths = (green + blue).sub_(red).sub_(minimum)
@@ -141,4 +142,4 @@ def _distort_into(images: Tensor, factors: Tensor, result: Tensor) -> None:
     torch.sub(value, (sixths - 3).abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma), out=result[:, 0])
     torch.sub(value, (sixths - 2).abs_().sub_(1).clamp_(0, 1).mul_(chroma), out=result[:, 1])
     torch.sub(value, (sixths - 4).abs_().sub_(1).clamp_(0, 1).mul_(chroma), out=result[:, 2])
-    result.clamp_(0, 1)
+    return result.clamp_(0, 1)

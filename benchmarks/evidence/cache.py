@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.dataset import DetectionLoader, Sample, collate
+from anchor_lightning.data.network_input import network_input
 from anchor_lightning.data.sampler import SampleKey
-from anchor_lightning.data.transforms import distort_colour
 from anchor_lightning.detectors.backbones import Backbone
 from anchor_lightning.detectors.base import Detector
 from anchor_lightning.detectors.torchvision.base import TorchvisionDetector
@@ -137,10 +137,8 @@ def build(module: DetectionDataModule, backbone: Backbone, folder: Path, num_var
                 indices = range(start, min(start + 16, len(records)))
                 samples = [dataset[SampleKey(index, variant, module.image_size)] for index in indices]
                 batch = collate(samples)
-                images = batch.images.float().contiguous() / 255
-                if split == "train":
-                    images = distort_colour(images, batch.colour)
-                packed = pack(backbone(images.contiguous(memory_format=torch.channels_last)))
+                images = network_input(batch.images, batch.colour if split == "train" else None)
+                packed = pack(backbone(images))
                 features[variant, start : start + 16] = packed.numpy().astype(np.float16)
                 boxes += [sample.boxes_xyxy for sample in samples]
                 labels += [sample.labels for sample in samples]

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from anchor_lightning.data import dataset as dataset_module
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, Sample, bucket_size, collate
 from anchor_lightning.data.sampler import NO_IMAGE, SampleKey
-from anchor_lightning.data.transforms import NEUTRAL_COLOUR
+from anchor_lightning.data.transforms import NEUTRAL_COLOUR, GeometryParams
 from anchor_lightning.errors import UserError
 from tests.helpers.tiny_data import MemoryModule, attach, ground_truth, record, write_image
 
@@ -103,6 +104,21 @@ def test_without_augmentation_an_image_is_only_stretched(tmp_path: Path) -> None
     bright = made.image[..., 0] > 127
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     np.testing.assert_allclose(made.boxes_xyxy[0], [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=0.6)
+
+
+def test_boxes_follow_the_window_to_the_whole_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window is drawn from 6.6 to 52.8 and from -5.2 to 30.8, and shown at twice its size, mirrored."""
+    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+    pixels[4:20, 10:30] = 255
+    path = tmp_path / "image.png"
+    Image.fromarray(pixels).save(path)
+    drawn = GeometryParams(left=0.11, top=-0.13, width=0.77, height=0.9, flip=True)
+    monkeypatch.setattr(dataset_module, "draw_jitter", lambda rng: drawn)
+    dataset = DetectionDataset([record(1, [[10, 4, 30, 20]], (40, 60), str(path))], augment=True)
+    made = dataset[SampleKey(0, 0, (72, 92))]
+    np.testing.assert_allclose(made.boxes_xyxy, [[92 - 46, 18, 92 - 6, 50]], rtol=1e-6)
+    bright = made.image[..., 0] > 127
+    assert bright.sum() == bright[18:50, 46:86].sum() == 32 * 40
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -106,10 +106,13 @@ def test_ranks_share_the_global_batch() -> None:
 
 def test_on_the_device_images_are_floats_and_colours_change_in_training_only() -> None:
     module = attach(MemoryModule(batch_size=4, image_size=32, num_workers=0))
-    batch = next(iter(module.train_dataloader()))
+    batches = iter(module.train_dataloader())
+    batch = next(batches)
     plain = batch.images.float() / 255
     trained = module.on_after_batch_transfer(batch, 0)
-    torch.testing.assert_close(trained.images, distort_colour(plain, batch.colour))
-    assert trained.images.is_contiguous() and batch.images.dtype == torch.uint8
+    assert torch.equal(trained.images, distort_colour(plain, batch.colour)) and batch.images.dtype == torch.uint8
+    kept = trained.images.clone()
+    module.on_after_batch_transfer(next(batches), 0)
+    assert torch.equal(trained.images, kept), "whoever keeps a batch keeps its images"
     for other in (attach(MemoryModule(), training=False), attach(MemoryModule(augment=False))):
         assert torch.equal(other.on_after_batch_transfer(batch, 0).images, plain)

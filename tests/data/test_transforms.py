@@ -54,7 +54,9 @@ SOURCES, TARGETS = st.sampled_from([(120, 160), (90, 60)]), st.sampled_from([(96
 def test_pixels_go_where_boxes_go(seed: int, source: tuple[int, int], target: tuple[int, int], native: bool) -> None:
     image = np.zeros((*source, 3), dtype=np.uint8)
     image[30:70, 20:45] = 255
-    params = draw_native_crop(rng(seed), source, target) if native else draw_jitter(rng(seed))
+    drawn = draw_native_crop(rng(seed), source, target) if native else draw_jitter(rng(seed))
+    params = drawn.on_pixels(*source)
+    assert not native or params == drawn, "a native crop is drawn in whole pixels"
     boxes, _ = warp_boxes(np.array([[20.0, 30, 45, 70]]), source, params, target)
     bright = warp_image(image, params, target)[..., 0] > 127
     if len(boxes) == 0:
@@ -154,7 +156,8 @@ def columns(pairs: list[tuple[GeometryParams, np.ndarray]]) -> dict[str, np.ndar
 @pytest.fixture(scope="module")
 def ours() -> dict[str, np.ndarray]:
     generator = rng(0)
-    return columns([(draw_jitter(generator), draw_colour(generator)) for _ in range(NUM_DRAWS)])
+    draws = [(draw_jitter(generator), draw_colour(generator)) for _ in range(NUM_DRAWS)]
+    return columns([(window.on_pixels(HEIGHT, WIDTH), colour) for window, colour in draws])
 
 
 def test_draws_have_the_distributions_of_the_c_code(ours: dict[str, np.ndarray]) -> None:
@@ -211,6 +214,47 @@ def test_pixels_of_a_window_are_the_c_codes() -> None:
         np.testing.assert_array_equal(warped, cropped[:, ::-1] if flip else cropped)
 
 
+def test_a_window_is_taken_at_the_nearest_whole_pixels() -> None:
+    assert GeometryParams(0.11, -0.13, 0.77, 0.9).pixels(40, 60) == (7, -5, 53, 31)
+    assert GeometryParams(0.5, 0.5, 0.01, 0.01).pixels(9, 11) == (6, 4, 7, 5), "at least one pixel"
+    assert WHOLE_IMAGE.on_pixels(375, 500) == WHOLE_IMAGE
+    generator = rng(4)
+    # An image that is decoded at a quarter, where a pixel is four of the stored ones.
+    drawn = [draw_jitter(generator) for _ in range(NUM_DRAWS)]
+    sides = np.array([(w.left, w.top, w.left + w.width, w.top + w.height) for w in drawn]) * (125, 94, 125, 94)
+    taken = [w.on_pixels(94, 125) for w in drawn]
+    whole = np.array([w.pixels(94, 125) for w in taken])
+    assert np.abs(whole - sides).max() <= 0.5 + 1e-9
+    # The mean of roundings that favour neither side is 0 +- 1 / sqrt(12 n).
+    assert np.abs((whole - sides).mean(axis=0)).max() < 4.5 / math.sqrt(12 * NUM_DRAWS)
+    assert [w.flip for w in taken] == [w.flip for w in drawn] and [w.on_pixels(94, 125) for w in taken[:99]] == taken[
+        :99
+    ]
+
+
+def bilinear(image: np.ndarray, size: int) -> np.ndarray:
+    """Stretched along the first axis, pixel centres at halves, the border repeated; float64."""
+    at = ((np.arange(size) + 0.5) * len(image) / size - 0.5).clip(0, len(image) - 1)
+    below = np.floor(at).astype(int)
+    share = (at - below)[:, None, None]
+    return image[below] * (1 - share) + image[np.minimum(below + 1, len(image) - 1)] * share
+
+
+def test_a_window_is_cropped_and_stretched_bilinearly() -> None:
+    """Rounded to the nearest of 256 levels, with another half of a level for the resizing in integers."""
+    image, generator = rng(5).integers(0, 256, (60, 80, 3)).astype(np.uint8), rng(6)
+    for size in ((96, 64), (32, 160)):
+        for _ in range(20):
+            window = draw_jitter(generator)
+            left, top, right, bottom = window.pixels(60, 80)
+            cropped = image[np.arange(top, bottom).clip(0, 59)][:, np.arange(left, right).clip(0, 79)]
+            expected = bilinear(bilinear(cropped, size[0]).swapaxes(0, 1), size[1]).swapaxes(0, 1)
+            expected = expected[:, ::-1] if window.flip else expected
+            made = warp_image(image, window, size)
+            assert made.shape == (*size, 3) and made.flags.c_contiguous
+            np.testing.assert_allclose(made, expected, rtol=0, atol=1)
+
+
 def test_colour_agrees_with_colorsys() -> None:
     levels = np.array([0, 0.2, 0.5, 1.0])
     grid = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)  # greys, black, white and ties among them
@@ -218,8 +262,11 @@ def test_colour_agrees_with_colorsys() -> None:
     colours = np.array([NEUTRAL_COLOUR, [0.1, 1.5, 1.5], [-0.1, 1 / 1.5, 1.5], [0.07, 1.5, 1 / 1.5], [0.5, 0, 1]])
     images = torch.from_numpy(pixels.T.reshape(1, 3, 10, 20)).expand(len(colours), -1, -1, -1)
     before = images.clone()
-    result = distort_colour(images, torch.from_numpy(colours)).numpy().reshape(len(colours), 3, -1)
+    distorted = distort_colour(images, torch.from_numpy(colours))
     assert torch.equal(images, before)
+    into = images.clone()
+    assert distort_colour(into, torch.from_numpy(colours), out=into) is into and torch.equal(into, distorted)
+    result = distorted.numpy().reshape(len(colours), 3, -1)
     hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in pixels]
     for (hue, saturation, exposure), changed in zip(colours, result, strict=True):
         expected = [colorsys.hsv_to_rgb((h + hue) % 1, s * saturation, v * exposure) for h, s, v in hsv]
