@@ -92,6 +92,10 @@ def make_steps(records: list[ImageRecord]) -> dict[str, Callable[[], object]]:
         with mock.patch("anchor_lightning.data.dataset.warp_image", affine_warp):
             return load()
 
+    def work_for_another_process() -> None:
+        for tensor in vars(collate(load())).values():
+            tensor.share_memory_()
+
     def whole_path() -> torch.Tensor:
         batch = collate(load())
         return network_input(batch.images, batch.colour, memory)
@@ -102,6 +106,7 @@ def make_steps(records: list[ImageRecord]) -> dict[str, Callable[[], object]]:
         "decoding alone": lambda: [simplejpeg.decode_jpeg(content) for content in data],
         ITEM: load,
         FORMER_ITEM: former_load,
+        "item and batch in a worker's shared memory": work_for_another_process,
         "floats and colours alone": lambda: network_input(batch.images, batch.colour, memory),
         PATH: whole_path,
         FORMER_PATH: lambda: former_input(collate(former_load())),
