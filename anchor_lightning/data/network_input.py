@@ -58,7 +58,8 @@ def network_input(images: Tensor, colour: Tensor | None = None, memory: BatchMem
     else:
         # Image by image: the many passes over one stay in the cache, several times faster than over the batch. OpenCV
         # takes channels apart and puts them together in vector instructions.
-        planes, floats = np.empty((channels, height, width), dtype=np.uint8), torch.empty(1, channels, height, width)
+        planes = np.empty((channels, height, width), dtype=np.uint8)
+        floats = torch.empty(1, channels, height, width, dtype=torch.float32)
         for source, factors, target in zip(pixels, colour[:, None], result, strict=True):
             cv2.split(source.numpy(), list(planes))
             floats.copy_(torch.from_numpy(planes)).div_(255)

@@ -43,6 +43,17 @@ def test_bits_are_those_of_the_batch_in_one(num: int, layout: torch.memory_forma
     assert torch.equal(images, before)
 
 
+def test_a_default_type_of_torch_changes_nothing() -> None:
+    images, colours = make_images(2), make_colours(2)
+    expected = network_input(images, colours)
+    torch.set_default_dtype(torch.float64)
+    try:
+        made, plain = network_input(images, colours), network_input(images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert made.dtype == plain.dtype == torch.float32 and torch.equal(made, expected)
+
+
 def test_memory_serves_again_once_nothing_refers_to_it() -> None:
     memory = BatchMemory()
     first = memory.take(4, 6).fill_(1)
