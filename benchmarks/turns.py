@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 
 def take_turns(
@@ -20,3 +21,11 @@ def take_turns(
             steps[name]()
             seconds[name].append(clock() - start)
     return {name: values[warm_up:] for name, values in seconds.items()}
+
+
+def ratio_line(what: str, ours: Sequence[float], other: str, theirs: Sequence[float]) -> str:
+    """A line that `speed.py` reads: how many times as long ours takes as another, by median and quartiles."""
+    ratios = [mine / its for mine, its in zip(ours, theirs, strict=True)]
+    first, median, third = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    seconds = statistics.median(ours), statistics.median(theirs)
+    return f"{what} / {other}: {median:.2f} [{first:.2f}, {third:.2f}], {seconds[0]:.4g} s / {seconds[1]:.4g} s"

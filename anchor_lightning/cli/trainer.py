@@ -28,6 +28,7 @@ from anchor_lightning.callbacks import (
     ValidationSummary,
 )
 from anchor_lightning.cli.help import ALL
+from anchor_lightning.cli.precision import OPTION, run_precision
 from anchor_lightning.cli.results import metrics_text
 from anchor_lightning.commands.configs import dump_yaml
 from anchor_lightning.commands.reporting import COMMAND, ShortErrors, option_names
@@ -118,6 +119,12 @@ class AnchorLightningCLI(LightningCLI):
             )
         return parser
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Notes whether the precision is given beside the configuration files, too."""
+        words = sys.argv[1:] if args is None else args
+        self._precision_is_given = not isinstance(words, list) or OPTION in {word.partition("=")[0] for word in words}
+        super().parse_arguments(parser, args)
+
     def _parse_ckpt_path(self) -> None:
         # Lightning lets the checkpoint's hyper-parameters silently win; here the configuration counts.
         if not (subcommand := self.config.get("subcommand")):
@@ -126,15 +133,21 @@ class AnchorLightningCLI(LightningCLI):
         folders = _run_folders(config)
         if subcommand != "fit":
             config.ckpt_path = config.ckpt_path and str(find_checkpoint(config.ckpt_path, *folders))
+            self._choose_precision(config.trainer, None)
             return
         text = self._parser(subcommand).dump(config, skip_unset=False)
         resume = config.pop(RESUME)  # config.yaml is to repeat this run, and serves the other sub-commands as well
         path = checkpoint_of(config.ckpt_path, resume, folders, text)
         config.ckpt_path = path and str(path)
+        self._choose_precision(config.trainer, path)
         if sys.argv[1:2] == [subcommand]:
             # The processes that DDP starts with these arguments must not choose for themselves.
             sys.argv[:] = [arg for arg in sys.argv if arg != "--resume"]
             sys.argv += [f"--ckpt_path={path}"] if path else []
+
+    def _choose_precision(self, trainer: Namespace, checkpoint: Path | None) -> None:
+        given = trainer.accelerator, trainer.precision, self._precision_is_given
+        trainer.precision = run_precision(*given, checkpoint)
 
     def _set_seed(self) -> None:
         try:

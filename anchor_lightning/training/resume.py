@@ -27,6 +27,8 @@ INDIFFERENT: Final = (  # options in the decisive parts that training does not d
     r"|trainer\.(?!(accumulate_grad_batches|precision|gradient_clip_val|gradient_clip_algorithm|limit_train_batches"
     r"|overfit_batches)$).*"
 )
+# A run keeps the precision that it has on a processor without bf16 instructions, where its configuration has the other.
+FALLBACK: Final = ("trainer.precision", "32-true", "bf16-mixed")
 
 
 def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path], config: str) -> Path | None:
@@ -71,7 +73,7 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
 def _difference(path: Path, config: str) -> str:
     """The first decisive option in which a checkpoint's run differs, with both values; else empty."""
     try:
-        theirs = read_checkpoint(path).get(PROJECT_KEY, {}).get("config")
+        theirs = _config_of(path)
     except UserError as error:
         return error.message
     if not theirs:
@@ -79,9 +81,21 @@ def _difference(path: Path, config: str) -> str:
     configs = map(yaml.safe_load, (theirs, config))
     there, here = (_flatten({part: whole.get(part) for part in DECISIVE}) for whole in configs)
     for name in sorted(there.keys() | here.keys()):
-        if not re.fullmatch(INDIFFERENT, name) and there.get(name, "unset") != here.get(name, "unset"):
-            return f"{name} is {there.get(name, 'unset')} there and {here.get(name, 'unset')} here"
+        values = there.get(name, "unset"), here.get(name, "unset")
+        if not re.fullmatch(INDIFFERENT, name) and values[0] != values[1] and (name, *values) != FALLBACK:
+            return f"{name} is {values[0]} there and {values[1]} here"
     return ""
+
+
+def precision_of(path: Path) -> str | None:
+    """The trainer's precision in the run of a checkpoint; None where the checkpoint does not say it."""
+    config = yaml.safe_load(_config_of(path) or "{}")
+    return (config.get("trainer") or {}).get("precision")
+
+
+def _config_of(path: Path) -> str | None:
+    config: str | None = read_checkpoint(path).get(PROJECT_KEY, {}).get("config")
+    return config
 
 
 def _flatten(config: Any, name: str = "") -> dict[str, Any]:
