@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anchor_lightning.anchors import mean_best_iou, shape_iou
 from anchor_lightning.errors import UserError
-from anchor_lightning.fitting import ascent_shapes, check_distinct, kmeans_shapes
+from anchor_lightning.fitting import ascent_shapes, check_distinct, kmeans, kmeans_shapes
 
 
 def clusters(*centres: tuple[float, float], num: int = 200, spread: float = 0.05) -> Tensor:
@@ -42,6 +42,25 @@ def test_beats_a_plain_restart() -> None:
     found = [kmeans_shapes(boxes, 4, seed) for seed in range(5)]
     assert min(mean_best_iou(boxes, centres) for centres in found) >= best - 1e-3
     assert len(torch.stack(found).unique(dim=0)) > 1
+
+
+def test_of_many_boxes_a_seeded_sample_is_clustered_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As good for all the boxes as the clustering of all of them; up to 65,536 nothing is left out."""
+    said: list[str] = []
+    monkeypatch.setattr(kmeans, "info", said.append)
+    centres = [(20.0, 24.0), (40.0, 120.0), (150.0, 60.0)]
+    boxes = clusters(*centres, num=30_000, spread=0.3)
+    found = kmeans_shapes(boxes, 3, seed=4)
+    assert said == ["k-means on 65,536 of 90,000 boxes, a random sample that the seed 4 gives."]
+    chosen = boxes[torch.randperm(len(boxes), generator=torch.Generator().manual_seed(4))[:65_536]]
+    is_fixed_point = torch.stack([chosen[nearest_of(chosen, found) == index].mean(0) for index in range(3)])
+    torch.testing.assert_close(found, is_fixed_point, rtol=2e-3, atol=0)  # the best met, next to the last
+    kmeans_shapes(boxes[:65_536], 3)
+    assert len(said) == 1
+
+
+def nearest_of(boxes: Tensor, wh: Tensor) -> Tensor:
+    return shape_iou(boxes[:, None], wh).argmax(1)
 
 
 @pytest.mark.parametrize("fit", [kmeans_shapes, ascent_shapes])
