@@ -5,7 +5,7 @@ from anchor_lightning.cli import main
 
 def run() -> None:
     """Runs the command line; without its result, which a console script would print as an error."""
-    main()
+    main(is_program=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,22 @@ for words in json.loads(sys.argv[1]):
 print("\\n" + json.dumps(sorted(sys.modules)))
 """
 
+WATCHED = """
+import gc, json, sys
+from anchor_lightning import __main__, cli
+collecting = {}
+class Watch:
+    def find_spec(self, name, path, target=None):
+        collecting.setdefault(name, gc.isenabled())
+sys.meta_path.insert(0, Watch())
+started, sys.argv = sys.argv[1], ["anchor_lightning", *sys.argv[2:]]
+try:
+    __main__.run() if started == "program" else cli.main()
+except SystemExit as end:
+    print(end.code, file=sys.stderr)
+print(json.dumps([collecting["torch"], gc.isenabled(), gc.get_freeze_count() > 0]))
+"""
+
 
 def test_contracts_hold() -> None:
     # In a process of its own: import-linter disables the loggers of the process, whose messages other tests look for.
@@ -54,6 +70,16 @@ def imported(program: str, folder: Path, *args: str) -> tuple[set[str], str]:
 def test_help_and_version_do_not_wait_for_torch(tmp_path: Path, lines: Sequence[list[str]], status: str) -> None:
     modules, said = imported(PROGRAM, tmp_path, json.dumps(lines))
     assert not modules & {"torch", *LIGHTNING} and status in said
+
+
+@pytest.mark.parametrize(("started", "during_and_after"), [("program", (False, True, True)), ("", (True, True, False))])
+def test_a_program_collects_no_garbage_during_its_imports(
+    tmp_path: Path, started: str, during_and_after: tuple[bool, ...]
+) -> None:
+    """Collection is on again when the command runs; a caller in Python has it as it was."""
+    command = [sys.executable, "-c", WATCHED, started, "anchors", "export", "--shapes", "nowhere", "--to", "darknet"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == list(during_and_after) and "nowhere" in done.stderr
 
 
 def test_anchors_do_not_wait_for_lightning(tmp_path: Path) -> None:
