@@ -21,7 +21,14 @@ UNFINISHED: Final = ".part"  # ending of a checkpoint that is being written
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's reading and writing of checkpoints, where a file is replaced in one go, never half copied."""
+    """Lightning's reading and writing of checkpoints, where a file is replaced in one go, never half copied.
+
+    Attributes:
+        same_as: A file with the content that is saved next, which becomes a second name of it where the file system
+            has hard links.
+    """
+
+    same_as: Path | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Writes a checkpoint, or raises a `UserError` and leaves the file as it was; Lightning itself writes `s3://...`."""
@@ -33,6 +40,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
+                if self.same_as is not None and _link(self.same_as, unfinished):
+                    unfinished.replace(target)
+                    return
                 with unfinished.open("wb") as file:
                     lock(file)
                     torch.save(checkpoint, file)
@@ -51,6 +61,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"the checkpoint {target} cannot be written ({reason}){kept}; free some space, or change the folder",
                 "default_root_dir",
             ) from error
+
+
+def _link(path: Path, name: Path) -> bool:
+    try:
+        name.unlink(missing_ok=True)  # of a killed run
+        name.hardlink_to(path)
+    except (OSError, NotImplementedError):
+        return False
+    return True
 
 
 def lock(file: BinaryIO) -> bool:

@@ -81,7 +81,8 @@ class RunCheckpoint(ContinuedCheckpoint):
     """`ModelCheckpoint` at the end of optimizer steps, from which a resumed run equals one that was never stopped.
 
     The last step, and the one that SIGTERM or SIGINT interrupts (status 143 and 1), are saved as well; a validation
-    cut short is repeated by the resumed run. Writes are atomic.
+    cut short is repeated by the resumed run. Writes are atomic. Where the file system has hard links, the numbered file
+    and `last.ckpt` are one file from the second step on that is saved.
 
     Args:
         every_n_train_steps: Optimizer steps between checkpoints.
@@ -120,6 +121,7 @@ class RunCheckpoint(ContinuedCheckpoint):
         self._unscheduled = False  # whether the checkpoint is written in a validation that an early end has brought
         self._validation_due = False  # whether the checkpoint that is written needs its validation repeated
         self._unflushed = False  # whether a checkpoint was written since the loggers' files were
+        self._written: tuple[int, str, str] | None = None  # what tells the last content that was written from others
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Makes writing atomic."""
@@ -249,7 +251,15 @@ class RunCheckpoint(ContinuedCheckpoint):
         self._save_last_checkpoint(trainer, candidates)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        # The content names the other checkpoints of the run; once it names this one, both names may share one file.
+        content = trainer.global_step, self.best_model_path, self.last_model_path
+        checkpoint_io = trainer.strategy.checkpoint_io
+        if isinstance(checkpoint_io, AtomicCheckpointIO):
+            checkpoint_io.same_as = Path(self._last_checkpoint_saved) if content == self._written else None
         super()._save_checkpoint(trainer, filepath)
+        if isinstance(checkpoint_io, AtomicCheckpointIO):
+            checkpoint_io.same_as = None
+        self._written = content
         self._unflushed = True  # not now: Lightning logs the step's losses after this
 
     def _signalled(self, trainer: Trainer) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def fit(
 
 def steps(folder: Path) -> dict[str, int]:
     """The optimizer step of each checkpoint."""
-    return {path.stem: torch.load(path, weights_only=True)["global_step"] for path in folder.glob("*")}
+    return {path.stem: load(path)["global_step"] for path in folder.glob("*")}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,43 @@ def test_regular_checkpoints_and_the_last_step(
 ) -> None:
     fit(tmp_path, **options)
     assert steps(tmp_path) == expected | {BEST: 4}
+
+
+def test_a_step_is_written_once_under_both_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step twice: its content knows of no `last.ckpt` yet, which must be replaced and not stand beside."""
+    written: list[int] = []
+    save = torch.save
+    monkeypatch.setattr(
+        torch, "save", lambda content, file: (written.append(content["global_step"]), save(content, file))
+    )
+    fit(tmp_path, every_n_train_steps=3, monitor=None)
+    assert written == [3, 3, 6, 7] and steps(tmp_path) == {"last": 7, "step7": 7}
+    numbered, last = tmp_path / "step7.ckpt", tmp_path / "last.ckpt"
+    assert numbered.samefile(last)
+    (state,) = (state for key, state in load(last)["callbacks"].items() if key.startswith("RunCheckpoint"))
+    assert (state["best_model_path"], state["last_model_path"]) == (str(numbered), str(last))
+    # The run goes on in the same folder: the other name keeps its content, and nothing is left over.
+    numbered.rename(tmp_path / "kept.ckpt")
+    fit(tmp_path, ckpt_path=last, max_steps=8, every_n_train_steps=3, monitor=None)
+    assert steps(tmp_path) == {"last": 8, "step8": 8, "kept": 7} and written[4:] == [8]
+    last.unlink()
+    assert load(tmp_path / "step8.ckpt")["global_step"] == 8
+
+
+def test_where_there_are_no_links_both_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", refuse_link)
+    fit(tmp_path, every_n_train_steps=3)
+    assert steps(tmp_path) == {"last": 7, "step7": 7, BEST: 4}
+    assert not (tmp_path / "step7.ckpt").samefile(tmp_path / "last.ckpt")
+
+
+def refuse_link(*_: Any, **__: Any) -> None:
+    raise PermissionError("no links here")
+
+
+def load(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    return content
 
 
 def test_the_best_checkpoint_is_that_of_its_own_validation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
