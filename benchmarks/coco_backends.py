@@ -2,7 +2,7 @@
 
     python benchmarks/coco_backends.py --images 1000 --detections 100 --classes 20 --repeats 5
 
-They take turns on the same made scene, hotcoco as well where it is installed; ratios are taken turn by turn.
+They take turns on the same made scene, pycocotools and hotcoco where they are installed; ratios are taken turn by turn.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ import argparse
 import contextlib
 import importlib
 import importlib.util
-import math
-import statistics
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pycocotools.coco
-import pycocotools.cocoeval
 import torch
-from turns import take_turns
+from turns import ratio_line, take_turns
 
 from anchor_lightning.metrics import coco
 from anchor_lightning.metrics.voc import voc_average_precision
 from anchor_lightning.structures import Detections, GroundTruth
 
+PEERS = {"pycocotools": ("pycocotools.coco", "pycocotools.cocoeval"), "hotcoco": ("hotcoco", "hotcoco")}
 Scene = tuple[list[GroundTruth], dict[int, Detections]]
 
 
@@ -68,21 +65,19 @@ def main() -> None:
         with contextlib.redirect_stdout(None):
             maps[name] = coco.coco_average_precision(*scene, args.classes).summary["map"]
 
-    backends = {
-        "faster_coco_eval": (coco.COCO, coco.COCOeval),
-        "pycocotools": (pycocotools.coco.COCO, pycocotools.cocoeval.COCOeval),
-    }
-    if importlib.util.find_spec("hotcoco"):
-        hotcoco = importlib.import_module("hotcoco")
-        backends["hotcoco"] = hotcoco.COCO, hotcoco.COCOeval
+    backends = {"faster_coco_eval": (coco.COCO, coco.COCOeval)}
+    for name, (data, evaluation) in PEERS.items():
+        if importlib.util.find_spec(name):
+            module = importlib.import_module(evaluation)
+            backends[name] = importlib.import_module(data).COCO, module.COCOeval
+        else:
+            print(f"{name} is not installed")
     steps = {name: partial(evaluate, name, *classes) for name, classes in backends.items()}
     seconds = take_turns(steps | {"voc": partial(voc_average_precision, *scene, args.classes)}, args.repeats, warm_up=0)
+    ours = seconds.pop("faster_coco_eval")
     for name, turns in seconds.items():
-        ratios = [slow / fast for slow, fast in zip(seconds["pycocotools"], turns, strict=True)]
-        print(
-            f"{name:17} {statistics.median(turns):7.2f} s (median), pycocotools / it, turn by turn: "
-            f"{statistics.median(ratios):.2f}, map {maps.get(name, math.nan)!r}"
-        )
+        print(ratio_line("COCO mAP with faster_coco_eval", ours, name, turns))
+    print(", ".join(f"map of {name} {value!r}" for name, value in maps.items()))
 
 
 if __name__ == "__main__":

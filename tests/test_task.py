@@ -19,6 +19,7 @@ from anchor_lightning import DetectionTask
 from anchor_lightning.callbacks import ClusteringDecay, RunCheckpoint, SoftAssignment
 from anchor_lightning.data import SyntheticDataModule
 from anchor_lightning.detectors import SSD, YOLOv2
+from anchor_lightning.detectors.yolov2.network import YOLOv2Network
 from anchor_lightning.fitting import kmeans_shapes
 from anchor_lightning.structures import DetectionBatch, Detections, DetectorOutput
 from anchor_lightning.training.non_finite import NonFiniteLoss, NonFiniteLossError
@@ -91,6 +92,18 @@ def test_shapes_and_boxes_are_float32_under_low_precision(tmp_path: Path, precis
     assert 0 < float(moved.max()) < 0.01
     batch = next(iter(make_data().train_dataloader()))
     torch.testing.assert_close(boxes.seen[0], [batch.boxes_xyxy, batch.original_sizes], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_compilation_on_a_cpu_is_warned_of(
+    tmp_path: Path, compiles: bool, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(YOLOv2Network, "compile", lambda network: compiled.append(type(network).__name__))
+    task = make_task(detector=partial(YOLOv2, width=0.1, prior_images=0, compile=compiles))
+    make_trainer(tmp_path, max_steps=1).fit(task, datamodule=make_data())
+    said = [str(warning.message) for warning in recwarn if "compile: on a CPU" in str(warning.message)]
+    assert len(said) == compiles and compiled == ["YOLOv2Network"] * compiles
 
 
 def test_kmeans_once_and_never_with_a_checkpoint(tmp_path: Path, one_step: Path) -> None:
