@@ -15,8 +15,8 @@ import sys
 import torch
 from turns import ratio_line, take_turns
 
-from anchor_lightning.cli.precision import has_bf16
 from anchor_lightning.detectors.yolov2.network import YOLOv2Network
+from anchor_lightning.training.processor import has_bf16
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 WIDTH, IMAGES, SIDE = 0.25, 8, 416

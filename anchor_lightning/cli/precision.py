@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from anchor_lightning.training.processor import has_bf16
 from anchor_lightning.training.resume import precision_of
 
 BF16: Final = "bf16-mixed"
@@ -47,11 +47,3 @@ def run_precision(accelerator: Any, precision: Any, is_given: bool, checkpoint: 
 def is_on_cpu(accelerator: Any) -> bool:
     """Whether Lightning takes the CPU with this option."""
     return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-
-
-def has_bf16() -> bool:
-    """Whether the processor multiplies bf16 itself (x86: AVX512_BF16, which those with AMX have as well)."""
-    if platform.machine().lower() in ("arm64", "aarch64"):
-        # Where torch has no oneDNN, as on macOS, its convolutions have no fast path for bf16.
-        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 
+from anchor_lightning import commands
 from anchor_lightning.cli import main
+from anchor_lightning.commands.ahead import ahead
 from anchor_lightning.data.images import read_image, reduced
 from anchor_lightning.detectors import YOLOv2
+from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
 from tests.helpers.checkpoints import save_task
 from tests.helpers.made_data import draw, make_voc
@@ -79,7 +83,8 @@ def test_a_folder_is_found_as_the_validation_finds_it(tmp_path: Path) -> None:
     assert len(records) == 4 and any(record.height == 300 for record in records)
     names = {record.ground_truth.image_id: record.path.name for record in records}
 
-    ours, images = predict("--source", f"{source}/2007_1*.jpg", "--score_threshold", "0.02", "--batch_size", "2")
+    options = ["--score_threshold", "0.02", "--batch_size", "2", "--precision", "32-true"]
+    ours, images = predict("--source", f"{source}/2007_1*.jpg", *options)
     ids = {image["file_name"]: image["id"] for image in images["images"]}
     assert list(ids.items()) == [(name, index) for index, name in enumerate(sorted(names.values()), 1)]
     theirs = json.loads((Path(cli.trainer.log_dir) / "predictions.json").read_text())
@@ -88,6 +93,66 @@ def test_a_folder_is_found_as_the_validation_finds_it(tmp_path: Path) -> None:
     for our_row, their_row in zip(ours, theirs, strict=True):
         assert our_row.pop("bbox") == pytest.approx(their_row.pop("bbox"), abs=1e-3)
         assert our_row == pytest.approx(their_row, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "args", "in_bf16"),
+    [(True, [], True), (False, [], False), (True, ["--precision", "32-true"], False)],
+    ids=["a processor with bf16", "without", "told otherwise"],
+)
+def test_in_bf16_where_the_processor_has_it(
+    checkpoint: Path,
+    has_bf16: bool,
+    args: list[str],
+    in_bf16: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(commands.predict, "has_bf16", lambda: has_bf16)
+    make_images("photos", "a.png", "b.png")
+    exact, _ = predict("--source", "photos", "--precision", "32-true")
+    capsys.readouterr()
+    rows, _ = predict("--source", "photos", *args)
+    assert ("pixels, in bf16)" in capsys.readouterr().out) == in_bf16
+    assert (rows != exact) == in_bf16 and rows[0]["score"] == pytest.approx(exact[0]["score"], abs=0.05)
+
+
+def test_an_image_is_decoded_once_unless_a_fraction_of_it_is_enough(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network input has 64 x 96 pixels."""
+    decoded: list[str] = []
+
+    def counted(path: Path, *args: Any, **options: Any) -> np.ndarray:
+        decoded.append(path.name)
+        return read_image(path, *args, **options)
+
+    monkeypatch.setattr(commands.prediction_input, "read_image", counted)
+    make_images("photos", "small.jpg", "small.png", size=(120, 300))
+    make_images("photos", "large.jpg", size=(127, 191))
+    predict("--source", "photos")
+    assert sorted(decoded) == ["large.jpg", "large.jpg", "small.jpg", "small.png"]
+
+
+def test_work_ahead_is_in_order_bounded_and_raises() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        if number == 9:
+            raise UserError("nine")
+        return 10 * number
+
+    results = ahead(work, items(), threads=3, distance=4)
+    assert [next(results) for _ in range(3)] == [0, 10, 20] and len(taken) == 7
+    assert [next(results) for _ in range(6)] == [30, 40, 50, 60, 70, 80]
+    with pytest.raises(UserError, match="nine"):
+        next(results)
+    assert len(taken) == 14 and list(ahead(str, range(3), threads=1, distance=9)) == ["0", "1", "2"]
 
 
 def test_a_folder_gives_pictures_and_coco_files(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
