@@ -184,7 +184,8 @@ class DetectionTask(LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group, options in zip(optimizer.param_groups, self._parameter_groups(), strict=True):
-            group |= {"weight_decay": options["weight_decay"], "momentum": self.hparams["momentum"]}
+            own = {"weight_decay": options["weight_decay"], "momentum": self.hparams["momentum"]}
+            group |= own | {"fused": optimizer.defaults.get("fused")}
         scheduler = self.lr_schedulers()
         if isinstance(scheduler, StepwiseLR):
             scheduler.apply()
@@ -233,7 +234,9 @@ class DetectionTask(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD over the groups of `parameter_groups`."""
         self._start()  # before callbacks that train in `on_fit_start`, such as LearningRateFinder
-        optimizer = torch.optim.SGD(self._parameter_groups(), momentum=self.hparams["momentum"])
+        # One kernel for all weights; not in 16-mixed, whose loss scaling it would undo itself, after the clipping.
+        fused = (self.device.type == "cuda" and self.trainer.precision != "16-mixed") or None
+        optimizer = torch.optim.SGD(self._parameter_groups(), momentum=self.hparams["momentum"], fused=fused)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": StepwiseLR(optimizer, self._rates), "interval": "step"},

@@ -198,6 +198,8 @@ class AnchorLightningCLI(LightningCLI):
         callbacks = [*callbacks, ValidationSummary(), EvaluationFiles()]
         if self.subcommand == "fit" and not config["barebones"] and not _has(LearningRateMonitor, config["callbacks"]):
             callbacks.append(LearningRateMonitor("step"))
+        if config["benchmark"] is None:
+            config["benchmark"] = not config["deterministic"]  # all images of a run have one size
         if config["barebones"]:
             self.save_config_callback = None  # there is no run folder
         elif config["enable_progress_bar"] is not False and not _has(ProgressBar, config["callbacks"]):

@@ -167,6 +167,21 @@ def test_another_accumulation_than_the_checkpoint(capsys: pytest.CaptureFixture[
     assert "--data.batch_size: an epoch of the checkpoint has 3 batches and one of this run 5" in said
 
 
+@pytest.mark.parametrize(
+    ("args", "tries"),
+    [([], True), (["--trainer.deterministic", "true"], False), (["--trainer.benchmark", "false"], False)],
+    ids=["default", "deterministic", "given"],
+)
+def test_cudnn_tries_its_algorithms(args: list[str], tries: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", not tries)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        fit("--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", *args)
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+    assert torch.backends.cudnn.benchmark == tries
+
+
 def test_without_checkpoints(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     fit("--trainer.enable_checkpointing", "false", "--trainer.max_steps", "1")
