@@ -8,12 +8,11 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from turns import take_turns
+from turns import ratio_line, take_turns
 
 from anchor_lightning.anchors import assign, clustering_loss
 from anchor_lightning.detectors.yolov2.loss import region_loss
@@ -77,13 +76,9 @@ def main() -> None:
     a, b = torch.randn(2, PRODUCT, PRODUCT)
     steps = {"loss": make_loss_step(), "product": lambda: a @ b, "network": make_network_step(options.width)}
     seconds = take_turns(steps, options.rounds)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"{options.threads} threads, {options.rounds} rounds, medians (and the fastest)")
-    for name, value in median.items():
-        print(f"  {name}: {1e3 * value:.2f} ms ({1e3 * min(seconds[name]):.2f})")
-    network_of_batch = median["network"] * IMAGES / NETWORK_IMAGES
-    print(f"  loss / product: {median['loss'] / median['product']:.2f}")
-    print(f"  loss / network's step on {IMAGES} images: {median['loss'] / network_of_batch:.5f}")
+    print(ratio_line("loss and assignment of 64 images", seconds["loss"], "a product of 1024", seconds["product"]))
+    of_batch = [value * IMAGES / NETWORK_IMAGES for value in seconds["network"]]
+    print(ratio_line("loss and assignment of 64 images", seconds["loss"], "the network's step on them", of_batch))
 
 
 if __name__ == "__main__":
