@@ -82,8 +82,9 @@ class LearnAnchors(ShapeRecorder):
         self.clustering_start, self.clustering_steps = clustering_start, clustering_steps
         self.soft_start, self.soft_steps = soft_start, soft_steps
         self.bound_octaves, self.share_levels = bound_octaves, share_levels
-        for argument in ("lr_mult", "clustering_start", "clustering_steps", "soft_start", "soft_steps"):
-            if (value := getattr(self, argument)) < 0:
+        numbers = ("lr_mult", "clustering_start", "clustering_steps", "soft_start", "soft_steps", "bound_octaves")
+        for argument in numbers:
+            if (value := getattr(self, argument)) is not None and value < 0:
                 raise UserError(f"must be 0 or more, got {value}", argument)
         self._replaced: dict[str, Any] = {}  # hook of the module -> its instance attribute before, None without one
         self._frozen: list[Tensor] | None = None  # anchors that the module was given here
@@ -107,7 +108,8 @@ class LearnAnchors(ShapeRecorder):
         self._undo(pl_module)
         shapes = anchor_shapes(self._find(pl_module)[1])
         assert shapes is not None
-        shapes.constrain(self.bound_octaves, self.share_levels)
+        if self.bound_octaves is not None or self.share_levels:  # else whoever made them learnable may have done so
+            shapes.constrain(self.bound_octaves, self.share_levels)
         self._shapes = shapes
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         add_own_group(trainer.optimizers, schedulers, shapes.log_wh, self.lr_mult)

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint, WeightA
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from anchor_lightning import LearnAnchors, anchor_shapes
+from anchor_lightning import LearnAnchors, anchor_shapes, make_anchors_learnable
 from anchor_lightning.errors import UserError
 from tests.helpers.clients import STEPS, Client, LateClient, SetupClient, SGDClient, keeps_shapes, loader, trainer
 from tests.helpers.launching import REPOSITORY, run_all
@@ -114,6 +114,23 @@ def test_soft_shared_and_bounded(tmp_path: Path) -> None:
     fine, coarse = (now / start for now, start in zip(after, before, strict=True))
     assert (fine != 1).any(1).all()
     torch.testing.assert_close(fine, coarse)
+
+
+def test_what_the_module_itself_has_said_of_its_shapes_stays(tmp_path: Path) -> None:
+    """Bounds hold in the files, too, though the last step went beyond them."""
+    client = Client()
+    make_anchors_learnable(client.model).constrain(bound_octaves=0.0, share_levels=True)
+    # Three of six steps: the schedule's last ones hardly move anything.
+    run = Path(fit(tmp_path, client, learn=LearnAnchors(lr_mult=30), max_steps=3).logger.log_dir)
+    last = torch.load(run / "checkpoints" / "last.ckpt")["state_dict"]["model.anchor_generator.shapes.log_wh"].exp()
+    rows = torch.tensor([[float(row["w"]), float(row["h"])] for row in csv.DictReader((run / "anchors.csv").open())])
+    first, listed = rows.split(12)
+    assert (listed - first).abs().amin(1).max() > 1, "they have moved"
+    cells = torch.cat(torch.load(run / "cell_anchors.pt"))
+    for wh in (last, listed, cells[:, 2:] - cells[:, :2]):
+        scales = wh.prod(1).sqrt().split(6)
+        for level, smallest, largest in zip(scales, (16, 32), (24, 48), strict=True):
+            assert smallest - 0.3 < level.min() and level.max() < largest + 0.3
 
 
 def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
@@ -236,7 +253,8 @@ def test_what_cannot_work_raises_an_error_for_the_user(tmp_path: Path) -> None:
         LearnAnchors().setup(trainer(tmp_path, strategy="ddp_spawn"), Client(), "fit")
     with pytest.raises(UserError, match="share_levels"):
         fit(tmp_path, Client("c4"), learn=LearnAnchors(share_levels=True))
-    for option in ("every_n_steps", "lr_mult", "clustering_start", "clustering_steps", "soft_start", "soft_steps"):
+    numbers = ("every_n_steps", "lr_mult", "clustering_start", "clustering_steps", "soft_start", "soft_steps")
+    for option in (*numbers, "bound_octaves"):
         with pytest.raises(UserError, match=option):
             LearnAnchors(**{option: -1})
 

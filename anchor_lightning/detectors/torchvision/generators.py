@@ -58,20 +58,26 @@ class LevelShapes(AnchorShapes):
         self.bound_octaves: float | None = None
         self.share_levels = False
 
+    @property
+    def wh(self) -> Tensor:
+        """(A, 2) widths and heights in pixels of the network input, within the bounds, without gradient."""
+        return self.within_bounds().detach().exp()
+
     def cells(self) -> Tensor:
         """(A, 4) as `start` (to the bit until they move), of the shapes as they are, with a gradient to `log_wh`."""
-        growth = (self.start[:, 2:] - self.start[:, :2]) / 2 * torch.expm1(self.log_wh - self.initial_log_wh)
+        growth = (self.start[:, 2:] - self.start[:, :2]) / 2 * torch.expm1(self.within_bounds() - self.initial_log_wh)
         return self.start + torch.cat([-growth, growth], 1)
 
     def constrain(self, bound_octaves: float | None = None, share_levels: bool = False) -> None:
         """Sets how freely the shapes move.
 
         Args:
-            bound_octaves: At each training forward the scale sqrt(w h) of a shape is brought back to at most so many
-                octaves (factors of 2) above the largest scale with which its level started, or below the smallest;
-                None for no bounds. Ratios of the sides are free.
+            bound_octaves: The scale sqrt(w h) of a shape stays at most so many octaves (factors of 2) above the largest
+                scale with which its level started, or below the smallest; None for no bounds. Ratios of the sides are
+                free. Whatever reads the shapes sees them so; `log_wh` itself, which an optimizer step may have taken
+                further, is brought back at each training forward and where a state dict is made.
             share_levels: Shapes of the same place on the levels move together, by the same factors: one set of shapes
-                in units of each level's own.
+                in units of each level's own. With bounds the first level that meets its own stops all.
 
         Raises:
             UserError: The bound is negative, or the levels have no or not the same number of shapes to share.
@@ -93,15 +99,29 @@ class LevelShapes(AnchorShapes):
         zeros = (self.log_wh - constant).view(len(self.num_per_level), -1, 2).sum(0)
         return constant + zeros.repeat(len(self.num_per_level), 1)
 
+    def within_bounds(self) -> Tensor:
+        """(A, 2) `log_wh`, with scales beyond `bound_octaves` brought back."""
+        if self.bound_octaves is None:
+            return self.log_wh
+        reach, num_levels = self.bound_octaves * math.log(2), len(self.num_per_level)
+        starts = self.initial_log_wh.mean(1).split(self.num_per_level)
+        lowest = torch.cat([start.min() - reach - start for start in starts])  # (A,) logarithms of factors
+        highest = torch.cat([start.max() + reach - start for start in starts])
+        if self.share_levels:
+            lowest = lowest.view(num_levels, -1).amax(0).repeat(num_levels)
+            highest = highest.view(num_levels, -1).amin(0).repeat(num_levels)
+        factor = (self.log_wh - self.initial_log_wh).mean(1)
+        return self.log_wh + (factor.clamp(lowest, highest) - factor)[:, None]
+
     @torch.no_grad()
     def keep_in_bounds(self) -> None:
-        """Brings shapes back within `bound_octaves`."""
-        if self.bound_octaves is None:
-            return
-        reach, levels = self.bound_octaves * math.log(2), self.num_per_level
-        for now, start in zip(self.log_wh.split(levels), self.initial_log_wh.split(levels), strict=True):
-            scale, start_scale = now.mean(1, keepdim=True), start.mean(1)
-            now += scale.clamp(start_scale.min() - reach, start_scale.max() + reach) - scale
+        """Brings `log_wh` back within the bounds."""
+        if self.bound_octaves is not None:
+            self.log_wh.copy_(self.within_bounds())
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.keep_in_bounds()  # who loads it may have been told of no bounds
+        super()._save_to_state_dict(*args, **kwargs)
 
     @torch.no_grad()
     def set_initial(self, wh: Tensor) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
 
-from anchor_lightning.detectors.torchvision.convert import make_anchors_learnable
+from anchor_lightning.detectors.torchvision.convert import freeze_anchors, make_anchors_learnable
 from anchor_lightning.errors import UserError
 from tests.helpers.made_detectors import losses_of, make_detector, make_targets, predictions_of, same
 
@@ -30,7 +31,7 @@ def test_shared_shapes_move_together(kind: str) -> None:
 
 
 def test_a_forward_of_the_training_keeps_the_bounds() -> None:
-    """The scale of a shape stays near those of its level; the ratio is free, and so is evaluation."""
+    """The scale of a shape stays near those of its level; the ratio is free. Evaluation changes no parameter."""
     model = make_detector("retinanet")  # levels of scales 16 to 24 and 32 to 48
     shapes = make_anchors_learnable(model)
     shapes.constrain(bound_octaves=0.5)
@@ -48,6 +49,50 @@ def test_a_forward_of_the_training_keeps_the_bounds() -> None:
     torch.testing.assert_close(shapes.log_wh[11].mean(), highest)
     torch.testing.assert_close(shapes.log_wh.diff(dim=1), moved.diff(dim=1))
     torch.testing.assert_close(shapes.log_wh[1:11], moved[1:11])
+
+
+@pytest.mark.parametrize("kind", ["fpn", "retinanet", "ssd"])
+def test_bounds_hold_after_the_last_step_too(kind: str) -> None:
+    """In all that reads the shapes: no training forward follows the last step of an optimizer."""
+    model = make_detector(kind)
+    shapes = make_anchors_learnable(model)
+    shapes.constrain(bound_octaves=0.25)
+    smallest = shapes.initial_wh.log().mean(1)[: shapes.num_per_level[0]].min().item()
+    lowest = math.exp(smallest - 0.25 * math.log(2))
+    with torch.no_grad():
+        shapes.log_wh[0] -= torch.tensor([2.0, 1.0])
+    scale = pytest.approx(lowest, rel=1e-5)
+    assert shapes.wh[0].prod().sqrt() == scale and (shapes.wh[0, 1] / shapes.wh[0, 0]).log() == pytest.approx(
+        (shapes.initial_wh[0, 1] / shapes.initial_wh[0, 0]).log().item() + 1, rel=1e-4
+    )
+    predicted = predictions_of(model)
+    frozen = freeze_anchors(copy.deepcopy(model))
+    assert same(predictions_of(frozen), predicted)
+    generator = getattr(frozen, "rpn", frozen).anchor_generator
+    if kind == "ssd":
+        placed = generator._wh_pairs[0][0] * torch.tensor([128.0, 96.0])
+    else:
+        placed = generator.cell_anchors[0][0, 2:] - generator.cell_anchors[0][0, :2]
+    assert placed.prod().sqrt() == scale
+    (saved,) = (value for name, value in model.state_dict().items() if name.endswith("shapes.log_wh"))
+    assert saved[0].mean().exp() == scale
+
+
+def test_shared_shapes_meet_their_bounds_together() -> None:
+    """The level that starts nearest to its bound stops the shapes of the same place on all levels."""
+    model = make_detector("fpn")  # two levels of three shapes
+    shapes = make_anchors_learnable(model, [[10, 10], [10, 10], [10, 10], [20, 20], [40, 40], [80, 80]])
+    shapes.constrain(bound_octaves=1, share_levels=True)
+    with torch.no_grad():
+        shapes.log_wh += 5.0
+    losses_of(model)
+    factors = torch.tensor([2.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+    torch.testing.assert_close(shapes.wh / shapes.initial_wh, factors[:, None].expand(6, 2))
+    with torch.no_grad():
+        shapes.log_wh -= 5.0
+    torch.testing.assert_close(shapes.wh / shapes.initial_wh, (1 / factors)[:, None].expand(6, 2))
+    shapes.constrain(bound_octaves=1)
+    torch.testing.assert_close(shapes.wh[3:].amin(1), torch.tensor([10.0, 10.0, 10.0]))
 
 
 def test_constraints_that_do_not_fit() -> None:
