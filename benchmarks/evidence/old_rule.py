@@ -6,6 +6,7 @@ and heights of the anchor; the clustering term was the mean over the positives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import MethodType
 from typing import Any
@@ -33,6 +34,7 @@ def learn(
     boxes_xyxy: Sequence[Tensor],
     coder_weights: Sequence[float],
     by_image: bool,
+    max_positives: float = math.inf,
 ) -> tuple[Tensor, Tensor]:
     """In the place of `LearnableAnchors.learn`: the target's gradient, -t_x and -k_w, with the other sign."""
     shapes, scale = generator.shapes, torch.tensor(coder_weights, device=regression.device)

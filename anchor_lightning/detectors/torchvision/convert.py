@@ -60,8 +60,10 @@ class LearningRPN(RegionProposalNetwork):
         """The two losses of the stock class."""
         generator = cast(LearnableAnchorGenerator, self.anchor_generator)
         regression = pred_bbox_deltas.unflatten(0, (len(labels), -1))  # (B, N, 4)
+        sampler = self.fg_bg_sampler
+        max_positives = int(sampler.batch_size_per_image * sampler.positive_fraction)
         regression, self._clustering = generator.learn(
-            regression, self._matched, self._boxes, self.box_coder.weights, by_image=False
+            regression, self._matched, self._boxes, self.box_coder.weights, False, max_positives
         )
         del self._matched, self._boxes
         losses: tuple[Tensor, Tensor] = super().compute_loss(

@@ -160,6 +160,7 @@ class LearnableAnchors(nn.Module):
         boxes_xyxy: Sequence[Tensor],
         coder_weights: Sequence[float],
         by_image: bool,
+        max_positives: float = math.inf,
     ) -> tuple[Tensor, Tensor]:
         """What the box loss gets in the place of the head's output, and λ times Eq. 11-12's clustering term.
 
@@ -173,6 +174,7 @@ class LearnableAnchors(nn.Module):
             boxes_xyxy: B tensors (M, 4) of ground truth in pixels of the network input.
             coder_weights: Of the detector's box coder, by which Δ is multiplied.
             by_image: Whether the box loss is a mean over images of means over their positives, not one over all.
+            max_positives: Of an image; where there are more, the loss draws so many of them at random.
 
         Returns:
             The same values as `regression`, with a gradient to the shapes besides; and a scalar.
@@ -186,13 +188,15 @@ class LearnableAnchors(nn.Module):
             for of_image, box_log_wh in zip(matched, boxes_log_wh, strict=True)
         ]
         num_boxes = torch.stack([image.delta.any(1).sum() for image in found]).sum().clamp_min(1)
-        num_positives = sum(len(image.anchor) for image in found)
+        num_positives = [len(image.anchor) for image in found]
+        drawn = [min(num, max_positives) for num in num_positives]
         zeros = (log_wh - log_wh.detach()) * torch.tensor(coder_weights[2:], device=log_wh.device)
         moved, terms = list[Tensor](), log_wh.sum() * 0
-        for output, image, box_log_wh in zip(regression, found, boxes_log_wh, strict=True):
+        for index, (output, image, box_log_wh) in enumerate(zip(regression, found, boxes_log_wh, strict=True)):
             # The sum of weights that the loss divides by: with it no box counts more for what its image holds besides.
-            total = len(image.anchor) * len(found) if by_image else num_positives
-            weight = image.share * total / num_boxes
+            total = drawn[index] * len(found) if by_image else sum(drawn)
+            rarity = num_positives[index] / max(1, drawn[index])  # of a positive anchor among those that are drawn
+            weight = image.share * (total * rarity) / num_boxes
             shift = nn.functional.pad(zeros[image.shape] * weight[:, None], (2, 0))
             moved.append(output.index_add(0, image.anchor, shift.to(output.dtype)))
             terms = terms + clustering_loss(log_wh, box_log_wh, image.delta, num_boxes)

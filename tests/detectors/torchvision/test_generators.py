@@ -154,6 +154,35 @@ def by_hand(shapes: LevelShapes, wh: Tensor, positive: Iterable[int]) -> dict[in
     return {k: value / sum(nearness.values()) for k, value in nearness.items()}
 
 
+def test_a_box_counts_once_where_the_loss_draws_from_the_positives() -> None:
+    """On average over the draws: of an image of six positives two are drawn, of one with a single positive that."""
+    model = make_detector("c4")
+    shapes = make_anchors_learnable(model, [[float(10 * side), float(10 * side)] for side in range(1, 10)])
+    losses_of(model)  # an image has 6 x 8 places of the nine shapes
+    generator, weights = model.rpn.anchor_generator, (1.0, 1.0, 2.0, 2.0)
+    matched = [torch.full((48 * 9,), -1), torch.full((48 * 9,), -1)]
+    matched[0][[0, 9, 18, 27]], matched[0][[1, 10]], matched[1][2] = 0, 1, 0  # by four of shape 0, two of 1, one of 2
+    boxes = [torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 21.0, 21.0]]), torch.tensor([[0.0, 0.0, 30.0, 30.0]])]
+    regression = torch.zeros(2, 48 * 9, 4)
+    moved, _ = generator.learn(regression, matched, boxes, weights, False, 2)
+    chances = (2 / 6, 1.0)
+    drawn = torch.stack([p * out[of >= 0].sum() for p, out, of in zip(chances, moved, matched, strict=True)]).sum()
+    (gradient,) = torch.autograd.grad(drawn, shapes.log_wh)
+    expected = torch.zeros(9, 2)
+    expected[:3] = 2.0 * 3 / 3  # the coder's weight, three drawn, three boxes
+    torch.testing.assert_close(gradient, expected)
+    model.rpn.fg_bg_sampler.batch_size_per_image, handed = 10, list[Any]()
+    learn = generator.learn
+
+    def note(*args: Any) -> Any:
+        handed.append(args[-1])
+        return learn(*args)
+
+    generator.learn = note
+    losses_of(model)
+    assert handed == [5], "half of what the first stage draws of an image may be positives"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_else_moves_the_shapes(kind: str) -> None:
     model = make_detector(kind)
