@@ -127,7 +127,8 @@ def test_a_small_detector_learns_and_its_checkpoint_serves_every_command(tmp_pat
 def test_soft_assignment_and_bounds(tmp_path: Path) -> None:
     args = ["--config", "voc.yaml", "--config", "detector/ssd_small.yaml", "--model.detector.bound_octaves", "0"]
     args += ["--soft_assignment.start", "2", "--soft_assignment.steps", "4", "--anchor_logger.every_n_steps", "1"]
-    task = main(["fit", *args, *TINY, "--data.root", str(make_voc(tmp_path / "data"))]).model
+    with pytest.warns(UserWarning, match=r"first 4 steps .* for SSD; soft_assignment.steps 0 turns it off"):
+        task = main(["fit", *args, *TINY, "--data.root", str(make_voc(tmp_path / "data"))]).model
     rows = csv.DictReader((tmp_path / "runs" / "version_0" / "metrics.csv").open())
     assert [float(row["anchors/temperature"]) for row in rows if row["anchors/temperature"]] == [2.0, 1.5, 1.0]
     assert task.shapes.bound_octaves == 0 and task.shapes.temperature == 1.5

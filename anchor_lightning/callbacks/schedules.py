@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from anchor_lightning.anchors import clustering_weight_at, critical_temperature, temperature_at
 from anchor_lightning.anchors.assignment import Distance
@@ -93,6 +94,12 @@ class SoftAssignment(StepSchedule):
         super().on_fit_start(trainer, pl_module)
         self.check(pl_module)
         task: Any = pl_module
+        is_soft = self.num_steps and self.start and task.shapes.log_wh.requires_grad
+        if is_soft and not task.detector.is_soft_assignment_measured:
+            rank_zero_warn(
+                f"The first {self.num_steps} steps assign boxes to shapes softly, which no evidence supports for "
+                f"{type(task.detector).__name__}; soft_assignment.steps 0 turns it off, as configs/detector do."
+            )
         is_auto = self.start == "auto"
         self._start_temperature = critical_temperature(task.data.train_box_shapes()) if is_auto else float(self.start)
 

@@ -19,7 +19,8 @@ def values(callback: StepSchedule, *names: str, steps: int = 6, total: float = 6
     task: Any = SimpleNamespace(
         hparams={"distance": "iou"},
         data=SimpleNamespace(train_box_shapes=lambda: BOXES),
-        detector=SimpleNamespace(supports_soft_assignment=True),
+        detector=SimpleNamespace(supports_soft_assignment=True, is_soft_assignment_measured=True),
+        shapes=SimpleNamespace(log_wh=torch.zeros(2, 2, requires_grad=True)),
     )
     trainer: Any = SimpleNamespace(global_step=0, estimated_stepping_batches=total)
     callback.on_fit_start(trainer, task)
