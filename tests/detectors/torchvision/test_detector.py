@@ -94,6 +94,7 @@ def test_softly_more_shapes_answer() -> None:
         torch.autograd.grad(torch.stack(list(terms.values())).sum(), detector.shapes.log_wh)[0]
         for terms in (hard_terms, soft_terms)
     )
+    assert detector.shapes.distance == "l2" and float(detector.shapes.temperature) == 2
     assert hard_gradient.any(1).sum() <= 2, "a shape a box"
     assert soft_gradient.any(1).sum() >= 9, "all of a level"
     for name in hard_terms:
