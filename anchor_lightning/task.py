@@ -144,7 +144,8 @@ class DetectionTask(LightningModule):
     def _boxes_of(self, data: Any) -> Tensor:
         """(N, 2) training boxes for k-means; a `UserError` if fewer of them are distinct than there are shapes."""
         boxes: Tensor = data.train_box_shapes()
-        check_distinct(boxes, len(self.shapes.log_wh), len(self.shapes.num_per_level))
+        num, levels = len(self.shapes.log_wh), len(self.shapes.num_per_level)
+        check_distinct(boxes, num, levels, self.detector.has_fixed_number)
         return boxes
 
     def _load_pretrained(self) -> None:

@@ -15,7 +15,7 @@ from anchor_lightning import DetectionTask
 from anchor_lightning.cli import main
 from anchor_lightning.commands.configs import CONFIG_FOLDER
 from anchor_lightning.detectors import FasterRCNN, RetinaNet
-from tests.helpers.made_data import make_coco, make_voc
+from tests.helpers.made_data import make_coco, make_voc, make_yolo
 from tests.helpers.tiny_training import QUIET, SMALL_BATCHES
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -88,6 +88,15 @@ def test_detector_overlays_and_initialisations(detector: str, init: str) -> None
     elif "identical" in init:
         assert len(start.unique(dim=0)) == 15
         assert len((start / 4).round().unique(dim=0)) == 5, "one square a level"
+
+
+def test_too_few_boxes_for_a_number_that_cannot_be_chosen(tmp_path: Path) -> None:
+    """Four images of two boxes, and the 45 shapes of RetinaNet."""
+    args = [*SYNTHETIC[:5], *ONE_STEP, "--data", str(make_yolo(tmp_path / "set")), "--config", "init/kmeans.yaml"]
+    with pytest.raises(
+        SystemExit, match=r"--model.anchors.init: 45 shapes, .* only 8 distinct .* from model or uniform$"
+    ):
+        main(args)
 
 
 def test_ssd300_trains_at_320() -> None:

@@ -24,6 +24,7 @@ class Detector(nn.Module, ABC):
 
     supports_soft_assignment: ClassVar[bool] = False  # whether the loss reads the temperature and the distance
     is_soft_assignment_measured: ClassVar[bool] = True  # whether the project has evidence on it; else a run warns
+    has_fixed_number: ClassVar[bool] = False  # whether `anchors.num` cannot change its number of shapes
     has_proposals: ClassVar[bool] = False  # Whether a first stage proposes boxes, which `detect` then returns as well
 
     @property

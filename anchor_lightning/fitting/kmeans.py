@@ -41,10 +41,14 @@ def kmeans_shapes(box_wh: Tensor, num: int, seed: int = 0) -> Tensor:
     return centres[centres.prod(1).argsort()].float()
 
 
-def check_distinct(box_wh: Tensor, num: int, levels: int = 1) -> None:
-    """Raises a `UserError` if `num` is less than 1, or there are fewer distinct boxes (N, 2) than `num`, or none.
+def check_distinct(box_wh: Tensor, num: int, levels: int = 1, is_fixed: bool = False) -> None:
+    """Raises a `UserError` if `num` is less than 1, or there are fewer distinct boxes than `num`, or none.
 
-    The number that the error advises can be divided among the `levels` of the head.
+    Args:
+        box_wh: (N, 2) widths and heights.
+        num: Number of shapes.
+        levels: Levels of the head, among which the number that the error advises can be divided.
+        is_fixed: Whether `num` is the detector's own: then more boxes or another start are advised.
     """
     if num < 1:
         raise UserError(f"{num} shapes; give 1 or more", argument="num")
@@ -52,12 +56,12 @@ def check_distinct(box_wh: Tensor, num: int, levels: int = 1) -> None:
         raise UserError("the training split has no boxes to fit shapes to; give another data set or split")
     # A `unique` over all boxes of a large set costs more than the clustering; a sample mostly settles the question.
     if len(box_wh[:RESTART_SAMPLE].unique(dim=0)) < num and (distinct := len(box_wh.unique(dim=0))) < num:
+        few = f"{num} shapes, but the training boxes have only {distinct} distinct shapes at this image size"
+        if is_fixed:
+            raise UserError(f"{few}; give more data, or start from model or uniform", argument="init")
         most = distinct // levels * levels
         todo = f"ask for at most {most}" if most else f"too few for {levels} levels; give more data or a list of shapes"
-        raise UserError(
-            f"{num} shapes, but the training boxes have only {distinct} distinct shapes at this image size; {todo}",
-            argument="num",
-        )
+        raise UserError(f"{few}; {todo}", argument="num")
 
 
 def _plus_plus(boxes: Tensor, num: int, generator: torch.Generator) -> Tensor:

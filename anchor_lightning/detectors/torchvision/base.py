@@ -40,6 +40,7 @@ class TorchvisionDetector(Detector):
 
     supports_soft_assignment: ClassVar[bool] = True
     is_soft_assignment_measured: ClassVar[bool] = False
+    has_fixed_number: ClassVar[bool] = True
     first_label: ClassVar[int] = 1  # The model's label of class 0: 1 where its own 0 is the background
 
     def __init__(

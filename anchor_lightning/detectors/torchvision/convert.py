@@ -26,7 +26,7 @@ from anchor_lightning.detectors.torchvision.generators import (
     LevelShapes,
 )
 from anchor_lightning.errors import UserError
-from anchor_lightning.fitting import kmeans_shapes
+from anchor_lightning.fitting import check_distinct, kmeans_shapes
 
 CLUSTERING: Final = "loss_anchor_clustering"  # The entry that the loss dict gains: λ times Eq. 11-12's clustering term
 Init = Literal["model", "uniform", "identical", "kmeans"] | Sequence[Sequence[float]] | Tensor
@@ -220,6 +220,7 @@ def _starting_shapes(init: Init, stock: LevelShapes, boxes_wh: Tensor | None, le
     if init == "kmeans":
         if boxes_wh is None:
             raise UserError("k-means needs (N, 2) training boxes in pixels of the network input", "boxes_wh")
+        check_distinct(boxes_wh, len(stock.wh), is_fixed=True)
         return kmeans_shapes(boxes_wh, len(stock.wh))
     if init not in ("identical", "uniform"):
         raise UserError(f"unknown '{init}'; known are model, uniform, identical, kmeans, or a list of [w, h]", "init")

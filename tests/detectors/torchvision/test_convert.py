@@ -162,7 +162,7 @@ def test_starts(kind: str) -> None:
     [
         ("yolov2-voc", None, "init: .*yolov2-voc"),
         ("kmeans", None, "boxes_wh"),
-        ("kmeans", torch.rand(8, 2) + 1, "8 distinct"),
+        ("kmeans", torch.rand(8, 2) + 1, "8 distinct .* give more data, or start from model or uniform"),
         ([[10.0, 20.0]] * 8, None, r"\(9, 2\).*\(8, 2\)"),
         ([[10.0, 20.0]] * 8 + [[0.0, 1.0]], None, "shape 8"),
     ],
