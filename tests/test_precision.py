@@ -41,6 +41,9 @@ def test_float32_without_instructions_and_the_run_keeps_it(fit: Any, caplog: pyt
     assert fit(True, "--resume", steps=2) == "32-true"
     assert "the run goes on from" in caplog.text
     assert "32-true in place of bf16-mixed, in which the run was begun" in caplog.text
+    last = Path("runs/version_1/checkpoints/last.ckpt")
+    assert precision.run_precision("gpu", "bf16-mixed", False, last) == "32-true", "on another device as well"
+    assert precision.run_precision("gpu", "bf16-mixed", True, last) == "bf16-mixed"
 
 
 def test_bf16_where_the_processor_has_it_and_the_run_keeps_it(fit: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -53,6 +56,15 @@ def test_bf16_where_the_processor_has_it_and_the_run_keeps_it(fit: Any, caplog: 
 def test_the_command_line_is_taken_at_its_word(fit: Any) -> None:
     with pytest.warns(UserWarning, match="this processor has no bf16 instructions"):
         assert fit(False, "--trainer.precision", "bf16-mixed") == "bf16-mixed"
+
+
+def test_a_run_in_another_precision_than_the_command_lines_is_another(
+    fit: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    fit(False)
+    assert fit(True, "--resume", "--trainer.precision", "bf16-mixed") == "bf16-mixed"
+    assert "is of another run: trainer.precision is 32-true there and bf16-mixed here" in caplog.text
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda"])

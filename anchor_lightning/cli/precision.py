@@ -1,4 +1,4 @@
-"""The precision of a run on a CPU: without instructions for it bf16 is slower than float32 by far."""
+"""The precision of a run: that in which it was begun, and on a CPU without instructions for bf16 not bf16."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ def run_precision(accelerator: Any, precision: Any, is_given: bool, checkpoint: 
         is_given: Whether it stands on the command line itself, and is taken as it is.
         checkpoint: What a training goes on from, in the precision in which it was begun.
     """
-    if not is_on_cpu(accelerator):
-        return precision
+    is_slow = is_on_cpu(accelerator) and not has_bf16()
     begun = precision_of(checkpoint) if checkpoint and precision == BF16 and not is_given else None
     if begun in (BF16, FLOAT32):
         chosen, why = begun, "in which the run was begun"
-    elif precision == BF16 and not is_given and not has_bf16():
+    elif precision == BF16 and not is_given and is_slow:
         chosen, why = FLOAT32, f"as this processor has no bf16 instructions ({OPTION} {BF16} takes it all the same)"
     else:
         chosen, why = precision, ""
     if chosen != precision:
         rank_zero_info(f"trainer.precision: {chosen} in place of {precision}, {why}.")
-    elif str(chosen).startswith("bf16") and not has_bf16():
+    elif str(chosen).startswith("bf16") and is_slow:
         rank_zero_warn(
             f"trainer.precision: this processor has no bf16 instructions, so that {chosen} is about ten times slower "
             f"than {FLOAT32}."

@@ -137,7 +137,7 @@ class AnchorLightningCLI(LightningCLI):
             return
         text = self._parser(subcommand).dump(config, skip_unset=False)
         resume = config.pop(RESUME)  # config.yaml is to repeat this run, and serves the other sub-commands as well
-        path = checkpoint_of(config.ckpt_path, resume, folders, text)
+        path = checkpoint_of(config.ckpt_path, resume, folders, text, self._precision_is_given)
         config.ckpt_path = path and str(path)
         self._choose_precision(config.trainer, path)
         if sys.argv[1:2] == [subcommand]:

@@ -27,11 +27,14 @@ INDIFFERENT: Final = (  # options in the decisive parts that training does not d
     r"|trainer\.(?!(accumulate_grad_batches|precision|gradient_clip_val|gradient_clip_algorithm|limit_train_batches"
     r"|overfit_batches)$).*"
 )
-# A run keeps the precision that it has on a processor without bf16 instructions, where its configuration has the other.
+# A run keeps the precision that it has on a processor without bf16 instructions, where its configuration files have the
+# other.
 FALLBACK: Final = ("trainer.precision", "32-true", "bf16-mixed")
 
 
-def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path], config: str) -> Path | None:
+def checkpoint_of(
+    given: str | Path | None, resume: bool, folders: Sequence[Path], config: str, precision_is_given: bool = False
+) -> Path | None:
     """The checkpoint that `fit` goes on from; None to start afresh, which is said.
 
     Args:
@@ -39,6 +42,7 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
         resume: Whether to take the newest run of the same configuration; where there is none, what was given.
         folders: Where the run folders lie; the first is the trainer's `default_root_dir`.
         config: This run's whole configuration, as YAML.
+        precision_is_given: Whether its precision stands on the command line: then a run in another one is another run.
 
     Raises:
         UserError: The file does not exist, a run's checkpoints are damaged, or SLURM's requeueing left another run's.
@@ -47,7 +51,7 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
     for path in newest_checkpoints(folders, strict=not resume) if resume or given == NEWEST else ():
         if not resume:
             return path
-        if not (difference := _difference(path, config)):
+        if not (difference := _difference(path, config, precision_is_given)):
             rank_zero_info(f"resume: the run goes on from {path}.")
             return path
         differing = differing or f" The newest, {path}, is of another run: {difference}. As ckpt_path it is taken."
@@ -55,7 +59,7 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
         return find_checkpoint(given, *folders)
     # Lightning takes the newest by itself, whatever run it is of.
     if SLURMEnvironment.detect() and (requeued := requeue_checkpoints(folders[0])):
-        if difference := _difference(requeued[0], config):
+        if difference := _difference(requeued[0], config, precision_is_given):
             raise UserError(
                 f"in a job of SLURM's, Lightning goes on from {requeued[0]}, which is of another run: {difference}; "
                 "move it away, or give another folder",
@@ -70,7 +74,7 @@ def checkpoint_of(given: str | Path | None, resume: bool, folders: Sequence[Path
     return None
 
 
-def _difference(path: Path, config: str) -> str:
+def _difference(path: Path, config: str, precision_is_given: bool) -> str:
     """The first decisive option in which a checkpoint's run differs, with both values; else empty."""
     try:
         theirs = _config_of(path)
@@ -82,7 +86,8 @@ def _difference(path: Path, config: str) -> str:
     there, here = (_flatten({part: whole.get(part) for part in DECISIVE}) for whole in configs)
     for name in sorted(there.keys() | here.keys()):
         values = there.get(name, "unset"), here.get(name, "unset")
-        if not re.fullmatch(INDIFFERENT, name) and values[0] != values[1] and (name, *values) != FALLBACK:
+        falls_back = (name, *values) == FALLBACK and not precision_is_given
+        if not re.fullmatch(INDIFFERENT, name) and values[0] != values[1] and not falls_back:
             return f"{name} is {values[0]} there and {values[1]} here"
     return ""
 
