@@ -37,7 +37,8 @@ LINE = re.compile(
     r"(?P<what>.+) / (?P<other>[^/]+): (?P<ratio>[\d.]+) \[(?P<low>[\d.]+), (?P<high>[\d.]+)\], "
     r"(?P<seconds>\S+ s / \S+ s)"
 )
-LOADING = re.compile(  # of data_loading.py: how many times as long others take as the path from file to network
+# Of data_loading.py: how many times as long others take as the path from file to network, and another item as ours.
+LOADING = re.compile(
     r"(?P<other>.+?) +\d+ +\d+ images/s +(?P<ratio>[\d.]+) \((?P<low>[\d.]+) to (?P<high>[\d.]+)\)"
 )
 LIMIT = 1800.0  # seconds that one script may take
@@ -72,7 +73,8 @@ def read(output: str) -> Result:
         elif match := LOADING.fullmatch(line):
             turned = {"ratio": "ratio", "low": "high", "high": "low"}
             ours = {name: f"{1 / float(match[other]):.2f}" for name, other in turned.items()}
-            result.compared.append({"what": "file to network", "other": match["other"].strip(), "seconds": "", **ours})
+            what = "training item" if match["other"].startswith("training item with") else "file to network"
+            result.compared.append({"what": what, "other": match["other"].strip(), "seconds": "", **ours})
         else:
             result.said.append(line)
     return result
