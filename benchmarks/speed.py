@@ -38,9 +38,7 @@ LINE = re.compile(
     r"(?P<seconds>\S+ s / \S+ s)"
 )
 # Of data_loading.py: how many times as long others take as the path from file to network, and another item as ours.
-LOADING = re.compile(
-    r"(?P<other>.+?) +\d+ +\d+ images/s +(?P<ratio>[\d.]+) \((?P<low>[\d.]+) to (?P<high>[\d.]+)\)"
-)
+LOADING = re.compile(r"(?P<other>.+?) +\d+ +\d+ images/s +(?P<ratio>[\d.]+) \((?P<low>[\d.]+) to (?P<high>[\d.]+)\)")
 LIMIT = 1800.0  # seconds that one script may take
 NOTES = """\
 ## In words

@@ -199,7 +199,7 @@ def test_the_short_name_of_the_wandb_logger_is_ours(recwarn: pytest.WarningsReco
 
 
 def test_tensorboard_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anchor_lightning.cli.trainer.find_spec", lambda name: None)
+    monkeypatch.setattr("anchor_lightning.cli.logger_options.find_spec", lambda name: None)
     said = refused("fit", *SYNTHETIC, "--config", "logger/tensorboard.yaml")
     assert "pip install tensorboard" in said and not Path("runs").exists()
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import signal
 import sys
-from importlib.util import find_spec
-from inspect import signature
 from pathlib import Path
 from typing import Any, Final
 
-from jsonargparse import Namespace, dict_to_namespace, set_dumper
+from jsonargparse import Namespace, set_dumper
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning import callbacks
@@ -28,6 +26,7 @@ from anchor_lightning.callbacks import (
     ValidationSummary,
 )
 from anchor_lightning.cli.help import ALL
+from anchor_lightning.cli.logger_options import listed, prepare_loggers, run_folders
 from anchor_lightning.cli.precision import OPTION, run_precision
 from anchor_lightning.cli.results import metrics_text
 from anchor_lightning.commands.configs import dump_yaml
@@ -36,6 +35,7 @@ from anchor_lightning.data import DetectionDataModule
 from anchor_lightning.data.trainer_options import check_place
 from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
+from anchor_lightning.training import trainer_checks
 from anchor_lightning.training.checkpoint_files import (
     DEFAULT_ROOT,
     PROJECT_KEY,
@@ -47,7 +47,6 @@ from anchor_lightning.training.checkpoint_files import (
 from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
 from anchor_lightning.training.loggers import FallbackWandbLogger, RunRecord, continue_run, in_order, without_new_runs
 from anchor_lightning.training.resume import checkpoint_of
-from anchor_lightning.training.trainer_checks import check_averaging, check_callbacks, check_precision, check_whole_step
 
 CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback with these options
     "soft_assignment": callbacks.SoftAssignment,
@@ -58,9 +57,6 @@ CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback 
     "best_checkpoint": BestCheckpoint,  # before the next, so that `last.ckpt` knows it
     "checkpoint": RunCheckpoint,
 }
-TENSORBOARD: Final = "lightning.pytorch.loggers.TensorBoardLogger"
-WANDB: Final = "lightning.pytorch.loggers.WandbLogger"
-BASE_CHECKPOINT: Final = "lightning.pytorch.callbacks.Checkpoint"
 RESUME: Final = "resume"
 QUIET: Final[dict[str, dict[str, bool]]] = {  # arguments of the trainer's methods
     "validate": {"verbose": False},  # `metrics_text` is shown instead
@@ -130,7 +126,7 @@ class AnchorLightningCLI(LightningCLI):
         if not (subcommand := self.config.get("subcommand")):
             return
         config = self.config[subcommand]
-        folders = _run_folders(config)
+        folders = run_folders(config)
         if subcommand != "fit":
             config.ckpt_path = config.ckpt_path and str(find_checkpoint(config.ckpt_path, *folders))
             self._choose_precision(config.trainer, None)
@@ -157,24 +153,12 @@ class AnchorLightningCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Chooses our W&B logger, and puts what the loggers write where the run folders are, unless told otherwise."""
-        trainer = self._get(self.config, "trainer")
-        for logger in _logger_configs(trainer):
-            if logger.class_path == WANDB:
-                _take_our_wandb_logger(logger)
-            if logger.class_path == TENSORBOARD and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
-                raise UserError("TensorBoardLogger needs a package: pip install tensorboard", "trainer.logger")
-            if logger.init_args.get("save_dir") == DEFAULT_ROOT:
-                logger.init_args.save_dir = trainer.default_root_dir
-        if any(callback.class_path == BASE_CHECKPOINT for callback in _listed(trainer.callbacks)):
-            rank_zero_warn(
-                "trainer.callbacks: Checkpoint is Lightning's base class and saves nothing; the checkpoints are those "
-                "of --checkpoint.every_n_train_steps and so on, and ModelCheckpoint saves others as well."
-            )
+        prepare_loggers(self._get(self.config, "trainer"))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with a CSV logger first: its folder is the run's, and holds the config and the checkpoints."""
         trainer = self._get(self.config_init, "trainer")
-        loggers = [logger for logger in _listed(trainer.logger) if isinstance(logger, Logger)]
+        loggers = [logger for logger in listed(trainer.logger) if isinstance(logger, Logger)]
         for logger in loggers:
             if isinstance(logger, FallbackWandbLogger):
                 logger.check()
@@ -241,11 +225,11 @@ class AnchorLightningCLI(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup(subcommand)
         if checkpoint and subcommand == "fit":
-            check_whole_step(content)
-            check_averaging(content, self.trainer)
+            trainer_checks.check_whole_step(content)
+            trainer_checks.check_averaging(content, self.trainer)
             check_place(content.get(type(self.datamodule).__qualname__, {}), self.datamodule.state_dict())
         elif checkpoint:
-            self._say_other_size(content)
+            trainer_checks.say_other_size(content, self.datamodule.val_image_size)
         else:
             self.model.check_start(self.datamodule)
         if subcommand == "fit":
@@ -254,15 +238,6 @@ class AnchorLightningCLI(LightningCLI):
                 f"{type(self.model.detector).__name__}: {total:,} parameters, on {self.trainer.strategy.root_device}"
             )
             rank_zero_info(describe(self.trainer, self.datamodule.batch_size))
-
-    def _say_other_size(self, content: dict[str, Any]) -> None:
-        """Says where a checkpoint is measured at another size of the network input than in its training."""
-        there, here = content.get(PROJECT_KEY, {}).get("image_size"), list(self.datamodule.val_image_size)
-        if there and list(there) != here:
-            rank_zero_warn(
-                f"In its training the checkpoint was validated at {there[0]} x {there[1]} pixels (height x width), "
-                f"here it is run at {here[0]} x {here[1]} (data.val_image_size)."
-            )
 
     @rank_zero_only
     def _show_metrics(self) -> None:
@@ -273,9 +248,9 @@ class AnchorLightningCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             check_launcher(self.trainer)
-            check_callbacks(self.trainer)
+            trainer_checks.check_callbacks(self.trainer)
             if subcommand == "fit":
-                check_precision(self.trainer)
+                trainer_checks.check_precision(self.trainer)
             self._check_early(subcommand)
             if subcommand == "fit" and self._is_done():
                 return
@@ -287,35 +262,8 @@ class AnchorLightningCLI(LightningCLI):
                     logger.experiment.finish()
 
 
-def _listed(value: Any) -> list[Any]:
-    """A value of the trainer's that may be one or several, as a list."""
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
 def _has(kind: type[Callback], given: list[Callback] | Callback | None) -> bool:
-    return any(isinstance(callback, kind) for callback in _listed(given))
-
-
-def _logger_configs(trainer: Namespace) -> list[Namespace]:
-    return [logger for logger in _listed(trainer.logger) if isinstance(logger, Namespace)]
-
-
-def _run_folders(config: Namespace) -> list[Path]:
-    """Where runs of these options lie: a CSV logger of the user's own may put them elsewhere, as `dirpath` does."""
-    loggers = [logger.init_args for logger in _logger_configs(config.trainer)]
-    own = [Path(logger.save_dir, logger.get("name") or "") for logger in loggers if logger.get("save_dir")]
-    given = [config.trainer.default_root_dir, config.checkpoint.dirpath]
-    return list(dict.fromkeys([*(Path(folder) for folder in given if folder), *own]))
-
-
-def _take_our_wandb_logger(logger: Namespace) -> None:
-    """Puts our logger in the place of Lightning's own, which is the one that the short name finds, with its options."""
-    import wandb  # a second, which no other command has to wait for
-
-    known = signature(wandb.init).parameters | signature(LightningWandbLogger).parameters
-    given = {name: value for name, value in logger.init_args.items() if value != known[name].default}
-    logger.class_path = f"{FallbackWandbLogger.__module__}.{FallbackWandbLogger.__name__}"
-    logger.init_args = dict_to_namespace({"save_dir": DEFAULT_ROOT} | given)
+    return any(isinstance(callback, kind) for callback in listed(given))
 
 
 def all_options() -> list[str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
+    Checkpoint,
     LearningRateFinder,
     StochasticWeightAveraging,
     WeightAveraging,
 )
+from lightning.pytorch.utilities import rank_zero_warn
 
 from anchor_lightning.errors import UserError
 from anchor_lightning.training.checkpoint_files import PROJECT_KEY, WITHIN_STEP
@@ -35,8 +37,16 @@ REFUSED: Final[dict[type[Callback], str]] = {
 
 
 def check_callbacks(trainer: Trainer) -> None:
-    """Raises a `UserError` for a callback that would change the run without its configuration saying so."""
+    """Raises a `UserError` for a callback that would change the run without its configuration saying so.
+
+    Warns of one that does nothing.
+    """
     for callback in _callbacks(trainer):
+        if type(callback) is Checkpoint:
+            rank_zero_warn(
+                "trainer.callbacks: Checkpoint is Lightning's base class and saves nothing; the checkpoints are those "
+                "of --checkpoint.every_n_train_steps and so on, and ModelCheckpoint saves others as well."
+            )
         for kind, reason in REFUSED.items():
             if isinstance(callback, kind):
                 raise UserError(f"{type(callback).__name__} {reason}", argument="trainer.callbacks")
@@ -69,6 +79,21 @@ def check_averaging(checkpoint: Mapping[str, Any], trainer: Trainer) -> None:
             "the checkpoint is of a training with weight averaging, and its weights are the averaged ones; give the "
             "callback with which it was made (trainer.callbacks in config.yaml of its run)",
             argument="ckpt_path",
+        )
+
+
+def say_other_size(checkpoint: Mapping[str, Any], image_size: Sequence[int]) -> None:
+    """Warns where a checkpoint is measured at another size of the network input than in its training.
+
+    Args:
+        checkpoint: Its content.
+        image_size: Height and width of the network input in pixels.
+    """
+    there, here = checkpoint.get(PROJECT_KEY, {}).get("image_size"), list(image_size)
+    if there and list(there) != here:
+        rank_zero_warn(
+            f"In its training the checkpoint was validated at {there[0]} x {there[1]} pixels (height x width), "
+            f"here it is run at {here[0]} x {here[1]} (data.val_image_size)."
         )
 
 
