@@ -14,6 +14,9 @@ from tests.helpers.tiny_training import QUIET, SMALL_BATCHES
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
+TINY = ["--model.detector.width", "0.1", "--model.anchors.init", "yolov2-voc", "--soft_assignment.start", "1.0"]
+WORDS = ["--config", "small.yaml", *QUIET, *SMALL_BATCHES, *TINY]
+
 
 @pytest.fixture
 def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -22,8 +25,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(has_bf16: bool, *args: str, steps: int = 1) -> str:
         monkeypatch.setattr(precision, "has_bf16", lambda: has_bf16)
-        tiny = ["--model.detector.width", "0.1", "--model.anchors.init", "yolov2-voc", "--soft_assignment.start", "1.0"]
-        words = ["--config", "small.yaml", "--data.root", str(root), *QUIET, *SMALL_BATCHES, *tiny, *args]
+        words = [*WORDS, "--data.root", str(root), *args]
         words += ["--trainer.max_steps", str(steps), "--trainer.limit_val_batches", "0"]
         trained = main(["fit", *words, "--anchor_logger.animation", "false"]).trainer
         runs.append(yaml.safe_load((Path(trained.log_dir) / "config.yaml").read_text())["trainer"]["precision"])
@@ -33,7 +35,9 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def test_float32_without_instructions_and_the_run_keeps_it(fit: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_float32_without_instructions_and_the_run_keeps_it(
+    fit: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level("INFO")
     assert fit(False) == "32-true"
     assert caplog.text.count("32-true in place of bf16-mixed, as this processor has no bf16 instructions") == 1
@@ -42,6 +46,9 @@ def test_float32_without_instructions_and_the_run_keeps_it(fit: Any, caplog: pyt
     assert "the run goes on from" in caplog.text
     assert "32-true in place of bf16-mixed, in which the run was begun" in caplog.text
     last = Path("runs/version_1/checkpoints/last.ckpt")
+    monkeypatch.setattr(precision, "has_bf16", lambda: False)
+    validated = main(["validate", *WORDS, "--data.root", str(tmp_path / "set"), "--ckpt_path", str(last)])
+    assert validated.trainer.precision == "32-true"
     assert precision.run_precision("gpu", "bf16-mixed", False, last) == "32-true", "on another device as well"
     assert precision.run_precision("gpu", "bf16-mixed", True, last) == "bf16-mixed"
 

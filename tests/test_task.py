@@ -174,6 +174,16 @@ def test_the_optimizer_of_a_gpu_is_fused_but_where_it_would_unscale(monkeypatch:
         assert [group["fused"] for group in configured["optimizer"].param_groups] == [fused] * 5
 
 
+def test_a_checkpoint_of_a_fused_optimizer_is_taken_up_as_this_run_has_it(tmp_path: Path, one_step: Path) -> None:
+    content = torch.load(one_step, weights_only=True)
+    for group in content["optimizer_states"][0]["param_groups"]:
+        group["fused"] = True
+    torch.save(content, tmp_path / "gpu.ckpt")
+    trainer = make_trainer(tmp_path, max_steps=2)
+    trainer.fit(make_task(), datamodule=make_data(), ckpt_path=tmp_path / "gpu.ckpt")
+    assert [group["fused"] for group in trainer.optimizers[0].param_groups] == [None] * 5
+
+
 def test_kmeans_once_and_never_with_a_checkpoint(tmp_path: Path, one_step: Path) -> None:
     expected = kmeans_shapes(make_data().train_box_shapes(), 5)
     torch.testing.assert_close(DetectionTask.load_from_checkpoint(one_step).shapes.initial_wh, expected)

@@ -106,19 +106,24 @@ def test_without_augmentation_an_image_is_only_stretched(tmp_path: Path) -> None
     np.testing.assert_allclose(made.boxes_xyxy[0], [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=0.6)
 
 
-def test_boxes_follow_the_window_to_the_whole_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The window is drawn from 6.6 to 52.8 and from -5.2 to 30.8, and shown at twice its size, mirrored."""
-    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
-    pixels[4:20, 10:30] = 255
+@pytest.mark.parametrize(("stored", "shown"), [(1, 2), (4, 1)], ids=["whole", "decoded at a quarter"])
+def test_boxes_follow_the_window_to_the_whole_pixel(
+    tmp_path: Path, stored: int, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an image of 40 x 60 decoded pixels the window is drawn from 6.6 to 52.8 and -5.2 to 30.8, and mirrored."""
+    pixels = np.zeros((40 * stored, 60 * stored, 3), dtype=np.uint8)
+    pixels[4 * stored : 20 * stored, 10 * stored : 30 * stored] = 255
     path = tmp_path / "image.png"
     Image.fromarray(pixels).save(path)
     drawn = GeometryParams(left=0.11, top=-0.13, width=0.77, height=0.9, flip=True)
     monkeypatch.setattr(dataset_module, "draw_jitter", lambda rng: drawn)
-    dataset = DetectionDataset([record(1, [[10, 4, 30, 20]], (40, 60), str(path))], augment=True)
-    made = dataset[SampleKey(0, 0, (72, 92))]
-    np.testing.assert_allclose(made.boxes_xyxy, [[92 - 46, 18, 92 - 6, 50]], rtol=1e-6)
+    box = (np.array([[10, 4, 30, 20]]) * stored).tolist()
+    dataset = DetectionDataset([record(1, box, pixels.shape[:2], str(path))], augment=True)
+    made = dataset[SampleKey(0, 0, (36 * shown, 46 * shown))]
+    left, top, right, bottom = (shown * side for side in (46 - 23, 9, 46 - 3, 25))
+    np.testing.assert_allclose(made.boxes_xyxy, [[left, top, right, bottom]], rtol=1e-6)
     bright = made.image[..., 0] > 127
-    assert bright.sum() == bright[18:50, 46:86].sum() == 32 * 40
+    assert bright.sum() == bright[top:bottom, left:right].sum() == (bottom - top) * (right - left)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
