@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from threading import Event, Timer
 from typing import Any
 
 import cv2
@@ -153,6 +154,20 @@ def test_work_ahead_is_in_order_bounded_and_raises() -> None:
     with pytest.raises(UserError, match="nine"):
         next(results)
     assert len(taken) == 14 and list(ahead(str, range(3), threads=1, distance=9)) == ["0", "1", "2"]
+
+
+def test_work_ahead_that_nobody_takes_is_not_begun() -> None:
+    release, begun = Event(), list[int]()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        assert number == 0 or release.wait(60)
+
+    results = ahead(work, range(9), threads=1, distance=4)
+    next(results)
+    Timer(1, release.set).start()  # after the end of the caller's work, which waits for what is begun
+    results.close()  # type: ignore[attr-defined]  # it is a generator
+    assert begun in ([0], [0, 1])
 
 
 def test_a_folder_gives_pictures_and_coco_files(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
