@@ -146,7 +146,9 @@ def requeue_checkpoints(folder: Path) -> list[Path]:
 
 
 def _by_age(paths: Iterable[Path]) -> list[Path]:
-    return sorted((path for path in paths if path.is_file()), key=_age, reverse=True)
+    # A numbered file and `last.ckpt` may be one file: then the name that users know comes first.
+    files = [path for path in paths if path.is_file()]
+    return sorted(files, key=lambda path: (_age(path), path.name == "last.ckpt"), reverse=True)
 
 
 def _age(path: Path) -> int:

@@ -59,7 +59,8 @@ def test_features_are_those_of_timm_with_its_own_mean(tmp_path: Path, kind: str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_frozen_it_has_torchvisions_and_timms_classes(kind: str) -> None:
     """Whole, it loads where this package is not."""
-    build = {"fpn": models.faster_rcnn_fpn, "retinanet": models.retinanet}[kind]
+    of_fpn = partial(models.faster_rcnn_fpn, levels=FasterRCNN.pyramid_levels)
+    build: Any = {"fpn": of_fpn, "retinanet": models.retinanet}[kind]
     torch.manual_seed(0)
     model, backbone = build(3, NAME, False, 32)
     stock = [type(module) for module in model.modules() if not isinstance(module, torch.fx.GraphModule)]
