@@ -58,7 +58,7 @@ def make_records(folder: Path, count: int) -> list[ImageRecord]:
 
 
 def affine_warp(image: np.ndarray, params: GeometryParams, image_size: tuple[int, int]) -> np.ndarray:
-    """What `warp_image` did before it cropped and resized."""
+    """What `resize_window` did before it cropped and resized."""
     (source_h, source_w), (height, width) = image.shape[:2], image_size
     scale_x, scale_y = params.width * source_w / width, params.height * source_h / height
     offset_x, offset_y = params.left * source_w, params.top * source_h
@@ -89,7 +89,7 @@ def make_steps(records: list[ImageRecord]) -> dict[str, Callable[[], object]]:
         return [dataset[SampleKey(i, epoch, IMAGE_SIZE)] for i in range(len(records))]
 
     def former_load() -> list[Sample]:
-        with mock.patch("anchor_lightning.data.dataset.warp_image", affine_warp):
+        with mock.patch("anchor_lightning.data.dataset.resize_window", affine_warp):
             return load()
 
     def work_for_another_process() -> None:

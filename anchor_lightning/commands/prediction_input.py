@@ -15,7 +15,7 @@ from rich.progress import track
 
 from anchor_lightning.commands.ahead import ahead
 from anchor_lightning.data.images import IMAGE_SUFFIXES, image_header, read_image, reduced
-from anchor_lightning.data.transforms import WHOLE_IMAGE, warp_image
+from anchor_lightning.data.transforms import WHOLE_IMAGE, resize_window
 from anchor_lightning.data.video import Video
 from anchor_lightning.errors import UserError
 
@@ -52,7 +52,7 @@ def _read(shared: Path, size: tuple[int, int], file_and_name: tuple[Path, str]) 
         whole = source = read_image(file, orientation=turn)
         if all((side + 1) // 2 >= least for side, least in zip(whole.shape, enough, strict=False)):
             source = read_image(file, enough, orientation=turn)  # at a fraction of its size, as in validation
-        return Prepared(whole, warp_image(source, WHOLE_IMAGE, size), {"file_name": inside, "picture": name})
+        return Prepared(whole, resize_window(source, WHOLE_IMAGE, size), {"file_name": inside, "picture": name})
     except ValueError as error:
         return str(error)
 
@@ -62,7 +62,7 @@ def prepared_frames(name: str, video: Video, size: tuple[int, int]) -> Iterator[
     frames = track(video.frames, "frames", total=video.stated, console=Console(stderr=True))
     for index, whole in enumerate(frames):
         # Reduced before it is stretched, as `read_image` would do with a PNG.
-        seen = warp_image(reduced(whole, WHOLE_IMAGE.source_size(size)), WHOLE_IMAGE, size)
+        seen = resize_window(reduced(whole, WHOLE_IMAGE.source_size(size)), WHOLE_IMAGE, size)
         yield Prepared(whole, seen, {"file_name": name, "frame": index})
 
 

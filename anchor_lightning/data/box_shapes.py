@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anchor_lightning.data.dataset import ImageRecord
-from anchor_lightning.data.transforms import draw_jitter, draw_native_crop, warp_boxes
+from anchor_lightning.data.transforms import boxes_in_window, draw_jitter, draw_native_crop
 
 
 def training_box_shapes(
@@ -35,7 +35,7 @@ def training_box_shapes(
         boxes = record.ground_truth.boxes_xyxy[record.is_target(keep_difficult)]
         if augmented:
             geometry = draw_native_crop(rng, size, image_size) if native_crop else draw_jitter(rng)
-            boxes, _ = warp_boxes(boxes, size, geometry, image_size)
+            boxes, _ = boxes_in_window(boxes, size, geometry, image_size)
         elif not native_crop:
             boxes = boxes * np.tile((image_size[1] / record.width, image_size[0] / record.height), 2)
         shapes.append(boxes[:, 2:] - boxes[:, :2])

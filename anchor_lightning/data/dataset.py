@@ -18,11 +18,11 @@ from anchor_lightning.data.sampler import NO_IMAGE, SampleKey
 from anchor_lightning.data.transforms import (
     NEUTRAL_COLOUR,
     WHOLE_IMAGE,
+    boxes_in_window,
     draw_colour,
     draw_jitter,
     draw_native_crop,
-    warp_boxes,
-    warp_image,
+    resize_window,
 )
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import DetectionBatch, GroundTruth
@@ -165,9 +165,9 @@ class DetectionDataset(Dataset[Sample]):
             colour = draw_colour(rng)
         stored = self.load(key.index, geometry.source_size(key.image_size))
         geometry = geometry.on_pixels(*stored.shape[:2])  # the boxes go where the pixels go
-        image = warp_image(stored, geometry, key.image_size)
+        image = resize_window(stored, geometry, key.image_size)
         span = slice(self._starts[key.index], self._starts[key.index + 1])
-        boxes, kept = warp_boxes(self._boxes[span], (height, width), geometry, key.image_size)
+        boxes, kept = boxes_in_window(self._boxes[span], (height, width), geometry, key.image_size)
         return Sample(image, boxes, self._labels[span][kept], int(self._ids[key.index]), (height, width), colour)
 
 

@@ -77,7 +77,7 @@ def draw_colour(rng: np.random.Generator) -> np.ndarray:
     return np.array([hue, *factors], dtype=np.float32)
 
 
-def warp_image(image: np.ndarray, params: GeometryParams, image_size: tuple[int, int]) -> np.ndarray:
+def resize_window(image: np.ndarray, params: GeometryParams, image_size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8, the window of an image stretched bilinearly, the border repeated outside of the image.
 
     Args:
@@ -95,7 +95,7 @@ def warp_image(image: np.ndarray, params: GeometryParams, image_size: tuple[int,
     return cv2.flip(stretched, 1) if params.flip else stretched
 
 
-def warp_boxes(
+def boxes_in_window(
     boxes_xyxy: np.ndarray, source_size: tuple[int, int], params: GeometryParams, image_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes of the stored image as the network input shows them, clipped to it.

@@ -19,7 +19,7 @@ from anchor_lightning.anchors import AnchorOptions
 from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
 from anchor_lightning.data.images import read_image
-from anchor_lightning.data.transforms import WHOLE_IMAGE, warp_image
+from anchor_lightning.data.transforms import WHOLE_IMAGE, resize_window
 from anchor_lightning.detectors import YOLOv2, YOLOv3
 from anchor_lightning.detectors.yolo.postprocess import MAX_DETECTIONS
 from anchor_lightning.structures import Detections
@@ -110,7 +110,7 @@ def test_onnxruntime_finds_the_boxes_in_any_batch(
     checkpoint, path = exported[arm]
     assert path == checkpoint.parents[1] / "export" / "yolov2.onnx" and list(path.parent.iterdir()) == [path]
     files = sorted((shared_data / "BCCD" / "JPEGImages").glob("*.jpg"))[:num]
-    pixels = np.stack([warp_image(read_image(file, SIZE), WHOLE_IMAGE, SIZE) for file in files])
+    pixels = np.stack([resize_window(read_image(file, SIZE), WHOLE_IMAGE, SIZE) for file in files])
     for images in (torch.rand(num, 3, *SIZE), torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255):
         theirs = run(path, images)
         assert theirs["boxes"].shape == (num, 5 * 12 * 3, 4) and theirs["labels"].dtype == np.int64

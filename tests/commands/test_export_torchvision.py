@@ -16,7 +16,7 @@ from torch import Tensor
 from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
 from anchor_lightning.data.images import read_image
-from anchor_lightning.data.transforms import WHOLE_IMAGE, warp_image
+from anchor_lightning.data.transforms import WHOLE_IMAGE, resize_window
 from anchor_lightning.detectors import SSD, FasterRCNN, RetinaNet
 from anchor_lightning.task import DetectionTask
 from tests.helpers.checkpoints import save_task
@@ -52,7 +52,9 @@ def make_checkpoint(name: str) -> Path:
 
 def pixels(file: Path) -> Tensor:
     """A photograph as the network sees it."""
-    return torch.from_numpy(warp_image(read_image(file, SIZE), WHOLE_IMAGE, SIZE)).permute(2, 0, 1)[None].float() / 255
+    return (
+        torch.from_numpy(resize_window(read_image(file, SIZE), WHOLE_IMAGE, SIZE)).permute(2, 0, 1)[None].float() / 255
+    )
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -16,12 +16,12 @@ from anchor_lightning.data.transforms import (
     NEUTRAL_COLOUR,
     WHOLE_IMAGE,
     GeometryParams,
+    boxes_in_window,
     distort_colour,
     draw_colour,
     draw_jitter,
     draw_native_crop,
-    warp_boxes,
-    warp_image,
+    resize_window,
 )
 from tests.helpers.tiny_data import texture
 
@@ -31,18 +31,18 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def test_boxes_by_hand() -> None:
-    boxes, kept = warp_boxes(np.array([[10.0, 20, 50, 80]]), (100, 200), WHOLE_IMAGE, (64, 32))
+    boxes, kept = boxes_in_window(np.array([[10.0, 20, 50, 80]]), (100, 200), WHOLE_IMAGE, (64, 32))
     np.testing.assert_allclose(boxes, [[1.6, 12.8, 8.0, 51.2]], rtol=1e-6)
     assert kept.tolist() == [True]
-    boxes, _ = warp_boxes(np.array([[10.0, 20, 50, 80]]), (100, 200), GeometryParams(flip=True), (100, 200))
+    boxes, _ = boxes_in_window(np.array([[10.0, 20, 50, 80]]), (100, 200), GeometryParams(flip=True), (100, 200))
     np.testing.assert_allclose(boxes, [[150, 20, 190, 80]])
     # From x = 20 to 120 of 200, and from y = -25 to 75 of 100.
     window = GeometryParams(left=0.1, top=-0.25, width=0.5, height=1.0)
     stored = np.array([[10.0, 20, 70, 80], [125, 0, 130, 9], [20, 70, 120, 90]])
-    boxes, kept = warp_boxes(stored, (100, 200), window, (200, 100))
+    boxes, kept = boxes_in_window(stored, (100, 200), window, (200, 100))
     np.testing.assert_allclose(boxes, [[0, 90, 50, 200], [0, 190, 100, 200]])
     assert kept.tolist() == [True, False, True]
-    boxes, kept = warp_boxes(np.zeros((0, 4)), (10, 10), WHOLE_IMAGE, (32, 32))
+    boxes, kept = boxes_in_window(np.zeros((0, 4)), (10, 10), WHOLE_IMAGE, (32, 32))
     assert (boxes.shape, boxes.dtype, kept.shape) == ((0, 4), np.float32, (0,))
 
 
@@ -57,8 +57,8 @@ def test_pixels_go_where_boxes_go(seed: int, source: tuple[int, int], target: tu
     drawn = draw_native_crop(rng(seed), source, target) if native else draw_jitter(rng(seed))
     params = drawn.on_pixels(*source)
     assert not native or params == drawn, "a native crop is drawn in whole pixels"
-    boxes, _ = warp_boxes(np.array([[20.0, 30, 45, 70]]), source, params, target)
-    bright = warp_image(image, params, target)[..., 0] > 127
+    boxes, _ = boxes_in_window(np.array([[20.0, 30, 45, 70]]), source, params, target)
+    bright = resize_window(image, params, target)[..., 0] > 127
     if len(boxes) == 0:
         assert bright.mean() < 0.01
     elif (boxes[0, 2:] - boxes[0, :2]).min() > 1.5:  # a sliver is grey all over: nothing in it tells where it ends
@@ -75,10 +75,10 @@ def test_a_native_crop_is_a_piece_of_the_image() -> None:
         params = draw_native_crop(rng(seed), (120, 160), (64, 96))
         left, top = round(params.left * 160), round(params.top * 120)
         piece = image[top : top + 64, left : left + 96]
-        np.testing.assert_array_equal(warp_image(image, params, (64, 96)), piece[:, ::-1] if params.flip else piece)
+        np.testing.assert_array_equal(resize_window(image, params, (64, 96)), piece[:, ::-1] if params.flip else piece)
         # A small image is in it as a whole.
         params = draw_native_crop(rng(seed), (30, 40), (64, 96))
-        boxes, _ = warp_boxes(np.array([[0.0, 0, 40, 30]]), (30, 40), params, (64, 96))
+        boxes, _ = boxes_in_window(np.array([[0.0, 0, 40, 30]]), (30, 40), params, (64, 96))
         np.testing.assert_allclose(boxes[0, 2:] - boxes[0, :2], [40, 30], rtol=1e-5)
     places = {round(draw_native_crop(rng(seed), (34, 40), (32, 40)).top * 34) for seed in range(60)}
     assert places == {0, 1, 2}
@@ -190,7 +190,7 @@ def test_boxes_survive_and_lie_as_in_the_c_code() -> None:
         wh = np.exp(boxes_of.uniform(math.log(0.0005), 0, (20, 2)))
         xy = boxes_of.uniform(wh / 2, 1 - wh / 2)
         corners = np.concatenate([xy - wh / 2, xy + wh / 2], axis=1) * (WIDTH, HEIGHT, WIDTH, HEIGHT)
-        boxes, kept = warp_boxes(corners, (HEIGHT, WIDTH), as_window(crop, WIDTH, HEIGHT), (416, 608))
+        boxes, kept = boxes_in_window(corners, (HEIGHT, WIDTH), as_window(crop, WIDTH, HEIGHT), (416, 608))
         numbers, expected = c_boxes(crop, WIDTH, HEIGHT, np.concatenate([xy, wh], axis=1))
         assert np.flatnonzero(kept).tolist() == numbers
         centred = np.concatenate([boxes[:, :2] + boxes[:, 2:], 2 * (boxes[:, 2:] - boxes[:, :2])], axis=1) / 2
@@ -210,7 +210,7 @@ def test_pixels_of_a_window_are_the_c_codes() -> None:
         pleft, pright, ptop, pbot, flip = crop
         rows, columns_ = np.arange(ptop, 60 - pbot).clip(0, 59), np.arange(pleft, 80 - pright).clip(0, 79)
         cropped = image[rows][:, columns_]
-        warped = warp_image(image, as_window(crop, 80, 60), cropped.shape[:2])
+        warped = resize_window(image, as_window(crop, 80, 60), cropped.shape[:2])
         np.testing.assert_array_equal(warped, cropped[:, ::-1] if flip else cropped)
 
 
@@ -250,7 +250,7 @@ def test_a_window_is_cropped_and_stretched_bilinearly() -> None:
             cropped = image[np.arange(top, bottom).clip(0, 59)][:, np.arange(left, right).clip(0, 79)]
             expected = bilinear(bilinear(cropped, size[0]).swapaxes(0, 1), size[1]).swapaxes(0, 1)
             expected = expected[:, ::-1] if window.flip else expected
-            made = warp_image(image, window, size)
+            made = resize_window(image, window, size)
             assert made.shape == (*size, 3) and made.flags.c_contiguous
             np.testing.assert_allclose(made, expected, rtol=0, atol=1)
 

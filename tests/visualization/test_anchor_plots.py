@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from anchor_lightning.anchors import initial_shapes
 from anchor_lightning.visualization import anchor_plots as plots
 from anchor_lightning.visualization.anchor_plots import anchor_figure, open_plane
 from anchor_lightning.visualization.animation import save_animation
@@ -196,6 +197,9 @@ def test_arrows_only_from_initial_to_learned_of_the_same_number_and_coinciding_s
     assert arrows(initial=UNIFORM, learned=UNIFORM * 1.001) == 0, "none where nothing has moved"
     assert labels(anchor_figure([], {"initial": IDENTICAL})) == ["×5  160 x 160"]
     assert labels(anchor_figure([], {"fixed": IDENTICAL[:2]})) == ["0, 1  160 x 160"]
+    learning = initial_shapes("identical", learn=True)
+    assert learning is not None
+    assert labels(anchor_figure([], {"initial": learning.numpy()})) == ["×5  160 x 160"], "within 0.2 %"
 
 
 @pytest.mark.parametrize(
