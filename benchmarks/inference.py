@@ -1,8 +1,10 @@
-"""Inference of YOLOv2's network on a CPU at 416 pixels: as `predict` runs it, in float32, and by others.
+"""Inference of YOLOv2's network on a CPU at 416 pixels: as `predict` runs it, by torch in float32, and by others.
 
     python benchmarks/inference.py [--width 1.0] [--batch 1 8] [--rounds 5]
 
-onnxruntime and OpenCV run the exported model, lightnet its own YOLOv2; each where it is installed, in turn with ours.
+`predict` runs it in bf16 where the processor has instructions for it; in onnxruntime with `--engine onnxruntime`, and
+for many images on other processors. Of the peers onnxruntime and OpenCV run the exported model, lightnet its own
+YOLOv2; each where it is installed, in turn with ours.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from turns import ratio_line, take_turns
 from anchor_lightning.anchors import AnchorOptions
 from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.detectors.yolo.onnx_export import onnx_model
+from anchor_lightning.detectors.yolo.onnx_inference import ONNXRuntimeNetwork, has_onnxruntime
 from anchor_lightning.training.processor import has_bf16
 
 SIDE, CLASSES = 416, 20
@@ -71,20 +74,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     detector = YOLOv2(CLASSES, AnchorOptions(init="yolov2-voc"), [SIDE, SIDE], width=options.width).eval()
-    has_onnx = all(map(importlib.util.find_spec, ("onnx", "onnxscript")))
-    model = onnx_model(detector, (SIDE, SIDE), False, 0.005, {}) if has_onnx else b""
-    mode = "bf16" if has_bf16() else "float32"
+    model = onnx_model(detector, (SIDE, SIDE), False, 0.005, {}) if has_onnxruntime() else b""
+    ours: dict[str, Callable[[Tensor], object]] = {}
+    if has_bf16():
+        ours["bf16"] = lambda images: run(detector.network, images, True)
+    if has_onnxruntime():
+        ours["engine onnxruntime"] = ONNXRuntimeNetwork(detector, (SIDE, SIDE)).levels
     for batch in options.batch:
         images = torch.rand(batch, 3, SIDE, SIDE)
-        steps = {
-            "ours": lambda images=images: run(detector.network, images, has_bf16()),
-            "float32": lambda images=images: run(detector.network, images, False),
-            **make_peers(model, images, options.threads),
-        }
-        seconds = take_turns(steps, options.rounds, warm_up=1)
-        ours = seconds.pop("ours")
-        for name, theirs in seconds.items():
-            print(ratio_line(f"inference, width {options.width}, batch {batch}: {mode}", ours, name, theirs))
+        peers = {"torch in float32": lambda images=images: run(detector.network, images, False)}
+        peers |= make_peers(model, images, options.threads)
+        steps = {name: lambda step=step, images=images: step(images) for name, step in ours.items()}
+        seconds = take_turns(steps | peers, options.rounds, warm_up=1)
+        for name in ours:
+            for peer in peers:
+                what = f"inference, width {options.width}, batch {batch}: {name}"
+                print(ratio_line(what, seconds[name], peer, seconds[peer]))
 
 
 if __name__ == "__main__":

@@ -6,32 +6,30 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 
 from anchor_lightning.commands.ahead import ahead
 from anchor_lightning.commands.export import load_task, network_size
+from anchor_lightning.commands.inference import Engine, Inference, Precision
 from anchor_lightning.commands.prediction_input import Prepared, find_files, name_of, prepared_frames, prepared_images
 from anchor_lightning.data.dataset import Sample, collate
 from anchor_lightning.data.images import IMAGE_SUFFIXES
 from anchor_lightning.data.transforms import NEUTRAL_COLOUR
 from anchor_lightning.data.video import VIDEO_SUFFIXES, VideoFile, open_video
-from anchor_lightning.detectors.yolo.detector import YOLO
-from anchor_lightning.errors import UserError, check_choice
+from anchor_lightning.errors import UserError
 from anchor_lightning.metrics.coco import coco_results
 from anchor_lightning.structures import Detections
 from anchor_lightning.task import DetectionTask
 from anchor_lightning.training.checkpoint_files import find_checkpoint
 from anchor_lightning.training.files import atomic_files, run_folder_of_checkpoint
-from anchor_lightning.training.processor import has_bf16
 from anchor_lightning.visualization.detections import best_detections, draw_detections, rounded_down, save_picture
 
 RESULTS, IMAGES = "predictions.json", "images.json"
 LOWEST_SCORE: Final = 0.005
 """Detections are made down to this, as in validation, so that the best one is known if none is kept."""
-Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 
 def predict(
@@ -44,6 +42,7 @@ def predict(
     batch_size: int = 8,
     device: str = "auto",
     precision: Precision = "auto",
+    engine: Engine = "auto",
 ) -> Path:
     """Draws what a checkpoint finds in your own images or video: predict --ckpt_path FILE --source PATH.
 
@@ -62,6 +61,9 @@ def predict(
         device: `auto` (an accelerator if there is one), `cpu`, `cuda:1`, …
         precision: `32-true`, as in a validation in that precision, or `bf16-mixed`; `auto` is bf16 for YOLO detectors
             on a CPU that has instructions for it: half the time, and boxes that agree (docs/speed.md).
+        engine: `torch`, `onnxruntime` (the extra `onnx`; YOLO detectors on a CPU, in float32, after an export of some
+            seconds), or `auto`: onnxruntime where it is installed, for 200 images or more, if the CPU has no
+            instructions for bf16 and no precision is given.
 
     Returns:
         The results file. Images that cannot be read are left out and named at the end.
@@ -74,7 +76,6 @@ def predict(
         raise UserError(f"{score_threshold} must be from 0 to below 1", "score_threshold")
     if batch_size < 1:
         raise UserError(f"{batch_size} must be 1 or more", "batch_size")
-    check_choice(precision, Precision, "precision")
     files = find_files(source)
     checkpoint = find_checkpoint(ckpt_path)
     task, details = load_task(checkpoint)
@@ -84,13 +85,16 @@ def predict(
     task.hparams["score_threshold"] = min(score_threshold, LOWEST_SCORE)
     size = network_size(image_size, details)
     category_ids = details.get("category_ids") or list(range(1, len(task.class_names) + 1))
-    finder = Finder(_on_device(task, device), category_ids, score_threshold, show_anchors, precision)
-    if files[0].suffix.lower() in VIDEO_SUFFIXES:
+    is_video = files[0].suffix.lower() in VIDEO_SUFFIXES
+    num_images = _num_frames(files[0]) if is_video else len(files)
+    inference = Inference(_on_device(task, device), size, num_images, precision, engine)
+    finder = Finder(inference, category_ids, score_threshold, show_anchors)
+    if is_video:
         _predict_video(files[0], folder, finder, size, batch_size)
     else:
         _predict_images(files, folder, finder, size, batch_size)
     what = f"{len(finder.rows)} boxes in {len(finder.images)} images"
-    how = f"network input {size[0]} x {size[1]} pixels" + ", in bf16" * finder.in_bf16
+    how = f"network input {size[0]} x {size[1]} pixels{inference.words}"
     print(f"Wrote {what} to {folder} (scores above {score_threshold}, {how})")
     if not finder.rows:
         print(finder.why_nothing())
@@ -109,27 +113,18 @@ class Finder:
     """Detects in batches and keeps what the two JSON files will say.
 
     Args:
-        task: In evaluation mode, on its device.
+        inference: Of a task.
         category_ids: The category of each class.
         score_threshold: Detections that score up to this are dropped.
         show_anchors: Show which anchor each box came from.
-        precision: As of `predict`.
-
-    Attributes:
-        in_bf16: Whether the network runs in bf16.
     """
 
     def __init__(
-        self,
-        task: DetectionTask,
-        category_ids: Sequence[int],
-        score_threshold: float,
-        show_anchors: bool,
-        precision: Precision,
+        self, inference: Inference, category_ids: Sequence[int], score_threshold: float, show_anchors: bool
     ) -> None:
-        is_faster = task.device.type == "cpu" and isinstance(task.detector, YOLO) and has_bf16()
-        self.in_bf16 = precision == "bf16-mixed" or (precision == "auto" and is_faster)
-        self._task, self._category_ids, self._score_threshold = task, category_ids, score_threshold
+        self._inference, self._category_ids, self._score_threshold = inference, category_ids, score_threshold
+        task = inference.task
+        self._class_names = task.class_names
         self._shapes = task.shapes.wh.detach().cpu().numpy() if show_anchors else None
         self.rows: list[dict[str, Any]] = []
         self.images: list[dict[str, Any]] = []
@@ -148,7 +143,7 @@ class Finder:
 
     def draw(self, found: Found) -> np.ndarray:
         """The annotated image, (h, w, 3) uint8 RGB."""
-        return draw_detections(found.whole, found.detections, self._task.class_names, self._shapes)
+        return draw_detections(found.whole, found.detections, self._class_names, self._shapes)
 
     def why_nothing(self) -> str:
         """What to do when no box was found, by the best score seen."""
@@ -161,23 +156,18 @@ class Finder:
 
     def write(self, results: Path, images: Path) -> None:
         """Writes the two files."""
-        classes = zip(self._category_ids, self._task.class_names, strict=True)
+        classes = zip(self._category_ids, self._class_names, strict=True)
         categories = [{"id": category_id, "name": name} for category_id, name in classes]
         results.write_text("[" + ",\n".join(map(json.dumps, self.rows)) + "]\n")
         images.write_text(json.dumps({"images": self.images, "annotations": [], "categories": categories}, indent=1))
 
-    @torch.inference_mode()
     def _detect(self, images: Sequence[Prepared]) -> list[Detections]:
         no_boxes, no_labels = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
         samples = [
             Sample(seen, no_boxes, no_labels, index, (whole.shape[0], whole.shape[1]), NEUTRAL_COLOUR)
             for index, (whole, seen, _) in enumerate(images, start=1)  # 0 stands for no image
         ]
-        batch = collate(samples).to(self._task.device)
-        batch.images = batch.images.float().div_(255)
-        with torch.autocast(self._task.device.type, torch.bfloat16, enabled=self.in_bf16):
-            detections = self._task.detect(batch)[0]
-        return [Detections(**{name: t.cpu() for name, t in vars(d).items()}) for d in detections]
+        return self._inference.detect(collate(samples))
 
 
 def _on_device(task: DetectionTask, device: str) -> DetectionTask:
@@ -187,6 +177,12 @@ def _on_device(task: DetectionTask, device: str) -> DetectionTask:
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         reason = str(error).splitlines()[0]
         raise UserError(f"{device} cannot be used ({reason}); take auto or cpu", "device") from None
+
+
+def _num_frames(file: Path) -> int:
+    """What a video states; 0 where it states none."""
+    with open_video(file) as video:
+        return video.stated or 0
 
 
 def _predict_images(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from threading import Event, Timer
 from typing import Any
 
 import cv2
@@ -18,53 +15,19 @@ from pycocotools.coco import COCO
 
 from anchor_lightning import commands
 from anchor_lightning.cli import main
-from anchor_lightning.commands.ahead import ahead
 from anchor_lightning.data.images import read_image, reduced
-from anchor_lightning.detectors import YOLOv2
-from anchor_lightning.errors import UserError
 from anchor_lightning.task import DetectionTask
-from tests.helpers.checkpoints import save_task
 from tests.helpers.made_data import draw, make_voc
+from tests.helpers.predictions import make_checkpoint, make_images, make_video, predict
 from tests.helpers.tiny_training import QUIET, SMALL_BATCHES
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
-
-SIZE = (64, 96)
 
 
 @pytest.fixture
 def checkpoint() -> Path:
     """Of an untrained detector of cats and dogs, as a run would leave it."""
-    return make_checkpoint(Path("runs/version_0/checkpoints/last.ckpt"))
-
-
-def make_checkpoint(path: Path, **details: Any) -> Path:
-    torch.manual_seed(0)
-    task = DetectionTask(num_classes=2, class_names=["cat", "dog"], detector=partial(YOLOv2, width=0.1))
-    task.shapes.set_initial(torch.tensor([[20.0, 30], [40, 20], [50, 50], [15, 15], [60, 30]]))
-    with torch.no_grad():  # as if it were sure of some boxes, and each image must differ
-        task.detector.network.head.rest.weight.mul_(20)
-    return save_task(task, path, **{"image_size": list(SIZE), "images_seen": 8} | details)
-
-
-def make_images(folder: str, *names: str, size: tuple[int, int] = (96, 128)) -> Path:
-    for seed, name in enumerate(names):
-        draw(Path(folder) / name, seed, size)
-    return Path(folder)
-
-
-def make_video(path: str, num: int = 5) -> Path:
-    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), 12.5, (128, 96))
-    for seed in range(num):
-        draw(Path("frames") / f"{seed}.png", seed)
-        writer.write(cv2.imread(f"frames/{seed}.png"))
-    writer.release()
-    return Path(path)
-
-
-def predict(*args: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    results = main(["predict", "--ckpt_path", "runs/version_0/checkpoints/last.ckpt", "--device", "cpu", *args])
-    return json.loads(results.read_text()), json.loads((results.parent / "images.json").read_text())
+    return make_checkpoint()
 
 
 def everything(folder: str) -> list[str]:
@@ -96,28 +59,6 @@ def test_a_folder_is_found_as_the_validation_finds_it(tmp_path: Path) -> None:
         assert our_row == pytest.approx(their_row, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("has_bf16", "args", "in_bf16"),
-    [(True, [], True), (False, [], False), (True, ["--precision", "32-true"], False)],
-    ids=["a processor with bf16", "without", "told otherwise"],
-)
-def test_in_bf16_where_the_processor_has_it(
-    checkpoint: Path,
-    has_bf16: bool,
-    args: list[str],
-    in_bf16: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(commands.predict, "has_bf16", lambda: has_bf16)
-    make_images("photos", "a.png", "b.png")
-    exact, _ = predict("--source", "photos", "--precision", "32-true")
-    capsys.readouterr()
-    rows, _ = predict("--source", "photos", *args)
-    assert ("pixels, in bf16)" in capsys.readouterr().out) == in_bf16
-    assert (rows != exact) == in_bf16 and rows[0]["score"] == pytest.approx(exact[0]["score"], abs=0.05)
-
-
 def test_an_image_is_decoded_once_unless_a_fraction_of_it_is_enough(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,41 +74,6 @@ def test_an_image_is_decoded_once_unless_a_fraction_of_it_is_enough(
     make_images("photos", "large.jpg", size=(127, 191))
     predict("--source", "photos")
     assert sorted(decoded) == ["large.jpg", "large.jpg", "small.jpg", "small.png"]
-
-
-def test_work_ahead_is_in_order_bounded_and_raises() -> None:
-    taken: list[int] = []
-
-    def items() -> Iterator[int]:
-        for number in range(20):
-            taken.append(number)
-            yield number
-
-    def work(number: int) -> int:
-        if number == 9:
-            raise UserError("nine")
-        return 10 * number
-
-    results = ahead(work, items(), threads=3, distance=4)
-    assert [next(results) for _ in range(3)] == [0, 10, 20] and len(taken) == 7
-    assert [next(results) for _ in range(6)] == [30, 40, 50, 60, 70, 80]
-    with pytest.raises(UserError, match="nine"):
-        next(results)
-    assert len(taken) == 14 and list(ahead(str, range(3), threads=1, distance=9)) == ["0", "1", "2"]
-
-
-def test_work_ahead_that_nobody_takes_is_not_begun() -> None:
-    release, begun = Event(), list[int]()
-
-    def work(number: int) -> None:
-        begun.append(number)
-        assert number == 0 or release.wait(60)
-
-    results = ahead(work, range(9), threads=1, distance=4)
-    next(results)
-    Timer(1, release.set).start()  # after the end of the caller's work, which waits for what is begun
-    results.close()  # type: ignore[attr-defined]  # it is a generator
-    assert begun in ([0], [0, 1])
 
 
 def test_a_folder_gives_pictures_and_coco_files(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +99,7 @@ def test_a_folder_gives_pictures_and_coco_files(checkpoint: Path, capsys: pytest
 
 
 def test_category_ids_and_threshold_of_the_caller(capsys: pytest.CaptureFixture[str]) -> None:
-    make_checkpoint(Path("runs/version_0/checkpoints/last.ckpt"), category_ids=[17, 18], image_size=None)
+    make_checkpoint(category_ids=[17, 18], image_size=None)
     make_images("photos", "a.png")
     rows, images = predict("--source", "photos", "--score_threshold", "0.1", "--image_size", "[96, 64]")
     assert "network input 96 x 64" in capsys.readouterr().out
@@ -281,7 +187,7 @@ def test_a_video_for_want_of_an_encoder_of_h264_is_said(
 def test_a_frame_is_reduced_as_a_png_is() -> None:
     for size in ((96, 128), (127, 300), (128, 192), (300, 900), (1100, 1600)):
         draw(Path("a.png"), 0, size)
-        np.testing.assert_array_equal(reduced(read_image("a.png"), SIZE), read_image("a.png", SIZE))
+        np.testing.assert_array_equal(reduced(read_image("a.png"), (64, 96)), read_image("a.png", (64, 96)))
 
 
 def test_a_video_that_fails_halfway_leaves_nothing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ Shape letters: N boxes an image (level, anchor, row, column), K = min(300, N x C
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -87,7 +88,7 @@ def onnx_model(
     """
     onnx = require_onnx()
     names = ("all_boxes", "all_scores") if nms else ("boxes", "scores")
-    model = _exported(_Decoded(detector).eval(), image_size, names)
+    model = exported(_Decoded(detector).eval(), image_size, names)
     used: dict[str, object] = {
         "image_size": list(image_size),
         "anchors": detector.shapes.wh.tolist(),
@@ -119,7 +120,16 @@ class _Decoded(nn.Module):
         return all_boxes_and_scores(self.network.levels(images), self.log_wh, self.multi_label)
 
 
-def _exported(network: nn.Module, image_size: tuple[int, int], names: tuple[str, str]) -> Any:
+def exported(network: nn.Module, image_size: tuple[int, int], names: Sequence[str]) -> Any:
+    """A network as a `ModelProto` of opset 18 with a dynamic batch.
+
+    Args:
+        network: In evaluation mode, from images to a tuple of tensors.
+        image_size: Height and width of the images in pixels.
+        names: Of the outputs.
+    """
+    # It says of an operator that it leaves alone; nothing is lost.
+    logging.getLogger("onnxscript.optimizer._constant_folding").setLevel(logging.ERROR)
     program = torch.onnx.export(
         network,
         # Two images: the exporter takes a batch of one for a constant.

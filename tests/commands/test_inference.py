@@ -1,0 +1,87 @@
+"""In which precision and with which engine `predict` runs a network."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from anchor_lightning.detectors import YOLOv2, YOLOv3
+from anchor_lightning.detectors.yolo.detector import YOLO
+from tests.helpers.made_data import draw
+from tests.helpers.predictions import make_checkpoint, make_images, predict
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
+
+@pytest.mark.parametrize("detector", [YOLOv2, YOLOv3])
+@pytest.mark.parametrize("args", [[], ["--engine", "onnxruntime"]], ids=["many images", "asked for"])
+def test_in_onnxruntime(
+    detector: type[YOLO],
+    args: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr("anchor_lightning.commands.inference.MANY_IMAGES", 3)
+    monkeypatch.setattr("anchor_lightning.commands.inference.has_bf16", lambda: False)
+    make_checkpoint(kind=detector)
+    make_images("photos", "a.png", "b.png")
+    exact, _ = predict("--source", "photos")
+    assert "in onnxruntime" not in capsys.readouterr().out and exact
+    draw(Path("photos/c.png"), 2, (96, 128))
+    expected, _ = predict("--source", "photos", "--precision", "32-true")
+    assert "in onnxruntime" not in capsys.readouterr().out
+    rows, _ = predict("--source", "photos", "--batch_size", "2", *args)
+    assert "64 x 96 pixels, in onnxruntime)" in capsys.readouterr().out
+    assert len(rows) == len(expected) > len(exact)
+    for row, other in zip(rows, expected, strict=True):
+        assert row.pop("bbox") == pytest.approx(other.pop("bbox"), abs=1e-2)
+        assert row == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "args", "in_bf16"),
+    [(True, [], True), (False, [], False), (True, ["--precision", "32-true"], False)],
+    ids=["a processor with bf16", "without", "told otherwise"],
+)
+def test_in_bf16_where_the_processor_has_it(
+    has_bf16: bool,
+    args: list[str],
+    in_bf16: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("anchor_lightning.commands.inference.has_bf16", lambda: has_bf16)
+    make_checkpoint()
+    make_images("photos", "a.png", "b.png")
+    exact, _ = predict("--source", "photos", "--precision", "32-true")
+    capsys.readouterr()
+    rows, _ = predict("--source", "photos", *args)
+    assert ("pixels, in bf16)" in capsys.readouterr().out) == in_bf16
+    assert (rows != exact) == in_bf16 and rows[0]["score"] == pytest.approx(exact[0]["score"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--engine", "onnxruntime", "--precision", "bf16-mixed"],
+            "--engine: it runs YOLO detectors on a CPU in float",
+        ),
+        (["--engine", "onnxruntime"], "onnxruntime is not installed: run pip install onnxruntime"),
+    ],
+)
+def test_what_onnxruntime_cannot_do_is_one_message(
+    args: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else installed(name))
+    pytest.importorskip("onnxscript")
+    make_checkpoint()
+    make_images("photos", "a.png")
+    with pytest.raises(SystemExit, match=message):
+        predict("--source", "photos", *args)
+    assert not Path("runs/version_0/predictions").exists()
