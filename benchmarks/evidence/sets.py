@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +70,12 @@ SETS = {
     "bccd": RealSet(VOCDataModule, "BCCD", {"test_split": "test"}, 416, 8, 900, "all"),
     "aerial_cars": RealSet(YOLODataModule, "aerial_cars", {"test_split": "val"}, 512, 8, 600, "all"),
     "cards": RealSet(VOCDataModule, "cards", {"test_split": "val"}, 320, 8, 400, "all"),
+}
+# Frozen features find small objects badly. Where that hides what the shapes do, the stages behind stride 8 are trained,
+# from the images; half the steps, so that a run takes five minutes of one core.
+TRAINED = {
+    "bccd-trained": replace(SETS["bccd"], frozen_stages=3, steps=450),
+    "aerial_cars-trained": replace(SETS["aerial_cars"], frozen_stages=3, steps=300),
 }
 # The arms of Table 6 and the two baselines are the shipped overlays; the choices that the paper leaves open differ
 # from the full method in one option each.

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from sets import BACKBONE, CHOICES, OVERLAYS, RECIPE, SETS, STARTS, WARM_UP_SHARE, arm_options
+from sets import BACKBONE, CHOICES, OVERLAYS, RECIPE, STARTS, TRAINED, WARM_UP_SHARE, arm_options
+from sets import SETS as FROZEN
 from torch import Tensor
 from training import SIZES, train_and_test
 
@@ -14,6 +15,7 @@ from anchor_lightning.anchors import AnchorOptions, assign
 from anchor_lightning.callbacks import ClusteringDecay, SoftAssignment
 
 CSV: Final = "runs.csv"
+SETS: Final = FROZEN | TRAINED
 
 
 class Run(NamedTuple):
@@ -27,18 +29,17 @@ class Run(NamedTuple):
 
 
 def grid() -> list[Run]:
-    """All runs, what is claimed first: eight seeds of three arms from two starts on every set."""
+    """All runs, what is claimed first: eight seeds of the arms that matter from two starts on every set."""
     runs = list[Run]()
     main = ("baseline", "baseline-bn", "opt-soft-clust-bn")
-    starts = ("kmeans", "uniform")
+    fixed, starts = "full + fixed shapes", ("kmeans", "uniform")
     for seed in range(8):
-        runs += [Run(s, arm, start, seed, 5) for s in SETS for start in starts for arm in main]
-        # What is left of the gain without learning: the soft assignment and the norm.
-        runs += [Run("voc12", "full + fixed shapes", start, seed, 5) for start in starts]
+        # With fixed shapes: what is left of the gain without learning, the soft assignment's and the norm's.
+        runs += [Run(s, arm, start, seed, 5) for s in FROZEN for start in starts for arm in (*main, fixed)]
     for seed in range(4):
-        runs += [Run(s, arm, start, seed, 5) for s in SETS for start in starts for arm in OVERLAYS]
-        runs += [Run(s, "full + fixed shapes", start, seed, 5) for s in SETS for start in starts]
-        runs += [Run(s, arm, "identical", seed, 5) for s in SETS for arm in main]
+        runs += [Run(s, arm, "kmeans", seed, 5) for s in TRAINED for arm in (*main, fixed)]
+        runs += [Run(s, arm, start, seed, 5) for s in FROZEN for start in starts for arm in OVERLAYS]
+        runs += [Run(s, arm, "identical", seed, 5) for s in FROZEN for arm in main]
         runs += [Run("aerial_cars", arm, "coco", seed, 5) for arm in main]
         runs += [Run("voc12", arm, "kmeans", seed, num) for num in (3, 7, 9) for arm in main]
         runs += [Run(s, arm, "kmeans", seed, 5) for s in ("voc12", "bccd") for arm in CHOICES]

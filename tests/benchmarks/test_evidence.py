@@ -30,7 +30,7 @@ def test_grid_has_eight_seeds_of_the_main_arms_and_no_run_twice():
     assert len(runs) == len(set(runs))
     seeds = Counter((r.set, r.arm, r.start) for r in runs if r.num == 5)
     for name in sets.SETS:
-        for arm in ("baseline", "baseline-bn", "opt-soft-clust-bn"):
+        for arm in ("baseline", "baseline-bn", "opt-soft-clust-bn", "full + fixed shapes"):
             assert seeds[name, arm, "kmeans"] == seeds[name, arm, "uniform"] == 8
 
 
