@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -17,7 +16,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from anchor_lightning import LearnAnchors, anchor_shapes, make_anchors_learnable
 from anchor_lightning.errors import UserError
 from tests.helpers.clients import STEPS, Client, LateClient, SetupClient, SGDClient, keeps_shapes, loader, trainer
-from tests.helpers.launching import REPOSITORY, run_all
+from tests.helpers.launching import REPOSITORY
 from tests.helpers.made_detectors import make_detector, predictions_of, same
 
 assert_equal = partial(torch.testing.assert_close, rtol=0, atol=0)
@@ -133,31 +132,40 @@ def test_what_the_module_itself_has_said_of_its_shapes_stays(tmp_path: Path) -> 
             assert smallest - 0.3 < level.min() and level.max() < largest + 0.3
 
 
-def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("retinanet", {}),
+        ("retinanet", {"share_levels": True, "soft_start": 1.0, "soft_steps": 5}),
+        ("fpn", {"share_levels": True, "bound_octaves": 0.02}),
+        ("ssd", {"bound_octaves": 0.02, "soft_start": 1.0, "soft_steps": 5}),
+    ],
+    ids=["retinanet", "shared, soft", "fpn, shared, bounded", "ssd, bounded, soft"],
+)
+def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
     # One batch an epoch and LambdaLR: Lightning itself repeats batches of longer ones, and rounds under OneCycleLR.
-    whole = SGDClient()
-    fit(tmp_path, whole, learn=LearnAnchors(lr_mult=5), batches=1)
-    broken = SGDClient(fails_at=4)
+    options = {"lr_mult": 5} | options
+    whole, broken, resumed = SGDClient(kind), SGDClient(kind, fails_at=4), SGDClient(kind)
+    made = fit(tmp_path, whole, learn=LearnAnchors(**options), batches=1)
     with pytest.raises(RuntimeError, match="out of luck"):
-        fit(tmp_path, broken, ModelCheckpoint(save_last=True), learn=LearnAnchors(lr_mult=5), batches=1)
+        fit(tmp_path, broken, ModelCheckpoint(save_last=True), learn=LearnAnchors(**options), batches=1)
     assert predictions_of(broken.model) and "configure_optimizers" not in broken.__dict__
     assert not broken.model.transform._forward_hooks
     last = next((tmp_path / "lightning_logs" / "version_1").rglob("last.ckpt"))
 
-    resumed = SGDClient()
-    learn = LearnAnchors(lr_mult=5)
+    learn = LearnAnchors(**options)
     again = trainer(tmp_path, learn)
     again.fit(resumed, loader(1), ckpt_path=str(last))
     assert_equal(whole.state_dict(), resumed.state_dict())
-    assert_equal(whole.model.anchor_generator.cell_anchors, resumed.model.anchor_generator.cell_anchors)
+    assert same(predictions_of(whole.model), predictions_of(resumed.model))
+    assert_equal(*(torch.load(Path(run.logger.log_dir) / "cell_anchors.pt") for run in (made, again)))
     assert next(iter(learn.state_dict()["steps"])) == 0, "the history goes on"
 
     with pytest.raises(RuntimeError, match=r"Unexpected key.*log_wh"):
         Client.load_from_checkpoint(last)
     with pytest.raises(UserError, match="LearnAnchors"):
-        trainer(tmp_path, LearnAnchors()).fit(
-            Client(), loader(), ckpt_path=next(Path(again.logger.log_dir).glob("frozen.ckpt"))
-        )
+        frozen = Path(again.logger.log_dir) / "frozen.ckpt"
+        trainer(tmp_path, LearnAnchors()).fit(Client(kind), loader(), ckpt_path=frozen)
 
 
 def test_best_checkpoint_brings_its_own_anchors(tmp_path: Path) -> None:
@@ -267,16 +275,6 @@ def test_the_same_classes_of_the_other_package_raise_it_too() -> None:
         learn.setup(other.Trainer(callbacks=[swa, learn], **options), Client(), "fit")
     with pytest.raises(UserError, match="spawn"):
         learn.setup(other.Trainer(callbacks=[learn], strategy="ddp_spawn", **options), Client(), "fit")
-
-
-def test_two_processes_hold_the_same_shapes(tmp_path: Path) -> None:
-    script = REPOSITORY / "tests" / "helpers" / "clients.py"
-    ((code, output),) = run_all(tmp_path, [sys.executable, str(script), str(tmp_path)], seconds=280)
-    assert code == 0, output
-    one, two = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
-    assert_equal(one, two)
-    assert (tmp_path / "lightning_logs" / "version_0" / "frozen.ckpt").exists()
-    assert not torch.equal(torch.cat(one["cells"]), torch.cat(Client().model.anchor_generator.cell_anchors))
 
 
 def test_the_document_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

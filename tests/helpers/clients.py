@@ -30,6 +30,7 @@ class Client(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         if self.global_step == self.fails_at:
             raise RuntimeError("out of luck")
+        torch.manual_seed(self.global_step)  # Faster R-CNN draws positives, and Lightning resumes without the generator
         losses = self.model(*batch)
         self.log_dict(losses)
         return sum(losses.values())  # type: ignore[return-value]
@@ -106,10 +107,14 @@ def keeps_shapes(of: list[Any], read: Callable[[Any], Any]) -> Callback:
 
 
 if __name__ == "__main__":
-    from anchor_lightning import LearnAnchors
+    from anchor_lightning import LearnAnchors, anchor_shapes
 
-    folder, client = Path(sys.argv[1]), Client()
-    two = trainer(folder, LearnAnchors(), devices=2, strategy="ddp")
-    two.fit(client, loader(num=2 * STEPS))
-    cells = client.model.anchor_generator.cell_anchors
-    torch.save(client.state_dict() | {"cells": cells}, folder / f"rank{two.global_rank}.pt")
+    folder = Path(sys.argv[1])
+    for kind, shared in ("retinanet", False), ("retinanet", True), ("fpn", True), ("ssd", False):
+        client, shapes = Client(kind), list[Any]()
+        keeper = keeps_shapes(shapes, lambda module: anchor_shapes(module.model).wh.detach().clone())
+        learn = LearnAnchors(soft_start=1.0, soft_steps=3, share_levels=shared, bound_octaves=0.5)
+        two = trainer(folder, keeper, learn, devices=2, strategy="ddp")
+        two.fit(client, loader(num=2 * STEPS))
+        name = f"{kind}{'-shared' * shared}.rank{two.global_rank}.pt"
+        torch.save(client.state_dict() | {"shapes": torch.stack(shapes)}, folder / name)
