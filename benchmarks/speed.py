@@ -28,6 +28,7 @@ SCRIPTS = {  # -> their arguments
     "checkpoint": [],
     "loss": ["--threads", "1"],
     "inference": [],
+    "predict": [],
     "precision": [],
     "coco_backends": ["--images", "300"],
     "compiled": [],

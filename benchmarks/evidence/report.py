@@ -112,7 +112,7 @@ def tables(table: Table) -> str:
                     f"{mean:.3f}" for mean in means[4:]
                 ]
                 lines.append("| " + " | ".join(cells) + " |")
-    lines += [*learning(table), *ladder(table), *numbers_of_shapes(table), *spreads(table)]
+    lines += [*learning(table), *choices(table), *ladder(table), *numbers_of_shapes(table), *spreads(table)]
     return "\n".join(lines) + "\n"
 
 
@@ -149,6 +149,21 @@ def by_class(row: dict[str, str]) -> dict[str, float]:
     """AP by class of a run; empty for the first runs, which did not write it."""
     pairs = (pair.rsplit(" ", 1) for pair in row["by_class"].split("; ") if pair)
     return {name: float(value) for name, value in pairs}
+
+
+def choices(table: Table) -> list[str]:
+    """What the paper leaves open: the full method with another choice, less the full method."""
+    lines = ["", "## Choices that the paper leaves open, less the full method", ""]
+    lines += ["| set | start | choice | AP@.5 | AP | small | medium | large | mean best IoU |", "|" + "---|" * 9]
+    for name, arm, start, num in sorted(table):
+        full, rows = table.get((name, FULL, start, num)), table[name, arm, start, num]
+        if not arm.startswith("full + ") or arm == FIXED or full is None:
+            continue
+        measures = (MEASURE, "map", "map_50_small", "map_50_medium", "map_50_large")
+        cells = [text(paired(measured(rows, m), measured(full, m)), signed=True) for m in measures]
+        fit = np.mean(paired(measured(rows, "mean_best_iou"), measured(full, "mean_best_iou")))
+        lines.append("| " + " | ".join([name, start, arm.removeprefix("full + "), *cells, f"{fit:+.3f}"]) + " |")
+    return lines
 
 
 def ladder(table: Table) -> list[str]:
