@@ -143,7 +143,7 @@ class Mpeg4Writer:
 
     def write(self, frame: np.ndarray) -> None:
         """Appends an (H, W, 3) uint8 RGB frame."""
-        self._writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
         """Closes the file."""
@@ -170,4 +170,4 @@ def quiet() -> Iterator[None]:
 
 def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
     while (frame := capture.read()[1]) is not None:
-        yield np.ascontiguousarray(frame[:, :, ::-1], dtype=np.uint8)
+        yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)

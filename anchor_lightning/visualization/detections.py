@@ -141,7 +141,7 @@ def sheet_columns(num_images: int) -> int:
 
 def save_picture(image: np.ndarray, path: Path) -> None:
     """Writes an (H, W, 3) uint8 RGB image in the format of the path's suffix."""
-    _, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[:, :, ::-1]))
+    _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     path.write_bytes(data.tobytes())
 
 
