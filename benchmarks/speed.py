@@ -47,7 +47,7 @@ NOTES = """\
 - `predict` runs the YOLOs in bf16 where the processor has instructions for it. On the 72 test images of BCCD a detector
   trained with `small.yaml` has 1,814 boxes above a score of 0.3 in float32; in bf16 1,813 of them are found again, at
   an IoU of 0.998 (median; 0.994 for the worst hundredth), with scores that differ by 0.009 at most. Without such
-  instructions torch's network takes about 1.5 times as long as the exported model in onnxruntime; `predict` then runs
+  instructions torch's network takes 1.4 to 1.5 times as long as the exported model in onnxruntime; `predict` then runs
   200 images or more in onnxruntime, where that is installed, and any number with `--engine onnxruntime`.
 - On a CPU `model.detector.compile` makes training slower, and is warned of; `bf16-mixed` of a configuration is
   `32-true` where the processor has no instructions for it.

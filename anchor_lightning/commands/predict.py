@@ -46,7 +46,7 @@ def predict(
 ) -> Path:
     """Draws what a checkpoint finds in your own images or video: predict --ckpt_path FILE --source PATH.
 
-    Images are prepared as in validation: their stored pixels (EXIF orientation is ignored), stretched to the network.
+    Images are turned as their EXIF orientation says and stretched to the network's size, as in validation.
 
     Args:
         ckpt_path: Checkpoint of a run of this project; `last` for that of the newest run under `runs`,
