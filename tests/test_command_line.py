@@ -142,6 +142,12 @@ def test_what_is_mistyped(words: str, says: str) -> None:
         ("--config synthetic.yaml --data.bach_size 2", "Did you mean --data.batch_size?"),
         ("--trainer.logger CSVLogger --trainer.logger.nmae x", "Did you mean --trainer.logger.name?"),
         ("--trainer.logger CSVLogger --trainer.logger.nmae x", "--trainer.logger.help CSVLogger"),
+        ("--trainer.max_steps ten", "--trainer.max_steps: expected int, got ten\n"),
+        ("--soft_assignment.distance l3", "--soft_assignment.distance: expected iou or l2, got l3\n"),
+        (
+            "--model.detector YOLOv2 --model.detector.freeze_backbone some",
+            "--model.detector.freeze_backbone: expected int or all, got some\n",
+        ),
     ],
 )
 def test_what_options_of_classes_get(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,7 +215,7 @@ class AnchorLightningCLI(LightningCLI):
         elif subcommand != "fit" and not (self.model.detector.is_trained or trainer.fast_dev_run):
             raise UserError(
                 f"is not given, and {subcommand} would show what random weights find; give FILE, last or best "
-                "(or, for YOLOv2, darknet's file of a whole network as model.detector.weights)",
+                "(or, for YOLOv2 and YOLOv3, darknet's file of a whole network as model.detector.weights)",
                 "ckpt_path",
             )
         for callback in trainer.callbacks if subcommand == "fit" else ():

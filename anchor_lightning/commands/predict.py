@@ -19,6 +19,7 @@ from anchor_lightning.data.dataset import Sample, collate
 from anchor_lightning.data.images import IMAGE_SUFFIXES
 from anchor_lightning.data.transforms import NEUTRAL_COLOUR
 from anchor_lightning.data.video import VIDEO_SUFFIXES, VideoFile, open_video
+from anchor_lightning.detectors.yolo.detector import YOLO
 from anchor_lightning.errors import UserError
 from anchor_lightning.metrics.coco import coco_results
 from anchor_lightning.structures import Detections
@@ -55,7 +56,8 @@ def predict(
         output: Folder for the annotated images (or the annotated `.mp4`), `predictions.json` (COCO results) and
             `images.json` (what each `image_id` is); `predictions/NAME` in the checkpoint's run folder if not given.
         score_threshold: Detections that score up to this are dropped; in [0, 1).
-        show_anchors: Show which anchor each box came from, by colour and number, and the shapes in a strip below.
+        show_anchors: Show which anchor each box came from, by colour and number, and the shapes in a strip below; of
+            YOLO detectors.
         image_size: Side, or height and width, of the network input in pixels; that of the validation if not given.
         batch_size: Images at a time.
         device: `auto` (an accelerator if there is one), `cpu`, `cuda:1`, …
@@ -79,6 +81,9 @@ def predict(
     files = find_files(source)
     checkpoint = find_checkpoint(ckpt_path)
     task, details = load_task(checkpoint)
+    if show_anchors and not isinstance(task.detector, YOLO):
+        kind = type(task.detector).__name__
+        raise UserError(f"{kind} does not say which anchor a box came from, only the YOLOs do", "show_anchors")
     folder = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "predictions" / name_of(source, files)
     if folder.resolve() in {place for file in files for place in (file.parent.resolve(), file.resolve().parent)}:
         raise UserError(f"{folder} holds the source itself; choose a folder of its own", "output")

@@ -95,14 +95,21 @@ def explain(message: str, parser: ArgumentParser) -> list[str]:
         return _unknown_class(option, missing[1], where)
     # Of nested messages the innermost counts: what follows the last key, up to the value that it was given.
     inner = re.split(r'Parser key "[^"]+":', message)[-1]
-    if value := re.search(r"Got value: (.*?)(?:\. Got value|$)|Given value: (.*)", inner, re.MULTILINE):
-        given = value[1] or value[2]
+    if value := re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value|$)", inner, re.MULTILINE):
+        given = value[1]
         types = re.findall(r"Expected an? (?:<class '(?:[\w.]+\.)?(\w+)'>|typing\.(\w+\[.*?\]))", inner[: value.end()])
-        kinds = dict.fromkeys("null" if plain == "NoneType" else plain or special for plain, special in types)
+        kinds = dict.fromkeys(kind for plain, special in types for kind in _kinds(plain or special))
         if option and kinds:
             return [f"--{option}: expected {' or '.join(kinds)}, got {given}", where]
     text = " ".join(message.split())
     return [f"--{option}: {text.partition(': ')[2]}"[:500] if option else text[:500], where]
+
+
+def _kinds(annotation: str) -> list[str]:
+    """What a type of Python is to a user: the words of a `Literal`, null for None."""
+    if annotation.startswith("Literal["):
+        return [word.strip("'\" ") for word in annotation.removeprefix("Literal[").rstrip("]").split(",")]
+    return ["null" if annotation == "NoneType" else annotation]
 
 
 def _class_name(class_path: str) -> str:

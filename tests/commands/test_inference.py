@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from anchor_lightning.detectors import YOLOv2, YOLOv3
+from anchor_lightning.detectors import RetinaNet, YOLOv2, YOLOv3
 from anchor_lightning.detectors.yolo.detector import YOLO
+from anchor_lightning.task import DetectionTask
+from tests.helpers.checkpoints import save_task
 from tests.helpers.made_data import draw
 from tests.helpers.predictions import make_checkpoint, make_images, predict
 
@@ -85,3 +88,11 @@ def test_what_onnxruntime_cannot_do_is_one_message(
     with pytest.raises(SystemExit, match=message):
         predict("--source", "photos", *args)
     assert not Path("runs/version_0/predictions").exists()
+
+
+def test_anchors_of_boxes_are_shown_by_those_that_know_them() -> None:
+    task = DetectionTask(num_classes=2, image_size=[64, 64], detector=partial(RetinaNet, pyramid_channels=32))
+    save_task(task, Path("runs/version_0/checkpoints/last.ckpt"), image_size=[64, 64])
+    make_images("photos", "a.png")
+    with pytest.raises(SystemExit, match="--show_anchors: RetinaNet does not say which anchor a box came from"):
+        predict("--source", "photos", "--show_anchors")

@@ -176,4 +176,4 @@ class SplitReader:
 
 def _listed(class_names: Sequence[str]) -> str:
     more = f", {len(class_names) - MAX_NAMED:,} more" if len(class_names) > MAX_NAMED else ""
-    return f"{len(class_names):,} classes: {', '.join(class_names[:MAX_NAMED])}{more}"
+    return f"{len(class_names):,} class{'es' * (len(class_names) > 1)}: {', '.join(class_names[:MAX_NAMED])}{more}"
