@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +13,12 @@ import yaml
 from anchor_lightning.anchors import initial_shapes, mean_best_iou
 from anchor_lightning.callbacks.shape_recorder import append_rows
 from anchor_lightning.cli import main
-from anchor_lightning.commands.anchor_numbers import numbers_of
-from anchor_lightning.commands.anchor_tables import anchor_table, best_text, usage_table, verdict_text
 from anchor_lightning.commands.sources import read_shapes
 from anchor_lightning.data import COCODataModule, DetectionDataModule, VOCDataModule, YOLODataModule
 from anchor_lightning.data.reading import box_shapes
 from anchor_lightning.detectors.yolov2.darknet_cfg import cfg_text
 from anchor_lightning.fitting import ascent_shapes, kmeans_shapes, learn_shapes
-from anchor_lightning.fitting.formats import AnchorSet
-from anchor_lightning.fitting.score import Verdict, score_shapes, size_groups
+from anchor_lightning.fitting.score import score_shapes
 from tests.helpers.made_data import make_brainwash, make_coco, make_voc, make_yolo
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -212,20 +208,6 @@ def test_a_named_set_of_three_levels_is_written_with_these() -> None:
     assert [level[:2] for level in head] == [[10, 13], [30, 61], [116, 90]]
 
 
-@pytest.mark.parametrize("output", ["file/new/a.json", "folder", "pipe", "x" * 300])
-def test_an_output_that_cannot_be_written_leaves_nothing(tmp_path: Path, output: str) -> None:
-    Path("file").write_text("kept")
-    Path("folder").mkdir()
-    os.mkfifo("pipe")
-    before = sorted(tmp_path.rglob("*"))
-    assert "cannot be written to" in bad("export", "--shapes", "uniform", "--to", "json", "--output", output)
-    args = ("export", "--shapes", PAIRS, "--to", "ultralytics", "--output", "file")
-    assert "2 to 4 levels, and these 2 shapes are for 1; fit again, `anchors fit --num 9 --levels 3`" in bad(*args)
-    assert "do not divide" in bad(*args, "--levels", "3")
-    assert bad(*args, "yolov2-voc") == "2", "export takes one set"
-    assert sorted(tmp_path.rglob("*")) == before and Path("file").read_text() == "kept"
-
-
 def test_how_images_were_resized_goes_with_the_shapes(tmp_path: Path, capsys: Printed) -> None:
     """Noted by fit; score and export say where it is otherwise, export beside the text."""
     data = ["--data", str(make_yolo(tmp_path / "set"))]
@@ -245,85 +227,6 @@ def test_how_images_were_resized_goes_with_the_shapes(tmp_path: Path, capsys: Pr
     main(["anchors", "export", "--shapes", "b.json", "--to", "ultralytics", "--levels", "4"])
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "YOLOv8 and later" in said[0]
-
-
-def bad(*args: str) -> str:
-    """The message that a command line ends with."""
-    with pytest.raises(SystemExit) as end:
-        main(["anchors", *args])
-    assert end.value.code not in (0, None)
-    return str(end.value.code)
-
-
-def test_bad_data(tmp_path: Path) -> None:
-    root = str(make_yolo(tmp_path / "set"))
-    Path("empty").mkdir()
-    for name, text in (("note.txt", ""), ("broken.json", "{"), ("none.yaml", "model: {}")):
-        Path(name).write_text(text)
-    for args, message in (
-        (["--data", root, "--num", "9"], "only 8 distinct"),
-        (["--data", root, "--image_size", "100"], "multiple of 32"),
-        (["--data", root, "--levels", "3"], "cannot be divided"),
-        (["--data", root, "--levels", "0"], "--levels: 0"),
-        (["--data", root, "--num", "-1"], "--num: -1"),
-        (["--data", "empty"], "holds no data set"),
-        (["--data", "no/such"], "--data: there is no folder or file no/such"),
-        (["--data", "no.json"], "--data: there is no folder or file no.json"),
-        (["--data", "VOCDataModul"], "or file VOCDataModul, nor a data module of that name; known are BrainwashData"),
-        (["--data", "note.txt"], "neither a COCO"),
-        (["--data", "broken.json"], "is no JSON"),
-        (["--config", "none.yaml"], "names a data set"),
-    ):
-        assert message in bad("fit", *args), args
-    score = ("score", "--data", root, "--shapes", "uniform")
-    assert "--ratio_threshold: 1; give a factor above 1" in bad(*score, "--ratio_threshold", "1")
-    for file in Path(root, "labels", "train").iterdir():
-        file.write_text("")
-    assert "no boxes" in bad("fit", "--data", root) and "no boxes" in bad(*score)
-    assert not Path("anchors.json").exists() and not Path("anchors.png").exists()
-
-
-def test_lists_that_are_missing_or_ambiguous(tmp_path: Path) -> None:
-    """Without train.txt the list trainval is taken; without lists all images are."""
-    root = own_voc(tmp_path)
-    (root / "ImageSets" / "Main" / "train.txt").unlink()
-    assert main(["anchors", "fit", "--data", str(root), "--num", "2"]).source.count("trainval") == 1
-    shutil.rmtree(root / "ImageSets")
-    assert len(main(["anchors", "fit", "--data", str(root), "--num", "2"]).wh) == 2
-    root = make_coco(tmp_path / "set")
-    shutil.copy(root / "annotations/instances_train2017.json", root / "annotations/instances_train_b.json")
-    assert "several candidates" in bad("fit", "--data", str(root))
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("no.ckpt", "there is no no.ckpt"),
-        ("yolov9", "yolov2-voc"),
-        ("other.ckpt", "is not a checkpoint of this project"),
-        ("noise.ckpt", "noise.ckpt is not a checkpoint that can be read: it is cut off, or of another kind of file"),
-        ("other.json", "no anchors.json"),
-        ("empty", "anchors.csv cannot be read"),
-        ("wrong", "is not the anchors.csv"),
-        ("fresh", "no shapes yet"),
-        ("[[1, 2, 3]]", "no list of pairs"),
-        ("[[0, 5]]", "--shapes: [[0, 5]]: shape 0 is 0 x 5; widths and heights are pixels"),
-        ("nan.ckpt", "--shapes: nan.ckpt: shape 1 is nan x 20; widths"),
-        ("x.cfg", "--shapes: x.cfg: no [region]"),
-    ],
-)
-def test_bad_shapes(given: str, message: str) -> None:
-    torch.save({"state_dict": {"layer.weight": torch.ones(1)}}, "other.ckpt")
-    Path("noise.ckpt").write_bytes(b"noise")
-    Path("other.json").write_text('{"a": 1}')
-    torch.save({"state_dict": {"shapes.log_wh": torch.tensor([[10, 10], [torch.nan, 20]]).log()}}, "nan.ckpt")
-    Path("x.cfg").write_text("[net]\n")
-    for name, text in (("empty", None), ("wrong", "a,b\n1,2\n"), ("fresh", "step,anchor,w,h\n")):
-        Path(name).mkdir()
-        if text:
-            (Path(name) / "anchors.csv").write_text(text)
-    whole = bad("export", "--shapes", given, "--to", "json")
-    assert message in whole and whole.count("--shapes") == 1 and "model.anchors" not in whole
 
 
 @pytest.mark.parametrize(
@@ -354,64 +257,3 @@ def test_a_set_by_the_name_of_its_class_or_of_its_data_module(tmp_path: Path, na
     assert "YOLODataModule set train" in found.source
     Path("own.yaml").write_text(f"data: {{class_path: {name}, init_args: {{root: set}}}}")
     assert torch.equal(main(["anchors", "fit", "--config", "own.yaml", "--num", "2"]).wh, found.wh)
-
-
-def test_what_is_mistyped(capsys: Printed) -> None:
-    assert "{fit,score,export}" in bad() and "no sub-command" in bad("fti")
-    assert bad("fit", "--nmu", "5") == "2"
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) <= 3 and "--nmu is not an option" in lines[0] and lines[1] == "Did you mean --num?"
-
-
-def test_usage_by_size_and_class_by_hand() -> None:
-    """Two shapes, given large first, and shown so."""
-    anchors = AnchorSet(torch.tensor([[100.0, 100.0], [20.0, 20.0]]))
-    boxes = torch.tensor([[20.0, 22.0], [30.0, 20.0], [90.0, 100.0], [200.0, 90.0]])
-    score, classes = score_shapes(boxes, anchors.wh), torch.tensor([0, 2, 2, 2])
-    table = usage_table(score, size_groups(boxes), classes, ["a", "none", "b"])
-    assert table.splitlines()[0].endswith("boxes  anchor 0  anchor 1")
-    assert [line.split() for line in table.splitlines()[1:]] == [
-        [*["small,", "area", "below", "32²"], "2", "0.0%", "100.0%"],
-        [*["medium,", "32²", "to", "96²"], "1", "100.0%", "0.0%"],
-        [*["large,", "96²", "and", "more"], "1", "100.0%", "0.0%"],
-        ["a", "1", "0.0%", "100.0%"],
-        ["b", "3", "66.7%", "33.3%"],
-    ]
-    assert [line.split() for line in anchor_table(anchors, score).splitlines()] == [
-        ["anchor", "width", "height", "usage"],
-        ["0", "100.0", "100.0", "50.0%"],
-        ["1", "20.0", "20.0", "50.0%"],
-    ]
-
-
-@pytest.mark.parametrize(("per_level", "levels", "num"), [((2,), 1, 2), ((1, 2), 2, 4), ((1, 4, 2), 3, 9)])
-def test_the_advice_of_a_verdict_is_a_number_that_divides(per_level: tuple[int, ...], levels: int, num: int) -> None:
-    """The levels of a set may have other numbers of shapes; those of `fit` have the same."""
-    boxes = torch.tensor([[40.0, 40.0], [80.0, 80.0]])
-    score = score_shapes(boxes, torch.full((sum(per_level), 2), 10.0))
-    spread = f" --levels {levels}" if levels > 1 else ""
-    poor = verdict_text(Verdict(covers=False, reachable=0.9, is_fitted=False), score, levels)
-    assert poor.endswith(f"anchors fit --num {num}{spread}") and f"{sum(per_level)} shapes fitted" in poor
-    more = verdict_text(Verdict(covers=False, reachable=0.9, is_fitted=True), score, levels)
-    assert f"anchors fit --num {num}..{num + 8 * levels}{spread} shows" in more
-    assert numbers_of(num, levels) == [num]
-
-
-def test_the_best_of_several_sets_by_hand() -> None:
-    """Boxes of 40 x 40 and 80 x 80; the shapes' IoU with them is 1 and 0.25, 1 and 0.4, twice 0.55, twice 1."""
-    boxes = torch.tensor([[40.0, 40.0], [80.0, 80.0]])
-    sets = {
-        "one": [[40.0, 40.0]],
-        "uneven": [[40.0, 40.0], [32.0, 80.0]],
-        "even": [[22.0, 40.0], [44.0, 80.0]],
-        "exact": [[40.0, 40.0], [80.0, 80.0]],
-    }
-
-    def best(*names: str) -> str:
-        return best_text(names, [score_shapes(boxes, torch.tensor(sets[name])) for name in names], 4)
-
-    assert best("even", "exact") == "Best: exact by mean best IoU; even and exact by BPR at IoU 0.5 and BPR at ratio 4"
-    by_iou = "uneven by mean best IoU; even by BPR at IoU 0.5"
-    assert best("uneven", "even") == f"Best: {by_iou}; uneven and even by BPR at ratio 4; the measures disagree"
-    assert best("one", "exact").startswith("Best: exact (2 shapes) by mean best IoU and BPR at IoU 0.5; one (1 shape)")
-    assert best("even", "even") == "Best: even and even by every measure"

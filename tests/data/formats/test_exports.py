@@ -3,155 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from anchor_lightning import data
-from anchor_lightning.data import DetectionDataModule
-from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.detect import detect_data
 from anchor_lightning.errors import UserError
+from tests.helpers.annotation_exports import (
+    BOX,
+    CLASSES,
+    HEIGHT,
+    WIDTH,
+    YOLO_LINE,
+    cvat_coco,
+    cvat_voc,
+    cvat_yolo,
+    darknet_voc,
+    label_studio,
+    label_studio_yolo,
+    labelimg_voc,
+    labelimg_yolo,
+    opened,
+    plain_voc,
+    pylabel,
+    roboflow_coco,
+    roboflow_darknet,
+    roboflow_voc,
+    roboflow_yolo,
+    xml,
+)
 from tests.helpers.tiny_data import write_image, write_text
-
-WIDTH, HEIGHT = 60, 40
-BOX = (12, 8, 42, 28)  # left, top, right, bottom in pixels of an image of 60 x 40
-YOLO_LINE = "1 0.45 0.45 0.5 0.5"  # the same: centre (27, 18), sides 30 and 20
-CLASSES = ["dog", "cat"]
-
-
-def opened(path: Path, **options: object) -> DetectionDataModule:
-    class_path, arguments = detect_data(path)
-    module: DetectionDataModule = getattr(data, class_path)(**arguments, image_size=64, num_workers=0, **options)
-    return module
-
-
-def xml(name: str = "cat", box: Sequence[float] = BOX, more: str = "") -> str:
-    """An annotation with a box counted from 0, as labelling tools write it, and one at the very corner."""
-    text = "".join(
-        f"<object><name>{n}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>"
-        "</object>"
-        for n, (x1, y1, x2, y2) in ((name, box), ("dog", (0, 0, 9, 9)))
-    )
-    return f"<annotation>{more}{text}</annotation>"
-
-
-def coco(files: Sequence[str], first_id: int | str = 0, category_ids: Sequence[int | str] = (0, 1)) -> str:
-    x1, y1, x2, y2 = BOX
-    ids = [type(first_id)(int(first_id) + i) for i in range(len(files))]
-    pairs = list(zip(ids, files, strict=True))
-    images = [{"id": i, "file_name": name, "width": WIDTH, "height": HEIGHT} for i, name in pairs]
-    box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": None, "category_id": category_ids[-1]}
-    annotations = [{"id": n, "image_id": i} | box for n, i in enumerate(ids)]
-    categories = [{"id": i, "name": name} for i, name in zip(category_ids, CLASSES, strict=True)]
-    return json.dumps({"images": images, "annotations": annotations, "categories": categories})
-
-
-def roboflow_voc(root: Path) -> None:
-    for split, count in (("train", 5), ("valid", 2), ("test", 1)):
-        for i in range(count):
-            write_image(root / split / f"{split}{i}_jpg.rf.{i}.jpg")
-            write_text(root / split / f"{split}{i}_jpg.rf.{i}.xml", xml())
-
-
-def roboflow_coco(root: Path) -> None:
-    for split, count in (("train", 5), ("valid", 2), ("test", 1)):
-        names = [write_image(root / split / f"{split}{i}.jpg").name for i in range(count)]
-        write_text(root / split / "_annotations.coco.json", coco(names))
-
-
-def roboflow_yolo(root: Path) -> None:
-    for split, count in (("train", 5), ("valid", 2), ("test", 1)):
-        for i in range(count):
-            write_image(root / split / "images" / f"{split}{i}.jpg")
-            write_text(root / split / "labels" / f"{split}{i}.txt", YOLO_LINE)
-    write_text(root / "README.dataset.txt", "# x")
-    places = "train: ../train/images\nval: ../valid/images\ntest: ../test/images"
-    write_text(root / "data.yaml", f"{places}\n\nnc: 2\nnames: ['dog', 'cat']\n\nroboflow:\n  license: x\n")
-
-
-def roboflow_darknet(root: Path) -> None:
-    for split, count in (("train", 5), ("valid", 2), ("test", 1)):
-        write_text(root / split / "_darknet.labels", "dog\ncat\n")
-        for i in range(count):
-            write_image(root / split / f"{split}{i}.jpg")
-            write_text(root / split / f"{split}{i}.txt", YOLO_LINE)
-
-
-def cvat_voc(root: Path) -> None:
-    names = [f"cam {i % 2}/frame_{i:06d}" for i in range(5)]
-    for name in names:
-        write_image(root / "JPEGImages" / f"{name}.PNG")
-        write_text(root / "Annotations" / f"{name}.xml", xml(more="<folder></folder>"))
-    write_text(root / "ImageSets" / "Main" / "default.txt", "\n".join(names) + "\n")
-    write_text(root / "labelmap.txt", "# label:color_rgb:parts:actions\n")
-
-
-def cvat_yolo(root: Path) -> None:
-    names = [f"data/obj_train_data/frame {i}.jpg" for i in range(5)]
-    for name in names:
-        file = root / name.removeprefix("data/")
-        write_image(file)
-        write_text(file.with_suffix(".txt"), YOLO_LINE)
-    write_text(root / "train.txt", "\n".join(names) + "\n")
-    write_text(root / "obj.names", "dog\ncat\n")
-    write_text(root / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
-
-
-def cvat_coco(root: Path) -> None:
-    names = [write_image(root / "images" / "default" / f"{i}.jpg").name for i in range(5)]
-    write_text(root / "annotations" / "instances_default.json", coco(names, first_id=1, category_ids=(1, 2)))
-
-
-def label_studio(root: Path) -> None:
-    names = [f"images\\{write_image(root / 'images' / f'90fb-a b.{i}.jpg').name}" for i in range(5)]
-    write_text(root / "result.json", coco(names))
-
-
-def label_studio_yolo(root: Path) -> None:
-    for i in range(5):
-        write_image(root / "images" / f"90fb-{i}.jpg")
-        write_text(root / "labels" / f"90fb-{i}.txt", YOLO_LINE)
-    write_text(root / "classes.txt", "dog\ncat\n")
-    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES)]
-    write_text(root / "notes.json", json.dumps({"categories": categories, "info": {"year": 2026}}))
-
-
-def pylabel(root: Path) -> None:
-    names = [write_image(root / "images" / f"{i}.jpg").name for i in range(5)]
-    write_text(root / "dataset.json", coco(names, first_id="0", category_ids=("0", "1")))
-
-
-def labelimg_voc(root: Path) -> None:
-    for i in range(5):
-        write_image(root / f"a.b {i}.jpg")
-        write_text(root / f"a.b {i}.xml", xml(more=f"<filename>a.b {i}.jpg</filename>"))
-
-
-def labelimg_yolo(root: Path) -> None:
-    for i in range(5):
-        write_image(root / f"{i}.JPG")
-        write_text(root / f"{i}.txt", YOLO_LINE)
-    write_text(root / "classes.txt", "dog\ncat\n")
-
-
-def darknet_voc(root: Path) -> None:
-    for i in range(5):
-        write_image(root / "JPEGImages" / f"{i}.jpg")
-        write_text(root / "labels" / f"{i}.txt", YOLO_LINE)
-    write_text(root / "train.txt", "".join(f"/home/else/VOC2007/JPEGImages/{i}.jpg\n" for i in range(5)))
-    write_text(root / "voc.names", "dog\ncat\n")
-    write_text(root / "voc.data", "classes=2\ntrain=/home/else/VOC2007/train.txt\nnames=voc.names\n")
-
-
-def plain_voc(root: Path) -> None:
-    for i in range(5):
-        write_image(root / "images" / f"{i}.jfif")
-        write_text(root / "annots" / f"{i}.xml", xml())
-
 
 WITH_SPLITS = (roboflow_voc, roboflow_coco, roboflow_yolo, roboflow_darknet)
 WHOLE = (
@@ -166,13 +50,6 @@ WHOLE = (
     darknet_voc,
     plain_voc,
 )
-
-
-def check(records: Sequence[ImageRecord]) -> None:
-    for record in records:
-        truth = record.ground_truth
-        np.testing.assert_allclose(truth.boxes_xyxy[0], BOX)
-        assert truth.labels[0] == 1
 
 
 @pytest.mark.parametrize("make", WITH_SPLITS, ids=lambda make: make.__name__)
@@ -353,62 +230,6 @@ def test_corners_instead_of_sides_in_coco_are_warned_of(tmp_path: Path) -> None:
         annotation["bbox"] = [30, 8, 58, 28]
     write_text(tmp_path / "result.json", json.dumps(content))
     with pytest.warns(UserWarning, match="are they corners"):
-        opened(tmp_path, val_share=0).records("train")
-
-
-KEYPOINTS = "0.45 0.45 0.3 0.4 0.6 0.6"  # three points inside the box of YOLO_LINE
-WITH_VISIBILITY = "0.45 0.45 2 0.3 0.4 1 0 0 0 0.6 0.6 2"
-OUTLINE = "1 0.2 0.2 0.7 0.2 0.7 0.7 0.2 0.7"  # encloses the same box
-
-
-@pytest.mark.parametrize(
-    ("line", "more", "warns"),
-    [
-        (OUTLINE, "", False),
-        (f"{YOLO_LINE} {KEYPOINTS}", "", True),
-        (f"{YOLO_LINE} {KEYPOINTS}", "kpt_shape: [3, 2]", False),
-        (f"{YOLO_LINE} {WITH_VISIBILITY}", "kpt_shape: [4, 3]", False),
-        (f"{YOLO_LINE} 0.45 0.45 2", "", False),  # eight numbers, which no outline has
-    ],
-)
-def test_what_the_columns_of_a_yolo_line_mean(
-    tmp_path: Path, recwarn: pytest.WarningsRecorder, line: str, more: str, warns: bool
-) -> None:
-    roboflow_yolo(tmp_path)
-    for file in tmp_path.rglob("labels/*.txt"):
-        write_text(file, line)
-    write_text(tmp_path / "data.yaml", (tmp_path / "data.yaml").read_text() + more)
-    check(opened(tmp_path).records("train"))
-    assert any("keypoints" in str(w.message) for w in recwarn.list) == warns
-
-
-def test_other_columns_are_refused(tmp_path: Path) -> None:
-    roboflow_yolo(tmp_path)
-    file = next((tmp_path / "train" / "labels").iterdir())
-    for line, match in ((f"{YOLO_LINE} 0.9", "confidence"), ("1 270 180 300 200", "not pixels")):
-        write_text(file, line)
-        with pytest.raises(UserError, match=match):
-            opened(tmp_path).records("train")
-
-
-def test_names_that_yaml_takes_for_values(tmp_path: Path) -> None:
-    roboflow_yolo(tmp_path)
-    text = (tmp_path / "data.yaml").read_text()
-    for names, expected in (
-        ("[yes, no]", ["yes", "no"]),
-        ("{0: null, 1: 1e3}", ["null", "1e3"]),
-        ("[2024-01-01, 0x10]", ["2024-01-01", "0x10"]),
-        ("!!python/object/apply:os.system ['touch evil', b]", ["touch evil", "b"]),  # text, never run
-    ):
-        write_text(tmp_path / "data.yaml", text.replace("['dog', 'cat']", names))
-        assert opened(tmp_path).class_names == expected
-
-
-def test_rotated_boxes_are_refused_by_name(tmp_path: Path) -> None:
-    labelimg_voc(tmp_path)
-    rotated = "<robndbox><cx>6</cx><cy>5</cy><w>4</w><h>2</h><angle>0.5</angle></robndbox>"
-    write_text(tmp_path / "a.b 0.xml", f"<annotation><object><name>cat</name>{rotated}</object></annotation>")
-    with pytest.raises(UserError, match="lacks <bndbox> but a <robndbox>"):
         opened(tmp_path, val_share=0).records("train")
 
 
