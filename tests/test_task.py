@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,31 +12,14 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from anchor_lightning import DetectionTask
-from anchor_lightning.anchors import assignment
-from anchor_lightning.callbacks import ClusteringDecay, RunCheckpoint, SoftAssignment
+from anchor_lightning.callbacks import ClusteringDecay, SoftAssignment
 from anchor_lightning.data import SyntheticDataModule
-from anchor_lightning.detectors import SSD, YOLOv2, YOLOv3
-from anchor_lightning.detectors.base import Detector
-from anchor_lightning.detectors.yolov2.network import YOLOv2Network
-from anchor_lightning.detectors.yolov3 import loss as yolov3_loss
+from anchor_lightning.detectors import SSD, YOLOv2
 from anchor_lightning.fitting import kmeans_shapes
 from anchor_lightning.structures import DetectionBatch, Detections, DetectorOutput
-from anchor_lightning.training.non_finite import NonFiniteLoss, NonFiniteLossError
-from anchor_lightning.training.optimizer import clip_gradients
-from tests.helpers.tiny_training import make_data, make_task, make_trainer
-
-
-class AtBatchStart(Callback):
-    """Calls a function with trainer, task and batch at the start of each training batch; keeps what it returns."""
-
-    def __init__(self, function: Callable[[Any, Any, DetectionBatch], Any]) -> None:
-        self.function, self.seen = function, []
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: DetectionBatch, batch_idx: int) -> None:
-        self.seen.append(self.function(trainer, pl_module, batch))
+from tests.helpers.tiny_training import AtBatchStart, make_data, make_task, make_trainer
 
 
 def rates_seen() -> AtBatchStart:
@@ -99,81 +80,6 @@ def test_shapes_and_boxes_are_float32_under_low_precision(tmp_path: Path, precis
     torch.testing.assert_close(boxes.seen[0], [batch.boxes_xyxy, batch.original_sizes], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("compiles", [True, False])
-def test_compilation_on_a_cpu_is_warned_of(
-    tmp_path: Path, compiles: bool, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
-) -> None:
-    compiled: list[str] = []
-    monkeypatch.setattr(YOLOv2Network, "compile", lambda network: compiled.append(type(network).__name__))
-    task = make_task(detector=partial(YOLOv2, width=0.1, prior_images=0, compile=compiles))
-    make_trainer(tmp_path, max_steps=1).fit(task, datamodule=make_data())
-    said = [str(warning.message) for warning in recwarn if "compile: on a CPU" in str(warning.message)]
-    assert len(said) == compiles and compiled == ["YOLOv2Network"] * compiles
-
-
-class Waits(TorchDispatchMode):
-    """Counts what would make the host wait for the device: values that Python reads, and sizes that depend on them."""
-
-    READS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "bincount")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        by_mask = name in ("index", "index_put_") and any(
-            each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1]
-        )
-        if name in self.READS or by_mask:
-            self.seen.append(name)
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("detector", [YOLOv2, YOLOv3])
-@pytest.mark.parametrize("temperature", [2.0, 0.0])
-def test_a_step_asks_the_device_for_no_value(
-    tmp_path: Path, detector: type[Detector], temperature: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Forward, loss and clipping."""
-    waits = Waits()
-    for module in (assignment, yolov3_loss):  # on a CPU torch's own looks whether all indices are in the range
-        monkeypatch.setattr(module, "one_hot", lambda index, num: (index[..., None] == torch.arange(num)).long())
-
-    class Watched(DetectionTask):
-        def training_step(self, batch: DetectionBatch, batch_idx: int) -> Any:
-            with waits:
-                return super().training_step(batch, batch_idx)
-
-        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-            with waits:
-                clip_gradients(self.detector, self.shapes.log_wh, 10.0, "norm")
-
-    callbacks = [SoftAssignment(start=temperature, steps=4), ClusteringDecay(start=1.0, steps=4)]
-    task = make_task(Watched, detector=partial(detector, width=0.1))
-    make_trainer(tmp_path, max_steps=2, callbacks=callbacks).fit(task, datamodule=make_data())
-    assert waits.seen == []
-    with waits:
-        assert bool((torch.arange(3)[torch.arange(3) > 0] > 0).all())
-    assert waits.seen == ["index", "_local_scalar_dense"], "the test itself sees such things"
-
-
-def test_the_optimizer_of_a_gpu_is_fused_but_where_it_would_unscale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fake device: the optimizer is built, and never stepped."""
-    for device, precision, fused in (
-        ("cuda", "32-true", True),
-        ("cuda", "bf16-mixed", True),
-        ("cuda", "16-mixed", None),
-        ("cpu", "32-true", None),
-    ):
-        task = make_task()
-        monkeypatch.setattr(DetectionTask, "device", torch.device(device))
-        monkeypatch.setattr(DetectionTask, "trainer", SimpleNamespace(precision=precision))
-        monkeypatch.setattr(DetectionTask, "_start", lambda task: None)
-        configured: Any = task.configure_optimizers()
-        assert [group["fused"] for group in configured["optimizer"].param_groups] == [fused] * 5
-
-
 def test_a_checkpoint_of_a_fused_optimizer_is_taken_up_as_this_run_has_it(tmp_path: Path, one_step: Path) -> None:
     content = torch.load(one_step, weights_only=True)
     for group in content["optimizer_states"][0]["param_groups"]:
@@ -224,57 +130,6 @@ def test_without_any_box(tmp_path: Path) -> None:
     make_trainer(tmp_path, callbacks=callbacks).fit(task, datamodule=make_data())
     assert torch.equal(task.shapes.wh, task.shapes.initial_wh)
     assert task.shapes.log_wh.grad is not None and not task.shapes.log_wh.grad.any()
-
-
-def assert_finite(path: Path) -> int:
-    """The step of a checkpoint, all weights of which are finite."""
-    saved = torch.load(path, weights_only=True)
-    assert all(value.isfinite().all() for value in saved["state_dict"].values() if value.is_floating_point())
-    return int(saved["global_step"])
-
-
-def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(tmp_path: Path) -> None:
-    def poison(trainer: Trainer, task: DetectionTask, batch: DetectionBatch) -> None:
-        if trainer.global_step == 3:
-            batch.images.fill_(float("nan"))
-
-    checkpoint = RunCheckpoint(every_n_train_steps=2, dirpath=str(tmp_path))
-    trainer = make_trainer(tmp_path, callbacks=[AtBatchStart(poison), checkpoint], enable_checkpointing=True)
-    with pytest.raises(FloatingPointError, match=r"step 3: loss_xy nan.*images: train-0.*last checkpoint.*last\.ckpt"):
-        trainer.fit(make_task(), datamodule=make_data())
-    assert assert_finite(tmp_path / "last.ckpt") == 2
-    with pytest.raises(FloatingPointError, match="nothing was written"):
-        trainer.save_checkpoint(tmp_path / "spoilt.ckpt")
-    assert not (tmp_path / "spoilt.ckpt").exists()
-
-
-def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
-    """A step with a finite loss can still break them; the next loss would tell, but a checkpoint may come first."""
-    checkpoint = RunCheckpoint(every_n_train_steps=1, dirpath=str(tmp_path))
-    trainer = make_trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True)
-    with pytest.raises(FloatingPointError, match="not finite; nothing was written"):
-        trainer.fit(make_task(learning_rate={0: 1e-3, 2: 1e37}), datamodule=make_data())
-    assert_finite(tmp_path / "last.ckpt")
-
-
-@pytest.mark.parametrize("every", [1, 4])
-def test_the_first_loss_that_is_not_finite_is_reported(every: int) -> None:
-    """Read at every step or at every fourth: step and images are those of the first one of this fit."""
-    guard = NonFiniteLoss()
-    data = SimpleNamespace(image_names=lambda split, ids: [f"image-{i}" for i in ids])
-    trainer: Any = SimpleNamespace(global_step=0, log_every_n_steps=every, datamodule=data, checkpoint_callback=None)
-    module: Any = SimpleNamespace(device=torch.device("meta"), log=lambda *args, **kwargs: None)
-    guard._unread = [(0, {"loss_xy": torch.tensor(float("nan"))}, torch.tensor([1]))]  # of a fit before
-    guard.on_fit_start(trainer, module)
-    with pytest.raises(NonFiniteLossError, match=r"step 3: loss_xy nan.*image-3\."):
-        for step in range(9):
-            loss = torch.tensor(1.0 if step < 3 else float("nan"))
-            batch: Any = DetectionBatch(*[torch.full((1,), step)] * 7)
-            trainer.global_step = step
-            guard.on_train_batch_start(trainer, module, batch, 0)
-            trainer.global_step = step + 1  # the optimizer has stepped
-            guard.on_train_batch_end(trainer, module, {"loss": loss, "terms": {"loss_xy": loss}}, batch, 0)
-    assert step == (3 if every == 1 else 4), "read at multiples of every"
 
 
 @pytest.mark.parametrize(

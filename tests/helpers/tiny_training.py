@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 
 from anchor_lightning import DetectionTask
 from anchor_lightning.data import SyntheticDataModule
 from anchor_lightning.detectors import YOLOv2
+from anchor_lightning.structures import DetectionBatch
 
 QUIET = [
     *("--data.num_workers", "0", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
@@ -54,3 +56,13 @@ def make_trainer(folder: Path, **options: Any) -> Trainer:
         "default_root_dir": folder,
     }
     return Trainer(**defaults | options)
+
+
+class AtBatchStart(Callback):
+    """Calls a function with trainer, task and batch at the start of each training batch; keeps what it returns."""
+
+    def __init__(self, function: Callable[[Any, Any, DetectionBatch], Any]) -> None:
+        self.function, self.seen = function, []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: DetectionBatch, batch_idx: int) -> None:
+        self.seen.append(self.function(trainer, pl_module, batch))
