@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from sets import BACKBONE, CHOICES, OVERLAYS, RECIPE, STARTS, TRAINED, WARM_UP_SHARE, arm_options
+from sets import BACKBONE, CHOICES, OVERLAYS, RECIPE, SMALL, STARTS, WARM_UP_SHARE, arm_options
 from sets import SETS as FROZEN
 from torch import Tensor
 from training import SIZES, train_and_test
@@ -15,7 +15,7 @@ from anchor_lightning.anchors import AnchorOptions, assign
 from anchor_lightning.callbacks import ClusteringDecay, SoftAssignment
 
 CSV: Final = "runs.csv"
-SETS: Final = FROZEN | TRAINED
+SETS: Final = FROZEN | SMALL
 
 
 class Run(NamedTuple):
@@ -37,7 +37,7 @@ def grid() -> list[Run]:
         # With fixed shapes: what is left of the gain without learning, the soft assignment's and the norm's.
         runs += [Run(s, arm, start, seed, 5) for s in FROZEN for start in starts for arm in (*main, fixed)]
     for seed in range(4):
-        runs += [Run(s, arm, "kmeans", seed, 5) for s in TRAINED for arm in (*main, fixed)]
+        runs += [Run(s, arm, "kmeans", seed, 5) for s in SMALL for arm in (*main, fixed)]
         runs += [Run(s, arm, start, seed, 5) for s in FROZEN for start in starts for arm in OVERLAYS]
         runs += [Run(s, arm, "identical", seed, 5) for s in FROZEN for arm in main]
         runs += [Run("aerial_cars", arm, "coco", seed, 5) for arm in main]
@@ -58,13 +58,16 @@ COLUMNS: Final = (
 def train(run: Run, data: Path, weights: str, features: Path | None, overrides: dict[str, Any]) -> dict[str, Any]:
     """Trains and tests; a row of the CSV but for the commit."""
     recipe, options, real = RECIPE | overrides, arm_options(run.arm), SETS[run.set]
+    backbone = {
+        "backbone": BACKBONE,
+        "backbone_weights": weights,
+        "freeze_backbone": real.frozen_stages,
+        "backbone_lr_mult": recipe["backbone_lr_mult"],
+    }
     detector = {
         "class_path": options["class_path"],
         "init_args": {
-            "backbone": BACKBONE,
-            "backbone_weights": weights,
-            "freeze_backbone": real.frozen_stages,
-            "backbone_lr_mult": recipe["backbone_lr_mult"],
+            **(backbone if real.pretrained else {}),
             "width": recipe["width"],
             "prior_images": recipe["prior_images"],
             "objectness_init": recipe["objectness_init"],

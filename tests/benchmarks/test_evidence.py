@@ -167,13 +167,13 @@ def made_set(tmp_path: Path, request: pytest.FixtureRequest):
     return partial(sets.RealSet, sets.VOCDataModule, "devkit", options, 64, 2, 2, precision="32-true")
 
 
-@pytest.mark.parametrize("frozen", ["all", 0])
+@pytest.mark.parametrize(("frozen", "pretrained"), [("all", True), (0, True), (0, False)])
 def test_a_run_from_features_and_from_images(
-    frozen: str | int, tmp_path: Path, made_set, monkeypatch: pytest.MonkeyPatch
+    frozen: str | int, pretrained: bool, tmp_path: Path, made_set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two steps on made images, with the features of a frozen backbone and with one that is trained."""
+    """Two steps on made images: features of a frozen backbone, one that is trained, and one from random weights."""
     run, grid = load("run"), load("yolov2")
-    monkeypatch.setitem(grid.SETS, "voc12", made_set(frozen))
+    monkeypatch.setitem(grid.SETS, "voc12", made_set(frozen, pretrained=pretrained))
     runs = [grid.Run("voc12", arm, "kmeans", 0, 3) for arm in ("baseline", "opt-soft-clust-bn")]
     places = (tmp_path, str(tmp_path / "weights.pth"), tmp_path / "cache")
     run.prepare("yolov2", runs, *places, 1)
