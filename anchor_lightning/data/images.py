@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -113,10 +113,19 @@ def image_header(path: Path | str) -> ImageHeader:
         UserError: It is missing or is no image; names the file.
     """
     with _naming(path), Image.open(path) as image:
-        # PIL would read a whole PNG for it; cameras write JPEG, TIFF and WebP.
-        has_exif = "exif" in image.info or image.format == "TIFF"
-        orientation = image.getexif().get(ORIENTATION_TAG, UPRIGHT) if has_exif else UPRIGHT
+        orientation = _orientation(image)
         return ImageHeader(image.height, image.width, orientation if orientation in range(1, 9) else UPRIGHT)
+
+
+def _orientation(image: Image.Image) -> Any:
+    """What EXIF says of it; upright where that cannot be read, as viewers show such an image."""
+    # PIL would read a whole PNG for it; cameras write JPEG, TIFF and WebP.
+    if "exif" not in image.info and image.format != "TIFF":
+        return UPRIGHT
+    try:
+        return image.getexif().get(ORIENTATION_TAG, UPRIGHT)
+    except Exception:  # PIL's readers raise whatever the bytes lead them to, in JPEG files alone they keep it
+        return UPRIGHT
 
 
 @contextmanager

@@ -86,6 +86,8 @@ WHOLE: dict[str, object] = {
     "JPEG with 10 kB behind its end": (".jpg", JPEG + bytes(10_000)),
     "JPEG with an invalid ICC profile": (".jpg", encoded("JPEG", icc_profile=b"nonsense")),
     "JPEG with invalid EXIF": (".jpg", encoded("JPEG", exif=b"Exif\x00\x00nonsense")),
+    "PNG with invalid EXIF": (".png", encoded("PNG", exif=b"Exif\x00\x00nonsense")),
+    "WebP with invalid EXIF": (".webp", encoded("WEBP", exif=b"Exif\x00\x00nonsense")),
     "JPEG named .JPEG": (".JPEG", JPEG),
     "GIF named .jpg": (".jpg", encoded("GIF", "P")),
     "PNG with alpha": (".png", encoded("PNG", "RGBA")),
