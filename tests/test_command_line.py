@@ -213,10 +213,12 @@ def test_tensorboard_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_metrics_by_hand() -> None:
     metrics = {"test/map": torch.tensor(0.123456), "test/map_large": float("nan")}
     by_class = {"test/ap/rider/bike": 0.5, "test/ap_voc/rider/bike": 1, "test/ap/cup": 0.25}
-    assert metrics_text(metrics | by_class).splitlines() == [
+    of_a_callback = {"loss": 2}
+    assert metrics_text(metrics | by_class | of_a_callback).splitlines() == [
         "metric           value",
         "test/map        0.1235",
         "test/map_large       -",
+        "loss            2.0000",
         "",
         "class           ap  ap_voc",
         "rider/bike  0.5000  1.0000",

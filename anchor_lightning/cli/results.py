@@ -13,18 +13,18 @@ def metrics_text(metrics: Mapping[str, SupportsFloat]) -> str:
     """Two tables: a line a metric, and a line a class with its average precisions; values have four digits.
 
     Args:
-        metrics: By their logged names: `test/map_50`, and `test/ap/CLASS` for a class; NaN, for which there are no
-            boxes to measure, is shown as `-`.
+        metrics: By their logged names: `test/map_50`, `test/ap/CLASS` for a class, and what callbacks of the user's
+            have logged; NaN, for which there are no boxes to measure, is shown as `-`.
     """
     whole: list[list[str]] = []
     by_class: dict[str, dict[str, str]] = {}
     for name, value in metrics.items():
-        split, metric, *names = name.split("/", 2)  # the name of a class may hold a slash itself
+        parts = name.split("/", 2)  # the name of a class may hold a slash itself
         text = "-" if math.isnan(float(value)) else f"{float(value):.4f}"
-        if names:
-            by_class.setdefault(names[0], {})[metric] = text
+        if len(parts) == 3:
+            by_class.setdefault(parts[2], {})[parts[1]] = text
         else:
-            whole.append([f"{split}/{metric}", text])
+            whole.append([name, text])
     tables = [aligned([["metric", "value"], *whole])] if whole else []
     if by_class:
         heads = list(dict.fromkeys(head for values in by_class.values() for head in values))
