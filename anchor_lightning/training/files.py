@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from anchor_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+
+_numbers: Final = count()  # of the unfinished files of this process, whichever thread writes them
 
 
 @contextmanager
@@ -24,7 +27,8 @@ def atomic_files(*paths: Path) -> Iterator[list[Path]]:
     Raises:
         UserError: The files or their folders cannot be written; names the folder and the reason.
     """
-    partial = [path.with_name(f".partial-{os.getpid()}-{path.name}") for path in paths]
+    # Numbered: a name as long as the file system takes it has no room for more.
+    partial = [path.with_name(f".partial-{os.getpid()}-{next(_numbers)}{path.suffix}") for path in paths]
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)

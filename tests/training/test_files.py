@@ -26,6 +26,14 @@ def test_files_appear_together_in_a_new_folder_with_the_usual_permissions(tmp_pa
     assert (folder / "a.png").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+def test_a_name_may_be_as_long_as_the_file_system_takes_it(tmp_path: Path) -> None:
+    longest = "x" * 251 + ".png"
+    with atomic_files(tmp_path / longest, tmp_path / ("x" * 250 + ".png")) as (a, b):
+        a.write_text("1")
+        b.write_text("2")
+    assert (tmp_path / longest).read_text() == "1" and len(names(tmp_path)) == 2
+
+
 @pytest.mark.parametrize(
     ("error", "raised"),
     [(OSError(28, "No space left on device"), UserError), (KeyError("a bug"), KeyError), (KeyboardInterrupt(), None)],
