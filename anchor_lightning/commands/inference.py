@@ -26,15 +26,15 @@ class Inference:
         image_size: Height and width of the network input in pixels.
         num_images: How many there are to come.
         precision: `auto` is bf16 for YOLO detectors on a CPU that has instructions for it.
-        engine: `auto` is onnxruntime where it is installed, for `MANY_IMAGES` of a YOLO detector on a CPU without such
-            instructions, unless a precision is asked for.
+        engine: `auto` is onnxruntime where it can be imported, for `MANY_IMAGES` of a YOLO detector on a CPU without
+            such instructions, unless a precision is asked for.
 
     Attributes:
         in_bf16: Whether the network runs in bf16.
         in_onnxruntime: Whether it runs in onnxruntime, in float32.
 
     Raises:
-        UserError: onnxruntime is asked for and cannot run the detector, or is not installed.
+        UserError: onnxruntime is asked for and cannot run the detector, is not installed, or cannot be imported.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ def predict(
         precision: `32-true`, as in a validation in that precision, or `bf16-mixed`; `auto` is bf16 for YOLO detectors
             on a CPU that has instructions for it: half the time, and boxes that agree (docs/speed.md).
         engine: `torch`, `onnxruntime` (the extra `onnx`; YOLO detectors on a CPU, in float32, after an export of some
-            seconds), or `auto`: onnxruntime where it is installed, for 200 images or more, if the CPU has no
+            seconds), or `auto`: onnxruntime where it can be imported, for 200 images or more, if the CPU has no
             instructions for bf16 and no precision is given.
 
     Returns:

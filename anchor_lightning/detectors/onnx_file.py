@@ -13,12 +13,23 @@ from anchor_lightning.errors import UserError
 OPSET: Final = 18
 
 
-def require_onnx() -> Any:
-    """The `onnx` package; a `UserError` if it, or what torch's exporter needs beside it, is not installed."""
-    if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
+def require_onnx(*others: str) -> Any:
+    """The `onnx` package.
+
+    Args:
+        others: Packages that are needed beside it and what torch's exporter needs.
+
+    Raises:
+        UserError: One of them is not installed, or cannot be imported.
+    """
+    needed = ("onnx", "onnxscript", *others)
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise UserError(f"ONNX needs {' and '.join(missing)}: run pip install {' '.join(missing)}")
-    for module in ("checker", "helper", "parser"):
-        importlib.import_module(f"onnx.{module}")
+    for name in (*needed, "onnx.checker", "onnx.helper", "onnx.parser"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:  # of another version of Python or numpy, or without a library that it loads
+            raise UserError(f"{name} is installed and cannot be imported ({error}): install it anew") from None
     return importlib.import_module("onnx")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -67,6 +68,23 @@ def test_in_bf16_where_the_processor_has_it(
     assert (rows != exact) == in_bf16 and rows[0]["score"] == pytest.approx(exact[0]["score"], abs=0.05)
 
 
+def test_an_onnxruntime_that_cannot_be_imported_is_not_taken_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript")
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('DLL load failed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr("anchor_lightning.commands.inference.MANY_IMAGES", 1)
+    monkeypatch.setattr("anchor_lightning.commands.inference.has_bf16", lambda: False)
+    make_checkpoint()
+    make_images("photos", "a.png")
+    assert predict("--source", "photos")[0]
+    assert "in onnxruntime" not in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"onnxruntime is installed and cannot be imported \(DLL load failed\)"):
+        predict("--source", "photos", "--engine", "onnxruntime")
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -74,7 +92,7 @@ def test_in_bf16_where_the_processor_has_it(
             ["--engine", "onnxruntime", "--precision", "bf16-mixed"],
             "--engine: it runs YOLO detectors on a CPU in float",
         ),
-        (["--engine", "onnxruntime"], "onnxruntime is not installed: run pip install onnxruntime"),
+        (["--engine", "onnxruntime"], "ONNX needs onnxruntime: run pip install onnxruntime"),
     ],
 )
 def test_what_onnxruntime_cannot_do_is_one_message(

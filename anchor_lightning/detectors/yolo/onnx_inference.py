@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import importlib.util
 from typing import Any, Final
 
 import torch
@@ -17,12 +16,16 @@ from anchor_lightning.detectors.yolo.onnx_export import exported
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import Predictions
 
-PACKAGES: Final = ("onnx", "onnxscript", "onnxruntime")  # of the extra `onnx`
+PACKAGE: Final = "onnxruntime"
 
 
 def has_onnxruntime() -> bool:
-    """Whether onnxruntime and what the export needs are installed."""
-    return all(map(importlib.util.find_spec, PACKAGES))
+    """Whether onnxruntime and what the export needs can be imported."""
+    try:
+        require_onnx(PACKAGE)
+    except UserError:
+        return False
+    return True
 
 
 class ONNXRuntimeNetwork(nn.Module):
@@ -33,15 +36,13 @@ class ONNXRuntimeNetwork(nn.Module):
         image_size: Height and width of the images in pixels, multiples of 32; only these are taken.
 
     Raises:
-        UserError: onnx, onnxscript or onnxruntime is not installed.
+        UserError: onnx, onnxscript or onnxruntime is not installed, or cannot be imported.
     """
 
     def __init__(self, detector: YOLO, image_size: tuple[int, int]) -> None:
         super().__init__()
-        require_onnx()
-        if importlib.util.find_spec("onnxruntime") is None:
-            raise UserError("onnxruntime is not installed: run pip install onnxruntime")
-        onnxruntime: Any = importlib.import_module("onnxruntime")
+        require_onnx(PACKAGE)
+        onnxruntime: Any = importlib.import_module(PACKAGE)
         self.strides = detector.strides
         names = [f"raw_{stride}" for stride in self.strides]
         model = exported(_Raw(detector.network).eval(), image_size, names)
