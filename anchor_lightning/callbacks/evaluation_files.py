@@ -65,7 +65,7 @@ class EvaluationFiles(Callback):
 
 def _write_curves(path: Path, class_names: list[str], details: EvaluationDetails) -> None:
     """A row for each class with ground truth and level of recall; no score where the recall is not reached."""
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("class", "recall", "precision", "score"))
         for name, precision, scores in zip(class_names, details.precision_50, details.scores_50, strict=True):

@@ -82,8 +82,8 @@ def _write_darknet(task: DetectionTask, files: list[Path], size: tuple[int, int]
     text = detector.darknet_cfg(size, task.hparams["score_threshold"], comment)
     with atomic_files(*files) as (cfg, weights, names):
         write_weights(weights, detector.network, images_seen + int(detector.images_before))
-        cfg.write_text(text)
-        names.write_text("".join(f"{name}\n" for name in task.class_names))
+        cfg.write_text(text, encoding="utf-8")
+        names.write_text("".join(f"{name}\n" for name in task.class_names), encoding="utf-8")
     listed = ", ".join(f"{w:.1f} x {h:.1f}" for w, h in task.shapes.wh.tolist())
     print(f"Anchors in pixels of the network input: {listed}{detector.cfg_remark}.")
     print(f"{DARKNET_RESIZES} At most {MAX_DETECTIONS} boxes an image are kept here, all there.")

@@ -56,7 +56,7 @@ def sweep(
     runs = [Run(run.name, [*run.args, *(fit_options or [])]) for run in grid(path, seeds or [0])]
     for run in runs:
         done = folder / run.name / DONE
-        if done.exists() and done.read_text().splitlines() != run.args:
+        if done.exists() and done.read_text(encoding="utf-8").splitlines() != run.args:
             raise UserError(
                 f"{done.parent}: finished before, but with other options than these (see {done}); give another "
                 "--output, or remove the folder"
@@ -128,7 +128,7 @@ def _run(folder: Path, args: list[str]) -> bool:
     if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
         raise SystemExit("sweep: stopped; the same command goes on from here")
     if code == 0:
-        (folder / DONE).write_text("\n".join(args) + "\n")
+        (folder / DONE).write_text("\n".join(args) + "\n", encoding="utf-8")
     return code == 0
 
 
@@ -148,7 +148,7 @@ def _follow(process: subprocess.Popen[bytes], path: Path, begin: int) -> int:
 
 def _table(path: Path) -> str:
     """The results as aligned text, with four digits."""
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     cells = [
         [row["run"], row["step"], *(f"{float(row[name]):.4f}" if row[name] else "-" for name in COLUMNS)]
@@ -159,7 +159,7 @@ def _table(path: Path) -> str:
 
 def _write_results(folder: Path, runs: list[Run]) -> None:
     """One row a run that was validated: its last values."""
-    with (folder / RESULTS).open("w", newline="") as file:
+    with (folder / RESULTS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ("run", "step", *COLUMNS), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(values | {"run": run.name} for run in runs if (values := _last_values(folder / run.name)))

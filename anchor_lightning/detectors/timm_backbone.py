@@ -190,7 +190,7 @@ def _named_architecture(path: Path) -> str | None:
     config = path.with_name("config.json")
     if config.is_file():
         try:
-            named = json.loads(config.read_text())["architecture"]
+            named = json.loads(config.read_text(encoding="utf-8"))["architecture"]
             return str(named)
         except (ValueError, KeyError, TypeError, OSError):
             pass

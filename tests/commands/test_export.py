@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -12,8 +16,10 @@ import torch
 from anchor_lightning.anchors import AnchorOptions
 from anchor_lightning.cli import main
 from anchor_lightning.commands.export import load_task
+from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.fitting.formats import read_shapes_file
 from anchor_lightning.task import DetectionTask
+from tests.helpers.checkpoints import save_task
 from tests.helpers.made_data import make_voc
 from tests.helpers.opencv_reference import needs_importer, same_boxes_in_opencv
 
@@ -57,6 +63,17 @@ def test_three_files_in_the_run_folder_with_the_learned_anchors(
     assert files[2].read_text().split() == task.class_names
     printed = capsys.readouterr().out
     assert "in pixels" in printed and "grid units" in printed and str(files[1]) in printed
+
+
+def test_names_are_utf8_whatever_the_encoding_of_the_system() -> None:
+    detector, shapes = partial(YOLOv2, width=0.1), AnchorOptions([[9.0, 9.0]])
+    task = DetectionTask(2, ["猫", "Spürhund"], detector=detector, anchors=shapes)
+    save_task(task, Path("last.ckpt"), image_size=[64, 64], images_seen=0)
+    command = [sys.executable, "-m", "anchor_lightning", "export", "--ckpt_path", "last.ckpt", "--output", "net"]
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, env=os.environ | ascii_alone, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Path("net.names").read_bytes().decode() == "猫\nSpürhund\n"
 
 
 @needs_importer
