@@ -57,6 +57,12 @@ def _best_of(newest: Path) -> Path:
             raise UserError(f"{BEST}: {path} is damaged ({reason}); give {NEWEST}", "ckpt_path")
         info(f"{BEST}: {path}{_score_text(path, state['monitor'])}")
         return path
+    if "callbacks" not in _load(newest):
+        raise UserError(
+            f"{BEST}: {newest} holds weights alone (checkpoint.save_weights_only) and does not say which the best is; "
+            f"give the path of {BEST_PREFIX}*.ckpt in its folder",
+            "ckpt_path",
+        )
     raise UserError(
         f"{BEST}: the newest run, that of {newest}, has none: nothing was validated before that checkpoint, or "
         f"best_checkpoint.monitor is null; give {NEWEST}",

@@ -211,6 +211,13 @@ def test_no_best_checkpoint(off: dict[str, Any], tmp_path: Path, recwarn: pytest
         find_checkpoint("best", tmp_path)
 
 
+def test_a_checkpoint_of_weights_alone_does_not_name_the_best(tmp_path: Path) -> None:
+    fit(tmp_path / "checkpoints", save_weights_only=True)
+    assert steps(tmp_path / "checkpoints").keys() == {"last", "step7", BEST}
+    with pytest.raises(UserError, match=r"last.ckpt holds weights alone .* give the path of best_\*.ckpt"):
+        find_checkpoint("best", tmp_path)
+
+
 def test_a_metric_that_there_is_not(tmp_path: Path) -> None:
     """Which is noticed when the first validation is done: the training is not lost."""
     with pytest.warns(match=r"monitor: val/sore is not among what the validation measures: val/score. No best"):
