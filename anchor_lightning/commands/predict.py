@@ -170,7 +170,7 @@ class Finder:
         no_boxes, no_labels = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
         samples = [
             Sample(seen, no_boxes, no_labels, index, (whole.shape[0], whole.shape[1]), NEUTRAL_COLOUR)
-            for index, (whole, seen, _) in enumerate(images, start=1)  # 0 stands for no image
+            for index, (whole, seen, _) in enumerate(images, start=len(self.images) + 1)  # as in `images.json`
         ]
         return self._inference.detect(collate(samples))
 
