@@ -13,7 +13,7 @@ from torch import Tensor
 from anchor_lightning.data import checks
 from anchor_lightning.data.box_shapes import training_box_shapes
 from anchor_lightning.data.dataset import DetectionDataset, ImageRecord
-from anchor_lightning.data.division import check_boxes, divided
+from anchor_lightning.data.division import HeldOut, check_boxes, divided
 from anchor_lightning.data.sampler import per_rank_batch_size
 from anchor_lightning.errors import UserError
 from anchor_lightning.structures import GroundTruth
@@ -44,6 +44,10 @@ class AnnotatedSet(ABC):
         split_seed: Of the draw of these images.
         allow_overlap: Warn of images that training and evaluation share, rather than end with an error.
         seed: Of order and augmentation; that of `seed_everything` if not given, 0 if there is none either.
+
+    Attributes:
+        held_out: What says which of the training images are validated with: number of all, share and seed of the draw;
+            None where validation has a split of its own, or none was asked for yet.
 
     Raises:
         UserError: An image size is no positive multiple of 32, or a number is out of range.
@@ -94,6 +98,7 @@ class AnnotatedSet(ABC):
         self._given_seed = seed
         self._given_splits: dict[Split, str | None] = {"train": train_split, "val": val_split, "test": test_split}
         self._records: dict[str, Sequence[ImageRecord]] = {}
+        self.held_out: HeldOut | None = None
 
     @property
     @abstractmethod
@@ -163,6 +168,7 @@ class AnnotatedSet(ABC):
             if name in (train, val) and self._holds_out:
                 parts = divided(self._images_of("train"), self.val_share, self.split_seed, self._place())
                 self._records |= {name: part for name, part in zip((train, val), parts, strict=True) if part}
+                self.held_out = HeldOut(sum(map(len, parts)), self.val_share, self.split_seed) if parts[1] else None
             if name not in self._records:
                 self._records[name] = self._images_of(split)
         return self._records[name]
@@ -187,7 +193,7 @@ class AnnotatedSet(ABC):
         """Trains on all training images from now on, also where some were held out for validation before."""
         if self._holds_out:
             self._records.clear()
-        self.val_share = 0
+        self.val_share, self.held_out = 0, None
 
     def image_names(self, split: Split, image_ids: Sequence[int]) -> list[str]:
         """The names of images by their ids."""

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.errors import UserError
-from anchor_lightning.messages import info
+from anchor_lightning.messages import info, warn
 from anchor_lightning.structures import GroundTruth
+
+
+class HeldOut(NamedTuple):
+    """Which images of a set are validated with: a share of so many, drawn with a seed."""
+
+    num_images: int
+    share: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.share:g} of {self.num_images} images (split_seed {self.seed})"
 
 
 def divided(
@@ -54,3 +66,14 @@ def say_unused_classes(ground_truths: Sequence[GroundTruth], class_names: Sequen
     used = set(np.concatenate([truth.labels for truth in ground_truths]).tolist())
     if unused := [name for label, name in enumerate(class_names) if label not in used]:
         info(f"{len(unused)} of {len(class_names)} classes have no training box: {', '.join(unused)}.")
+
+
+def say_other_division(there: HeldOut | None, here: HeldOut | None) -> None:
+    """Warns where the training of a checkpoint held out other images for validation than this run."""
+    if there != here:
+        warn(
+            f"The training of the checkpoint held out {there or 'nothing'} for validation, this run "
+            f"{here or 'nothing'}: images that are measured were trained on, or will be. Give the val_share, "
+            "split_seed, val_split and limit_val_batches of that training (config.yaml in its run folder), on the "
+            "same images."
+        )

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Sampler
 
-from anchor_lightning.data import checks, trainer_options
+from anchor_lightning.data import checks, division, trainer_options
 from anchor_lightning.data.annotated_set import AnnotatedSet, Split
 from anchor_lightning.data.dataset import DetectionDataset, DetectionLoader, collate
-from anchor_lightning.data.division import say_unused_classes
 from anchor_lightning.data.network_input import BatchMemory, network_input
 from anchor_lightning.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler, per_rank_batch_size
 from anchor_lightning.messages import info, warn
 from anchor_lightning.structures import DetectionBatch
+
+HELD_OUT: Final = "held_out"  # key in the module's state
 
 
 class DetectionDataModule(AnnotatedSet, LightningDataModule):
@@ -55,7 +56,7 @@ class DetectionDataModule(AnnotatedSet, LightningDataModule):
         if stage == "fit":
             ground_truths = self.ground_truth("train")
             if stage not in self._checked:
-                say_unused_classes(ground_truths, self.class_names)
+                division.say_unused_classes(ground_truths, self.class_names)
             if self.trainer is not None:
                 limited["train"] = len(self._train_sampler())  # raises for a batch that is too large
             if self._validates:
@@ -103,13 +104,22 @@ class DetectionDataModule(AnnotatedSet, LightningDataModule):
         return TrainBatchSampler(len(records), self.batch_size, self.image_size, seed=seed, **options)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the place in the data is counted in, for `load_state_dict`."""
-        return self._train_sampler().units
+        """What the place in the data is counted in, and what is held out, in plain types for `load_state_dict`."""
+        return {**self._train_sampler().units, HELD_OUT: self.held_out and list(self.held_out)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises a `UserError` where a training cannot find its place in the data: Lightning counts it in batches."""
-        if self.trainer is not None and self.trainer.state.fn == "fit":
+        """Raises a `UserError` where a training cannot find its place in the data: Lightning counts it in batches.
+
+        Warns where images are trained on and measured.
+        """
+        if self.trainer is None:
+            return
+        trains = self.trainer.state.fn == "fit"
+        if trains:
             trainer_options.check_place(state_dict, self.state_dict())
+        if HELD_OUT in state_dict and (trains or self.held_out):  # checkpoints of before do not say it
+            held_out = state_dict[HELD_OUT]
+            division.say_other_division(held_out and division.HeldOut(*held_out), self.held_out)
 
     def val_dataloader(self) -> DetectionLoader:
         """The validation batches of this rank, each image once and in order."""

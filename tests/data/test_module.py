@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from anchor_lightning.data import box_shapes as box_shapes
 from anchor_lightning.data import reading
+from anchor_lightning.data.annotated_set import Split
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.transforms import GeometryParams, distort_colour
 from anchor_lightning.errors import UserError
@@ -84,6 +88,36 @@ def test_box_shapes_are_of_all_images_also_after_a_share_was_held_out() -> None:
     module = WithoutValidation(val_share=0.5)
     assert len(module.records("val")) == len(module.records("train")) == 10
     assert len(reading.box_shapes(module)[0]) == 19 and len(module.records("train")) == 20
+
+
+@pytest.mark.parametrize(
+    ("trained", "here", "fn", "said"),
+    [
+        ({}, {}, "validate", ""),
+        (
+            {},
+            {"split_seed": 1},
+            "validate",
+            r"out 0\.5 of 20 images \(split_seed 0\) for validation, this run 0\.5 of 20 .*_seed 1\)",
+        ),
+        ({"val_share": 0}, {}, "validate", r"held out nothing for validation, this run 0\.5"),
+        ({}, {"split_seed": 1}, "test", ""),  # which has a split of its own
+        ({}, {"val_share": 0}, "fit", "this run nothing"),
+        ({}, {}, "fit", ""),
+    ],
+)
+def test_a_checkpoint_that_was_trained_on_what_is_measured_is_said(
+    trained: dict[str, Any], here: dict[str, Any], fn: str, said: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    def module(options: dict[str, Any], split: Split) -> MemoryModule:
+        made = attach(WithoutValidation(batch_size=4, **{"val_share": 0.5} | options), state=SimpleNamespace(fn=fn))
+        made.records(split)
+        return made
+
+    splits: dict[str, Split] = {"validate": "val", "test": "test", "fit": "train"}
+    module(here, splits[fn]).load_state_dict(module(trained, "train").state_dict())
+    warnings = [str(warning.message) for warning in recwarn]
+    assert len(warnings) == bool(said) and all(re.search(said, text) for text in warnings)
 
 
 def test_box_shapes_of_native_crops_are_the_stored_ones() -> None:
