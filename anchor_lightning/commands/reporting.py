@@ -20,6 +20,7 @@ PROGRAM: Final = "anchor_lightning"  # of `python -m`; errors begin with it
 COMMAND: Final = "anchor-lightning"  # of a shell
 _FORBIDDEN: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 UNWRITABLE: Final = (*_FORBIDDEN, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOENT)
+MEMORY_OPTIONS: Final = ("batch_size", "image_size", "num_workers")
 NO_MEMORY: Final = ("can't allocate memory", "Insufficient memory", "out of memory", "Cannot allocate memory")
 
 _YOLO: Final = ("width", "bn_without_shift", "bn_scale_init", "prior_images", "backbone_weights", "weights", "compile")
@@ -206,7 +207,7 @@ def message_of(error: BaseException, options: Callable[[], list[str]] = list) ->
         cause = cause.__cause__  # jsonargparse raises its own error from what a class raises when it is made
     cause = error
     while cause is not None:
-        if (text := _machine_limit(cause)) is not None:
+        if (text := _machine_limit(cause, options)) is not None:
             return text
         cause = cause.__cause__ or cause.__context__
     return None
@@ -224,7 +225,7 @@ def _without_worker(text: str) -> str:
     return text.rstrip().splitlines()[-1].partition(": ")[2] if "Original Traceback" in text else text
 
 
-def _machine_limit(error: BaseException) -> str | None:
+def _machine_limit(error: BaseException, options: Callable[[], list[str]]) -> str | None:
     """What the machine does not let the run do: full disk, open files, memory, folders; None for other errors."""
     text = " ".join(str(error).split())
     code = error.errno if isinstance(error, OSError) else None
@@ -238,7 +239,8 @@ def _machine_limit(error: BaseException) -> str | None:
             "trainer.default_root_dir or save_dir"
         )
     if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
-        return f"out of memory ({text[:200]}); lower data.batch_size, data.image_size or data.num_workers"
+        lower = [f"--{name}" for name in options() if name.removeprefix("data.") in MEMORY_OPTIONS]
+        return f"out of memory ({text[:200]})" + f"; lower {', '.join(lower)}" * bool(lower)
     if "DataLoader worker" in text and "Caught" not in text:
         return f"a data worker died ({text[:200]}); it may be out of memory: lower data.num_workers or data.batch_size"
     return None

@@ -208,6 +208,16 @@ def test_a_video_that_fails_halfway_leaves_nothing(checkpoint: Path, monkeypatch
     assert everything("out") == ["film.mp4"] and Path("out/film.mp4").read_text() == "of an earlier run"
 
 
+def test_too_little_memory_names_the_options_of_this_command(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: DetectionTask, batch: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(DetectionTask, "detect", fails)
+    make_images("photos", "a.png")
+    with pytest.raises(SystemExit, match=r"out of memory \(CUDA .*\); lower --image_size, --batch_size$"):
+        predict("--source", "photos", "--output", "out")
+
+
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 100, None], ids=["empty", "text", "cut"])
 def test_a_video_without_frames_raises(checkpoint: Path, content: bytes | None) -> None:
     film = make_video("film.mp4")
