@@ -16,12 +16,13 @@ from anchor_lightning.errors import UserError
 
 
 class StepSchedule(Callback, ABC):
-    """Base class; a pure function of the step, so that no checkpoint need hold it.
+    """Base class; a pure function of the step and of the warm-up's length, which is all that a checkpoint holds.
 
     Args:
         section: Name of the callback's options.
         start: The scheduled value at step 0.
-        steps: Length of the warm-up: optimizer steps, or below 1 a share of those of the run.
+        steps: Length of the warm-up: optimizer steps, or below 1 a share of those of the run. A run that goes on from
+            a checkpoint, for longer perhaps, keeps the length that the share had there.
 
     Attributes:
         num_steps: Length of the warm-up in optimizer steps, of a share from `on_fit_start` on.
@@ -35,6 +36,15 @@ class StepSchedule(Callback, ABC):
             raise UserError(f"must be a whole number of steps, or a share below 1, got {steps}", f"{section}.steps")
         self.section, self.steps = section, steps
         self.num_steps = 0 if steps < 1 else int(steps)
+        self._lengths: dict[float, int] = {}  # that shares have in the checkpoint
+
+    def state_dict(self) -> dict[str, Any]:
+        """The length of the warm-up."""
+        return {"lengths": {self.steps: self.num_steps}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it back."""
+        self._lengths = state_dict["lengths"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds the steps that a share stands for; a `UserError` where the run has no end."""
@@ -43,7 +53,9 @@ class StepSchedule(Callback, ABC):
             if not 0 < total < math.inf:
                 reason = f"{self.steps} is a share of a run without end; give max_steps, or a number of steps here"
                 raise UserError(reason, f"{self.section}.steps")
-            self.num_steps = max(1, round(self.steps * total))  # of a trial of two steps, too
+            length = max(1, round(self.steps * total))  # of a trial of two steps, too
+            # Else a run that is prolonged could fall back into the warm-up that it has left.
+            self.num_steps = self._lengths.get(self.steps, length)
 
     @abstractmethod
     def set_values(self, task: Any, step: int) -> None:

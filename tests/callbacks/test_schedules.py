@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from anchor_lightning.anchors import critical_temperature
 from anchor_lightning.callbacks import ClusteringDecay, SoftAssignment
 from anchor_lightning.callbacks.schedules import StepSchedule
 from anchor_lightning.errors import UserError
+from tests.helpers.tiny_training import AtBatchStart, make_data, make_task, make_trainer
 
 BOXES = torch.tensor([[10.0, 20.0], [40.0, 30.0], [90.0, 60.0]])
 
@@ -51,6 +53,26 @@ def test_steps_below_1_are_a_share_of_the_run(kind: Any) -> None:
         values(kind(steps=0.25), name, total=float("inf"))
     with pytest.raises(UserError, match=r"1\.5"):
         kind(steps=1.5)
+
+
+@pytest.mark.parametrize("kind", [SoftAssignment, ClusteringDecay])
+def test_a_run_that_is_prolonged_keeps_its_warm_up(tmp_path: Path, kind: Any) -> None:
+    """A share is of the steps that the run was first to have, unless another share is asked for."""
+    name = "temperature" if kind is SoftAssignment else "clustering_weight"
+
+    def fit(steps: float, total: int, ckpt_path: Path | None = None) -> list[float]:
+        seen = AtBatchStart(lambda trainer, task, batch: getattr(task, name))
+        trainer = make_trainer(tmp_path, callbacks=[kind(start=1.0, steps=steps), seen], max_steps=total)
+        trainer.fit(make_task(), datamodule=make_data(), ckpt_path=ckpt_path)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return seen.seen
+
+    assert fit(0.5, 4) == [1, 0.5, 0, 0]
+    torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert fit(0.5, 12, tmp_path / "last.ckpt") == [0] * 8, "half of 12 would be 6 steps"
+    assert fit(0.9, 20, tmp_path / "last.ckpt")[:7] == pytest.approx(
+        [6 / 18, 5 / 18, 4 / 18, 3 / 18, 2 / 18, 1 / 18, 0]
+    )
 
 
 def test_start_auto_is_the_critical_temperature_of_the_boxes() -> None:
