@@ -89,6 +89,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "full + T geometric": {"soft_assignment": {"schedule": "geometric"}},
     "full + γ 0.3": {"model": {"detector": {"init_args": {"bn_scale_init": 0.3}}}},
     "full + distance iou": {"soft_assignment": {"distance": "iou"}},
+    "full + lr_mult 0.1": {"model": {"anchors": {"lr_mult": 0.1}}},  # what YOLOv3 needs (docs/results.md)
     "full + norm over positives": {"model": {"detector": {"class_path": "variants.YOLOv2NormOverPositives"}}},
     "full + T auto geometric + γ 0.3": {
         "soft_assignment": {"start": "auto", "schedule": "geometric"},
@@ -100,12 +101,11 @@ WARM_UP_SHARE = 0.25  # of the steps, where an overlay has the paper's 1,500
 
 
 def arm_options(arm: str) -> dict[str, Any]:
-    """The options of an arm: `class_path` and `detector` (its arguments), `learn`, `soft_assignment`, `clustering`."""
+    """The options of an arm: `class_path` and `detector` (its arguments), `anchors`, and those of the two warm-ups."""
     base = ARMS["opt-soft-clust-bn"] if arm in CHOICES else ARMS[arm]
     change = CHOICES.get(arm, {})
     changed = change.get("model", {}).get("detector", {})
     detector = base["model"]["detector"]["init_args"] | changed.get("init_args", {})
     schedules = {name: base[name] | change.get(name, {}) for name in ("soft_assignment", "clustering")}
-    learn = (base["model"]["anchors"] | change.get("model", {}).get("anchors", {}))["learn"]
-    class_path = changed.get("class_path", "YOLOv2")
-    return {"class_path": class_path, "detector": detector, "learn": learn, **schedules}
+    anchors = base["model"]["anchors"] | change.get("model", {}).get("anchors", {})
+    return {"class_path": changed.get("class_path", "YOLOv2"), "detector": detector, "anchors": anchors, **schedules}

@@ -37,7 +37,7 @@ def grid() -> list[Run]:
         # With fixed shapes: what is left of the gain without learning, the soft assignment's and the norm's.
         runs += [Run(s, arm, start, seed, 5) for s in FROZEN for start in starts for arm in (*main, fixed)]
     for seed in range(4):
-        runs += [Run(s, arm, "kmeans", seed, 5) for s in SMALL for arm in (*main, fixed)]
+        runs += [Run(s, arm, "kmeans", seed, 5) for s in SMALL for arm in (*main, fixed, "full + lr_mult 0.1")]
         runs += [Run(s, arm, start, seed, 5) for s in FROZEN for start in starts for arm in OVERLAYS]
         runs += [Run(s, arm, "identical", seed, 5) for s in FROZEN for arm in main]
         runs += [Run("aerial_cars", arm, "coco", seed, 5) for arm in main]
@@ -74,12 +74,9 @@ def train(run: Run, data: Path, weights: str, features: Path | None, overrides: 
             **options["detector"],
         },
     }
-    anchors = AnchorOptions(
-        init=STARTS[run.start],
-        num=run.num if run.start in ("kmeans", "identical") else None,
-        learn=options["learn"],
-        lr_mult=recipe["lr_mult"],
-    )
+    num = run.num if run.start in ("kmeans", "identical") else None
+    shapes = {"lr_mult": recipe["lr_mult"]} | options["anchors"]
+    anchors = AnchorOptions(init=STARTS[run.start], num=num, **shapes)
     schedules = [
         kind(**{**options[name], "steps": WARM_UP_SHARE if options[name]["steps"] else 0})
         for name, kind in (("soft_assignment", SoftAssignment), ("clustering", ClusteringDecay))

@@ -68,15 +68,15 @@ def test_committed_runs_have_the_columns_of_their_grid():
 def test_arms_differ_from_the_full_method_in_what_their_names_say():
     sets = load("sets")
     full = sets.arm_options("opt-soft-clust-bn")
-    assert (full["class_path"], full["learn"]) == ("YOLOv2", True)
+    assert (full["class_path"], full["anchors"]) == ("YOLOv2", {"learn": True})
     assert not sets.arm_options("baseline")["detector"]["bn_without_shift"]
     differences = {
         arm: {k for k, v in sets.arm_options(arm).items() if v != full[k]} for arm in (*sets.OVERLAYS, *sets.CHOICES)
     }
     assert differences["opt-soft-clust-bn"] == set()
-    assert differences["baseline"] == {"detector", "learn", "soft_assignment", "clustering"}
-    assert differences["baseline-bn"] == {"learn", "soft_assignment", "clustering"}
-    assert differences["full + fixed shapes"] == {"learn"}
+    assert differences["baseline"] == {"detector", "anchors", "soft_assignment", "clustering"}
+    assert differences["baseline-bn"] == {"anchors", "soft_assignment", "clustering"}
+    assert differences["full + fixed shapes"] == {"anchors"}
     assert differences["full + T auto"] == differences["full + T geometric"] == {"soft_assignment"}
     assert differences["full + γ 0.3"] == {"detector"}
     assert differences["full + norm over positives"] == {"class_path"}
