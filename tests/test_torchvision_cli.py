@@ -127,7 +127,7 @@ def test_a_small_detector_learns_and_its_checkpoint_serves_every_command(tmp_pat
         assert stated["per_level"] == [9] * 5 and stated["image_size"] == [64, 64] and stated["resize"] == "stretch"
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (80, 60)).save(tmp_path / "photos" / "a.png")
-    main(["predict", "--ckpt_path", str(checkpoint), "--source", "photos", "--output", "out", "--show_anchors"])
+    main(["predict", "--ckpt_path", str(checkpoint), "--source", "photos", "--output", "out"])
     assert isinstance(json.loads((tmp_path / "out" / "predictions.json").read_text()), list)
     with pytest.raises(SystemExit, match="darknet runs YOLOv2 and YOLOv3, and the checkpoint holds a RetinaNet"):
         main(["export", "--ckpt_path", str(checkpoint)])

@@ -16,7 +16,7 @@ from anchor_lightning.commands.sources import read_shapes
 from anchor_lightning.data import COCODataModule
 from anchor_lightning.data.reading import box_shapes
 from anchor_lightning.task import DetectionTask
-from tests.commands.test_anchors import bad
+from tests.commands.test_anchors_refused import bad
 from tests.helpers.made_data import make_coco, make_yolo
 from tests.helpers.tiny_training import QUIET, SMALL
 

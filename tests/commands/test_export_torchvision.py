@@ -98,7 +98,7 @@ def test_predict_draws_what_is_found(name: str) -> None:
     Path("photos").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     Image.fromarray(noise).save("photos/a.png")
-    args = ["predict", "--ckpt_path", str(checkpoint), "--source", "photos", "--output", "out", "--show_anchors"]
+    args = ["predict", "--ckpt_path", str(checkpoint), "--source", "photos", "--output", "out"]
     main([*args, "--score_threshold", "0.1"])
     rows = json.loads(Path("out/predictions.json").read_text())
     assert rows and {row["category_id"] for row in rows} <= {1, 2, 3} and Path("out/a.png").is_file()
