@@ -151,7 +151,7 @@ def main() -> None:
         results[script] = run(script, options.rounds)
         for row in results[script].compared:
             print(f"  {row['what']} / {row['other']}: {row['ratio']}", flush=True)
-    options.output.write_text(page(results, describe_machine()), encoding="utf-8")
+    options.output.write_text(page(results, f"{options.rounds} rounds. {describe_machine()}"), encoding="utf-8")
     print(f"Wrote {options.output}")
 
 

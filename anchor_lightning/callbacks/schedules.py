@@ -39,8 +39,8 @@ class StepSchedule(Callback, ABC):
         self._lengths: dict[float, int] = {}  # that shares have in the checkpoint
 
     def state_dict(self) -> dict[str, Any]:
-        """The length of the warm-up."""
-        return {"lengths": {self.steps: self.num_steps}}
+        """The length of the warm-up, if it is known yet."""
+        return {"lengths": {self.steps: self.num_steps} if self.num_steps else {}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes it back."""

@@ -75,6 +75,16 @@ def test_a_run_that_is_prolonged_keeps_its_warm_up(tmp_path: Path, kind: Any) ->
     )
 
 
+def test_a_checkpoint_from_before_the_first_step_does_not_end_the_warm_up(tmp_path: Path) -> None:
+    """As LearningRateFinder writes one and takes it up again."""
+    trainer = make_trainer(tmp_path, callbacks=[ClusteringDecay(steps=0.5)])
+    trainer.strategy.connect(make_task())
+    trainer.save_checkpoint(tmp_path / "before.ckpt")
+    decay = ClusteringDecay(steps=0.5)
+    decay.load_state_dict(torch.load(tmp_path / "before.ckpt")["callbacks"][decay.state_key])
+    assert values(decay, "clustering_weight", total=4)[:3] == [(1,), (0.5,), (0,)]
+
+
 def test_start_auto_is_the_critical_temperature_of_the_boxes() -> None:
     assert values(SoftAssignment(start="auto", steps=4), "temperature")[0] == (critical_temperature(BOXES),)
 
