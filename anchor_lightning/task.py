@@ -181,15 +181,19 @@ class DetectionTask(LightningModule):
             start_averages(self.trainer, self)
 
     def on_train_start(self) -> None:
-        """Puts this run's options into the optimizer, which has taken those of a checkpoint when it was restored."""
+        """Puts this run's options into the optimizer, which has taken those of a checkpoint when it was restored.
+
+        A subclass's own optimizer stays as it is.
+        """
+        scheduler = self.lr_schedulers()
+        if not isinstance(scheduler, StepwiseLR):
+            return
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group, options in zip(optimizer.param_groups, self._parameter_groups(), strict=True):
             own = {"weight_decay": options["weight_decay"], "momentum": self.hparams["momentum"]}
             group |= own | {"fused": optimizer.defaults.get("fused")}
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, StepwiseLR):
-            scheduler.apply()
+        scheduler.apply()
 
     def training_step(self, batch: DetectionBatch, batch_idx: int) -> dict[str, Any]:
         """The loss of Eq. 11: the sum of the detector's terms."""

@@ -227,6 +227,18 @@ def test_a_scheduler_of_the_users_own(tmp_path: Path) -> None:
     assert rates.seen == pytest.approx([1e-3, 5e-4, 2.5e-4, 1.25e-4])
 
 
+def test_an_optimizer_of_the_users_own(tmp_path: Path) -> None:
+    class Own(DetectionTask):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(self.parameters(), lr=1e-3, weight_decay=0.1)
+
+    decays = AtBatchStart(lambda trainer, task, _: [g["weight_decay"] for g in trainer.optimizers[0].param_groups])
+    task = make_task(Own, anchors={"init": "kmeans"})
+    make_trainer(tmp_path, callbacks=[decays]).fit(task, datamodule=make_data())
+    assert decays.seen[-1] == [0.1], "the options of SGD are not put into it"
+    assert not torch.equal(task.shapes.wh, task.shapes.initial_wh)
+
+
 def test_called_with_images_it_gives_the_detections_of_each(one_step: Path) -> None:
     task = DetectionTask.load_from_checkpoint(one_step, map_location="cpu").eval()
     with torch.no_grad():

@@ -44,6 +44,12 @@ class ClassChange(NamedTuple):
         """Whether the class loses more than the other arm's seeds differ by."""
         return -self.mean > self.spread
 
+    @property
+    def is_lower(self) -> bool:
+        """Whether the 95 % interval of the difference lies below 0; not known from one seed."""
+        mean, half = mean_interval(self.differences)
+        return mean + half < 0
+
 
 def read(path: Path) -> Table:
     """The rows by detector, set and arm, then by seed."""
@@ -99,6 +105,7 @@ def differences(table: Table, detector: str) -> list[str]:
     """Arms against others, paired by seed, with the class that changes for the worst."""
     head = ["set", "arm less arm", "AP@.5", "AP", "recall 50", "recall 50 at IoU 0.5", "worst class"]
     head += ["spread of its seeds in the other arm", "classes that lose more than that"]
+    head += ["classes whose interval is below 0"]
     lines = ["", f"Differences ({detector}):", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name in dict.fromkeys(key[1] for key in table):
         arms = [arm for arm in ARMS if arm != STOCK]
@@ -110,8 +117,10 @@ def differences(table: Table, detector: str) -> list[str]:
             cells = [text(paired(measured(rows, m), measured(others, m)), signed=True) for m in measures]
             changes = class_changes(rows, others)
             worst, lost = changes[0], [change.name for change in changes if change.is_lost]
+            lower = [change.name for change in changes if change.is_lower]
             cells += [f"{worst.name} {text(worst.differences, signed=True)}", f"{100 * worst.spread:.1f}"]
-            lines.append("| " + " | ".join([name, f"{arm} less {other}", *cells, ", ".join(lost) or "none"]) + " |")
+            cells += [", ".join(names) or "none" for names in (lost, lower)]
+            lines.append("| " + " | ".join([name, f"{arm} less {other}", *cells]) + " |")
     return lines
 
 

@@ -118,11 +118,13 @@ def test_what_learning_adds_and_the_spread_by_hand():
         ("a", report.FIXED, "kmeans", 5): rows(0.1, 0.2),
         ("a", report.FULL, "kmeans", 5): rows(0.2, 0.4),
         ("a", report.FULL, "uniform", 5): rows(0.3, 0.3),
+        ("a", report.SLOW, "kmeans", 5): rows(0.3, 0.4),
     }
     text = report.tables(table)
     # +10 and +20 points: half of the interval is 12.706 * 7.07 / sqrt(2). No small boxes.
-    assert "| a | kmeans | +15.0 ± 63.5 (2) | +0.0 ± 0.0 (2) |  | +0.0 ± 0.0 (2) | +0.0" in text
-    assert "- a, kmeans: red cell +15.0 ± 63.5, car +0.0 ± 0.0." in text
+    assert "| a | kmeans | 1e-3 | +20.0 ± 0.0 (2) | +0.0 ± 0.0 (2) |" in text
+    assert "| a | kmeans | 1e-2 | +15.0 ± 63.5 (2) | +0.0 ± 0.0 (2) |  | +0.0 ± 0.0 (2) | +0.0" in text
+    assert "- a, kmeans, 1e-2: red cell +15.0 ± 63.5, car +0.0 ± 0.0." in text
     assert f"| a | {report.FULL} | kmeans, uniform | 10.0 ± 0.0 (2) |" in text
     assert "nan" not in text
 
@@ -243,11 +245,13 @@ def test_report_of_pyramids_by_hand(tmp_path: Path) -> None:
     # AP@.5 +10 and +20: half of the interval is 12.706 * 7.07 / sqrt(2); recall +10 and 0; white -20 and -40, where
     # stock's seeds are 10 points apart; red +10 and +10.
     assert "| bccd | learned less stock | +15.0 ± 63.5 (2) | +0.0 ± 0.0 (2) | +5.0 ± 63.5 (2) |" in text
-    assert "| white -30.0 ± 127.1 (2) | 10.0 | white |" in text
-    assert "| bccd | kmeans less stock | +0.0 (1) |" in text and "| red cell +0.0 (1) | 0.0 | none |" in text
+    assert "| white -30.0 ± 127.1 (2) | 10.0 | white | none |" in text
+    assert "| bccd | kmeans less stock | +0.0 (1) |" in text and "| red cell +0.0 (1) | 0.0 | none | none |" in text
     assert "| bccd | stock | 55.0 ± 63.5 (2) |" in text
     assert "| bccd | learned | 1.0x2.0 / 3.0x4.0 | 1.0x2.0 / 5.0x6.0 |" in text
     red = report.class_changes(table["retinanet", "bccd", "learned"], table["retinanet", "bccd", "stock"])[1]
     assert (red.name, red.is_lost) == ("red cell", False)
+    # -30 and -32 points: half of the interval is 12.706 * 1.41 / sqrt(2).
+    assert report.ClassChange("white", [-0.30, -0.32], 0.5).is_lower
     report.forest(table, tmp_path / "forest.png")
     assert (tmp_path / "forest.png").stat().st_size > 10_000
