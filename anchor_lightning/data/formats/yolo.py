@@ -36,8 +36,9 @@ class YOLOSet(AnnotatedSet):
     `names`), each a folder of images, a list of these, or a text file with one image path a line; without one, a split
     NAME is `images/NAME` or `NAME/images`, and `train` alone `images`, or all images of a folder. The labels of
     `…/images/a/b.jpg` and `…/JPEGImages/a/b.jpg` are `…/labels/a/b.txt`, else those beside the image; an image without
-    a label file has no objects. Of an outline, `class x y x y …`, the enclosing box is taken, of a box with keypoints
-    (`kpt_shape`) the box. By default test takes `test` if there is one, else `val`.
+    a label file has no objects. Of an outline, `class x y x y …`, the enclosing box is taken; of a box with keypoints
+    the box, by `kpt_shape` or where lines of the split cannot be outlines. By default test takes `test` if there is
+    one, else `val`.
 
     Args:
         data_yaml: The file, a `data.yaml` or `.data`; relative to `root` if that is given. The default is `data.yaml`
@@ -177,20 +178,20 @@ class YOLOSet(AnnotatedSet):
         label_files = [label_path_of(path) for path in paths]
         _check_stems(paths, label_files)
         of_images = [read_label_file(file, self.num_classes, self._kpt_shape) for file in label_files]
-        # Of one image the reading may be open; a whole set whose keypoints all lie in their boxes is no chance.
-        outlines = [line for lines in of_images for line in lines if line.is_outline]
-        with_keypoints = bool(outlines) and all(line.keypoint_box for line in outlines)
-        if with_keypoints:
+        # Many an outline may as well be a box with keypoints; some line of these can hardly be an outline.
+        long_lines = [line for lines in of_images for line in lines if line.is_outline or line.keypoint_box]
+        with_keypoints = any(not line.is_outline for line in long_lines)
+        if long_lines and not with_keypoints and all(line.keypoint_box for line in long_lines):
             reader.note(
-                f"{len(outlines)} lines of more than five numbers are read as boxes with keypoints, because all these "
-                "lie in the boxes; kpt_shape in data.yaml says so for certain."
+                f"{len(long_lines)} lines of more than five numbers are read as outlines, and could all be boxes with "
+                "keypoints; if they are, give kpt_shape in data.yaml."
             )
         records: list[ImageRecord] = []
         for path, file, lines in zip(paths, label_files, of_images, strict=True):
             reader.without_file += not exists(file)
             if (header := reader.header(path, self.skip_bad_images)) is None:
                 continue
-            corners = [line.keypoint_box if with_keypoints and line.keypoint_box else line.box for line in lines]
+            corners = [(with_keypoints and line.keypoint_box) or line.box for line in lines]
             size = header.shown_size  # labelling tools show, and ultralytics reads, images as EXIF turns them
             boxes = np.array(corners).reshape(-1, 4) * np.tile(size[::-1], 2)
             labels = [line.label for line in lines]

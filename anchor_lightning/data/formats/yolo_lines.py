@@ -22,8 +22,8 @@ class LabelLine(NamedTuple):
     Args:
         label: Number of its class.
         box: Left, top, right, bottom as shares of the image's sides, of an outline those that enclose it.
-        is_outline: Whether it is read as an outline.
-        keypoint_box: The box where an outline may as well be a box with keypoints, all of which lie in it; else None.
+        is_outline: Whether it may be an outline.
+        keypoint_box: The box where it may be, or can only be, a box with keypoints, all of which lie in it; else None.
     """
 
     label: int
@@ -78,7 +78,8 @@ def _parse_line(where: str, fields: list[str], num_classes: int | None, kpt_shap
     if len(numbers) == BOX_NUMBERS:
         return LabelLine(int(label), _box(where, numbers[1:]))
     keypoint_box = _box_with_keypoints(numbers[1:]) if len(numbers) > BOX_NUMBERS else None
-    if len(numbers) >= BOX_NUMBERS + 2 and len(numbers) % 2:  # three points or more
+    is_outline = len(numbers) >= BOX_NUMBERS + 2 and len(numbers) % 2 == 1  # three points or more
+    if is_outline and (keypoint_box is None or _are_shares(numbers[1:])):  # a keypoint's 2 is no share
         points = _shares(where, numbers[1:]).reshape(-1, 2)
         return LabelLine(int(label), [*points.min(0).tolist(), *points.max(0).tolist()], True, keypoint_box)
     if keypoint_box is None:
@@ -87,17 +88,20 @@ def _parse_line(where: str, fields: list[str], num_classes: int | None, kpt_shap
             "each, or a box and its keypoints (x y, or x y and 0, 1 or 2). A confidence has no place in a label. "
             "Correct the line."
         )
-    return LabelLine(int(label), keypoint_box)
+    return LabelLine(int(label), keypoint_box, keypoint_box=keypoint_box)
+
+
+def _are_shares(numbers: list[float]) -> bool:
+    return all(-TOLERANCE <= number <= 1 + TOLERANCE for number in numbers)
 
 
 def _shares(where: str, numbers: list[float]) -> np.ndarray:
-    coordinates = np.array(numbers)
-    if not ((coordinates >= -TOLERANCE) & (coordinates <= 1 + TOLERANCE)).all():
+    if not _are_shares(numbers):
         raise UserError(
             f"{where}: the coordinates must be shares of the image's width and height, from 0 to 1, not pixels. "
             "Correct the line."
         )
-    return coordinates
+    return np.array(numbers)
 
 
 def _box(where: str, numbers: list[float]) -> list[float]:
@@ -110,7 +114,7 @@ def _box_with_keypoints(numbers: list[float]) -> list[float] | None:
     """The box of `x y w h` and keypoints of two or three numbers, where that is a possible reading of a line."""
     coordinates, rest = np.array(numbers[: BOX_NUMBERS - 1]), numbers[BOX_NUMBERS - 1 :]
     corners = np.concatenate([coordinates[:2] - coordinates[2:] / 2, coordinates[:2] + coordinates[2:] / 2])
-    if not ((corners >= -TOLERANCE) & (corners <= 1 + TOLERANCE)).all():
+    if not _are_shares(corners.tolist()):
         return None
     for size in (2, 3):
         if len(rest) % size:

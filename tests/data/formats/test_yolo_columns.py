@@ -36,10 +36,12 @@ OUTLINE = "1 0.2 0.2 0.7 0.2 0.7 0.7 0.2 0.7"  # encloses the same box
     ("line", "more", "warns"),
     [
         (OUTLINE, "", False),
-        (f"{YOLO_LINE} {KEYPOINTS}", "", True),
+        ("1 0.2 0.2 0.2 0.7 0.3 0.25 0.7 0.3", "", False),  # what were keypoints do not lie in what were the box
         (f"{YOLO_LINE} {KEYPOINTS}", "kpt_shape: [3, 2]", False),
         (f"{YOLO_LINE} {WITH_VISIBILITY}", "kpt_shape: [4, 3]", False),
+        (f"{YOLO_LINE} {WITH_VISIBILITY}", "", False),  # 17 numbers, as outlines have, but a 2 among them
         (f"{YOLO_LINE} 0.45 0.45 2", "", False),  # eight numbers, which no outline has
+        (f"{YOLO_LINE} 0.45 0.45 2\n{YOLO_LINE} {KEYPOINTS}", "", False),
     ],
 )
 def test_what_the_columns_of_a_yolo_line_mean(
@@ -51,6 +53,17 @@ def test_what_the_columns_of_a_yolo_line_mean(
     write_text(tmp_path / "data.yaml", (tmp_path / "data.yaml").read_text() + more)
     check(opened(tmp_path).records("train"))
     assert any("keypoints" in str(w.message) for w in recwarn.list) == warns
+
+
+def test_small_outlines_are_no_boxes_with_keypoints(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    roboflow_yolo(tmp_path)
+    for file in tmp_path.rglob("labels/*.txt"):
+        # As a box and two keypoints these are 0.05 to 0.35, which holds them.
+        write_text(file, "1 0.2 0.2 0.3 0.2 0.3 0.3 0.2 0.3")
+    for record in opened(tmp_path).records("train"):
+        expected = np.array([0.2, 0.2, 0.3, 0.3]) * [record.width, record.height, record.width, record.height]
+        np.testing.assert_allclose(record.ground_truth.boxes_xyxy[0], expected, rtol=1e-6)
+    assert any("read as outlines" in str(w.message) and "kpt_shape" in str(w.message) for w in recwarn.list)
 
 
 def test_other_columns_are_refused(tmp_path: Path) -> None:
