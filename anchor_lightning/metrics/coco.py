@@ -1,4 +1,4 @@
-"""Average precision and recall as COCO defines them, by faster-coco-eval: pycocotools' numbers in a quarter of the time.
+"""Average precision and recall as COCO defines them, by faster-coco-eval: as pycocotools, in a quarter of the time.
 
 Shape letters: I images, C classes, N boxes of an image; of COCO's arrays: T IoU thresholds (0.5 to 0.95), R recall
 levels, A box areas (all, small, medium, large), L limits on the detections an image and class (1, 10, 100).
