@@ -27,8 +27,8 @@ class ImageHeader(NamedTuple):
     """What the header of an image file says.
 
     Args:
-        height, width: Of the stored image in pixels.
-        orientation: EXIF's, 1 to 8: how the stored image is to be turned to be shown.
+        height, width: Of the stored image in pixels; of a TIFF, which PIL turns as it reads it, of the shown one.
+        orientation: EXIF's, 1 to 8: how the stored image is to be turned to be shown; 1 of a TIFF.
     """
 
     height: int
@@ -65,7 +65,7 @@ def read_image(
         min_size: Height and width that are enough: larger images may be decoded at a fraction; None for the whole.
         expected_size: Height and width in pixels that the annotation states for the whole image.
         orientation: 1 to 8, as in EXIF; the sizes are those after turning. 1 gives the stored pixels: what the file
-            itself says does not count. Or `AS_STATED`.
+            itself says does not count, unless it is a TIFF, which PIL turns. Or `AS_STATED`.
 
     Raises:
         UserError: It is missing, is no image, is truncated or corrupt, or is not of the expected size; names the file.
@@ -119,8 +119,8 @@ def image_header(path: Path | str) -> ImageHeader:
 
 def _orientation(image: Image.Image) -> Any:
     """What EXIF says of it; upright where that cannot be read, as viewers show such an image."""
-    # PIL would read a whole PNG for it; cameras write JPEG, TIFF and WebP.
-    if "exif" not in image.info and image.format != "TIFF":
+    # PIL turns a TIFF itself as it reads it, and would read a whole PNG for it; cameras write JPEG and WebP.
+    if "exif" not in image.info or image.format == "TIFF":
         return UPRIGHT
     try:
         return image.getexif().get(ORIENTATION_TAG, UPRIGHT)

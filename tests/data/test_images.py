@@ -74,6 +74,22 @@ def test_an_image_is_turned_as_pil_turns_it_where_that_is_asked(tmp_path: Path, 
             read_image(path, expected_size=(60, 40), orientation=AS_STATED)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_once(tmp_path: Path, orientation: int) -> None:
+    """White in the first quarter of the stored rows and columns; where this is shown is EXIF 2.32's definition."""
+    stored = np.zeros((40, 60, 3), dtype=np.uint8)
+    stored[:10, :15] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(path := tmp_path / "image.tif", exif=exif)
+    header = image_header(path)
+    shown = read_image(path, orientation=header.orientation, expected_size=header.shown_size)
+    assert shown.shape == ((40, 60, 3) if orientation < 5 else (60, 40, 3))
+    at_the_bottom, at_the_right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    corner = shown[:: -1 if at_the_bottom else 1, :: -1 if at_the_right else 1][:10, :10]
+    assert corner.min() == 255 and np.count_nonzero(shown[..., 0]) == 150
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 @pytest.mark.parametrize(
     ("min_size", "factor"), [(None, 1), ((161, 100), 1), ((160, 240), 2), ((80, 120), 4), ((1, 1), 8)]
