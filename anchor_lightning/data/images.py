@@ -17,7 +17,9 @@ from anchor_lightning.errors import UserError
 
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp")
-AS_STATED: Final = 0  # Turned by the file's own orientation where it has the expected size only then
+# Turned by the file's own orientation where it has the expected size only then: by a quarter, never only mirrored or
+# upside down, for which the size is the same either way.
+AS_STATED: Final = 0
 UPRIGHT: Final = 1  # The EXIF orientation of an image that is stored as it is shown
 ORIENTATION_TAG: Final = 274
 TRANSPOSED: Final = 5  # From this orientation on height and width change places
