@@ -86,8 +86,8 @@ def _coco(folder: Path) -> Found | None:
 
 
 def _of_role(files: list[Path], names: tuple[str, ...]) -> Path | None:
-    """The file of boxes of a split; those of keypoints, captions and people are others."""
-    found = [file for file in files if any(name in file.stem for name in names)]
+    """The file of boxes of a split; those of keypoints, captions and people are others, and image_info has no boxes."""
+    found = [f for f in files if any(name in f.stem for name in names) and not f.name.startswith("image_info")]
     boxes = [file for file in found if file.name.startswith("instances")] or found
     if len(boxes) > 1:
         listed = ", ".join(file.name for file in boxes)

@@ -18,6 +18,7 @@ from tests.helpers.annotation_exports import (
     HEIGHT,
     WIDTH,
     YOLO_LINE,
+    coco,
     cvat_coco,
     cvat_voc,
     cvat_yolo,
@@ -239,6 +240,14 @@ def test_paths_of_another_machine_in_a_data_yaml(tmp_path: Path) -> None:
         text = f"path: /content/drive/set\ntrain: {given}\nval: valid/images\nnames: [dog, cat]\n"
         write_text(tmp_path / "data.yaml", text)
         assert len(opened(tmp_path).records("train")) == 5
+
+
+def test_a_coco_folder_with_the_lists_of_the_test_images(tmp_path: Path) -> None:
+    names = [write_image(tmp_path / "images" / f"{i}.jpg").name for i in range(5)]
+    for file in ("instances_train2017", "image_info_test2017", "image_info_test-dev2017"):
+        write_text(tmp_path / "annotations" / f"{file}.json", coco(names))
+    module = opened(tmp_path, val_share=0)
+    assert len(module.records("train")) == 5 and "test_annotations" not in detect_data(tmp_path)[1]
 
 
 def test_a_folder_without_a_known_set_says_what_was_looked_for(tmp_path: Path) -> None:
