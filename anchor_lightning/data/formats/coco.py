@@ -114,7 +114,10 @@ class COCOSet(AnnotatedSet):
         return self._root() / (self._images.get(name) or f"{name}2017")
 
     def _has_split(self, name: str) -> bool:
-        return self._annotation_file(name).is_file()
+        file, train = self._annotation_file(name), self._annotation_file("train")
+        if name == "train" or self._annotations.get(name) or not train.is_file():
+            return file.is_file()
+        return file.is_file() and not file.samefile(train)  # a file that is given for training is no other split's
 
     def _read_split(self, name: str) -> list[ImageRecord]:
         expected = self._categories  # says so where there is no split at all

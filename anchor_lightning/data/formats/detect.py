@@ -79,6 +79,8 @@ def _coco(folder: Path) -> Found | None:
     splits = {role: (file, _images_of(folder, file)) for role, file in by_role.items() if file is not None}
     if "train" in splits:
         return _coco_splits(folder, splits)
+    if splits and (found := _yolo(folder)):  # COCO as ultralytics unpacks it: the labels of training are YOLO's
+        return found
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise UserError(f"{files[0].parent} has several candidates ({names}); give one of them", argument="data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,11 +35,11 @@ class YOLOSet(AnnotatedSet):
 
     The splits come from a `data.yaml` (`path`, `train`, `val`, `test`, `names`) or darknet's `.data` (`train`, `valid`,
     `names`), each a folder of images, a list of these, or a text file with one image path a line; without one, a split
-    NAME is `images/NAME` or `NAME/images`, and `train` alone `images`, or all images of a folder. The labels of
-    `…/images/a/b.jpg` and `…/JPEGImages/a/b.jpg` are `…/labels/a/b.txt`, else those beside the image; an image without
-    a label file has no objects. Of an outline, `class x y x y …`, the enclosing box is taken; of a box with keypoints
-    the box, by `kpt_shape` or where lines of the split cannot be outlines. By default test takes `test` if there is
-    one, else `val`.
+    NAME is `images/NAME` or `NAME/images` (`images/train2017`, `images/val2017` of COCO), and `train` alone `images`, or
+    all images of a folder. The labels of `…/images/a/b.jpg` and `…/JPEGImages/a/b.jpg` are `…/labels/a/b.txt`, else
+    those beside the image; an image without a label file has no objects. Of an outline, `class x y x y …`, the enclosing
+    box is taken; of a box with keypoints the box, by `kpt_shape` or where lines of the split cannot be outlines. By
+    default test takes `test` if there is one, else `val`.
 
     Args:
         data_yaml: The file, a `data.yaml` or `.data`; relative to `root` if that is given. The default is `data.yaml`
@@ -138,10 +139,11 @@ class YOLOSet(AnnotatedSet):
             (base,) = self._bases()
             names = SPLIT_NAMES.get(name, (name,))
             inside = [place for n in names for place in (base / "images" / n, base / n / "images", base / n)]
+            # COCO as ultralytics unpacks it; the images of test2017 have no labels.
+            coco = [base / "images" / f"{name}2017"] if name in ("train", "val") else []
             whole = [base / "images", base] if name == "train" else []
-            return [place for place in (*inside, *whole) if place.is_dir() and any(map(is_image, files_below(place)))][
-                :1
-            ]
+            found = (p for p in (*inside, *coco, *whole) if p.is_dir() and any(map(is_image, files_below(p))))
+            return [*islice(found, 1)]
         entry = self._content.get(name)
         entries = entry if isinstance(entry, list) else [entry] if entry else []
         if any(not isinstance(place, str) for place in entries):

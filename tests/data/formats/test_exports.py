@@ -250,6 +250,34 @@ def test_a_coco_folder_with_the_lists_of_the_test_images(tmp_path: Path) -> None
     assert len(module.records("train")) == 5 and "test_annotations" not in detect_data(tmp_path)[1]
 
 
+def test_cocos_folder_as_ultralytics_unpacks_it(tmp_path: Path) -> None:
+    """The only COCO file is that of validation; the boxes of training are YOLO's."""
+    for split, count in (("train2017", 5), ("val2017", 2)):
+        names = [write_image(tmp_path / "images" / split / f"{split}{i}.jpg").name for i in range(count)]
+        for name in names:
+            write_text(tmp_path / "labels" / split / f"{Path(name).stem}.txt", YOLO_LINE)
+    write_image(tmp_path / "images" / "test2017" / "a.jpg")  # has no labels
+    write_text(tmp_path / "annotations" / "instances_val2017.json", coco(names))
+    module = opened(tmp_path)
+    module.setup("fit")
+    assert module.records("test") is module.records("val")
+    assert [len(module.records(split)) for split in ("train", "val")] == [5, 2]
+    assert module.records("train")[0].path.parent.name == "train2017"
+
+
+def test_a_validation_file_that_is_given_alone_is_divided(tmp_path: Path) -> None:
+    names = [write_image(tmp_path / "val2017" / f"{i}.jpg").name for i in range(5)]
+    file = write_text(tmp_path / "annotations" / "instances_val2017.json", coco(names))
+    for given in (file, tmp_path):
+        module = opened(given)
+        module.setup("fit")
+        assert [len(module.records(split)) for split in ("train", "val")] == [4, 1]
+        (whole := opened(given, val_share=0)).setup("validate")
+        assert len(whole.records("val")) == 5
+    with pytest.raises(UserError, match="5 images of 'val' .* are also in the training split"):
+        opened(file, val_annotations="annotations/instances_val2017.json", val_images="val2017").setup("fit")
+
+
 def test_a_folder_without_a_known_set_says_what_was_looked_for(tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg")
     with pytest.raises(UserError, match=r"looked for VOC's \.xml .*COCO's \.json .*YOLO's \.txt"):
