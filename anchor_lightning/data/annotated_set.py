@@ -174,10 +174,11 @@ class AnnotatedSet(ABC):
         return self._records[name]
 
     def _images_of(self, split: Split) -> list[ImageRecord]:
-        records = self._read_split(name := self.split_name(split))
+        records = self._read_split(self.split_name(split))
         if not records:
             raise UserError(
-                f"{name!r} of {self.root} has no images. Give another split, or check the list it is made from.",
+                f"{self._split_in_place(split)} has no images. Give another split, or check the list or folder it is "
+                "made from.",
                 argument=f"{split}_split",
             )
         return records
@@ -209,11 +210,15 @@ class AnnotatedSet(ABC):
         purpose = "learn from" if split == "train" else "measure against"
         records = self.records(split)
         hint = self._label_hint(records[0].path)
-        return check_boxes(records, f"{self.split_name(split)!r} of {self._place()}", purpose, hint)
+        return check_boxes(records, self._split_in_place(split), purpose, hint)
 
     def _place(self) -> str:
         """The set, for messages."""
         return str(self.root or "the set")
+
+    def _split_in_place(self, split: Split) -> str:
+        """A split of the set, for messages."""
+        return f"{self.split_name(split)!r} of {self._place()}"
 
     def _label_hint(self, path: Path) -> str:
         """Where the boxes of an image are looked for, for messages."""

@@ -81,7 +81,7 @@ class DetectionDataModule(AnnotatedSet, LightningDataModule):
 
     def _check_overlap(self, split: Split) -> None:
         train, other = ({record.path for record in self.records(role)} for role in ("train", split))
-        name, argument = f"{self.split_name(split)!r} of {self.root}", None if self.allow_overlap else f"{split}_split"
+        name, argument = self._split_in_place(split), None if self.allow_overlap else f"{split}_split"
         checks.check_overlap(train & other, name, repr(self.split_name("train")), argument)
 
     def train_dataloader(self) -> DetectionLoader:

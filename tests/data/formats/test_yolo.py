@@ -107,6 +107,15 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         _ = YOLODataModule(root=str(tmp_path)).class_names
 
 
+def test_a_data_yaml_without_a_folder_is_named(root: Path) -> None:
+    file = write_text(root / "data.yaml", "train: images/train\nval: images/train\ntest: none.txt\nnames: [dog, cat]\n")
+    write_text(root / "none.txt", "")
+    with pytest.raises(UserError, match=rf"images of 'val' of {file} are also"):
+        YOLODataModule(data_yaml=str(file)).setup("fit")
+    with pytest.raises(UserError, match=rf"'test' of {file} has no images"):
+        YOLODataModule(data_yaml=str(file)).setup("predict")
+
+
 def test_the_last_folder_images_counts() -> None:
     assert label_path_of(Path("/images/set/images/train/a.b.jpg")) == Path("/images/set/labels/train/a.b.txt")
     assert label_path_of(Path("flat/a.jpg")) == Path("flat/a.txt")
