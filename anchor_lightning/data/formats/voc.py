@@ -25,7 +25,6 @@ from anchor_lightning.data.formats.voc_files import (
     text_of,
 )
 from anchor_lightning.data.formats.voc_layout import VOCFolder, find_layout
-from anchor_lightning.data.formats.yolo_files import SPLIT_NAMES
 from anchor_lightning.data.images import ImageHeader, image_header
 from anchor_lightning.errors import UserError
 from anchor_lightning.messages import info
@@ -45,6 +44,7 @@ class VOCSet(AnnotatedSet):
     that itself holds `Annotations`, `JPEGImages` and `ImageSets/Main`. A split is a list in `ImageSets/Main` of each of
     `years`, or of one, as `2007/test`. With years [2007, 2012] the defaults are `trainval` of both and `2007/test`;
     otherwise `train` (else `trainval`, else the only list), `val`, and `test` if there is such a list, else `val`.
+    Lists of the classes of a split (`dog_train.txt`) count where the split has none of its own.
 
     A set of the user's own may also lie as labelling tools leave it: without lists, with `images` and `annotations` (or
     `annots`) instead of VOC's names, with folders inside these, or with `.xml` and images side by side, in one folder
@@ -158,10 +158,7 @@ class VOCSet(AnnotatedSet):
         if self._own is None and self.years == [2007, 2012]:
             return "trainval" if role == "train" else "2007/test"
         if role == "train" and self._own is not None and self._own.lists is not None:
-            lists = sorted(file.stem for file in self._own.lists.glob("*.txt") if not file.name.startswith("."))
-            others = [name for name in lists if name not in (*SPLIT_NAMES["val"], *SPLIT_NAMES["test"])]
-            names = [name for name in ("train", "trainval", *others) if name in others]
-            return names[0] if names and (len(others) == 1 or names[0].startswith("train")) else "train"
+            return self._own.train_list()
         return "val" if role == "test" and not self._has_split("test") else role
 
     def _has_split(self, name: str) -> bool:
@@ -169,7 +166,7 @@ class VOCSet(AnnotatedSet):
             folders = self._folders(name)
         except UserError:
             return False
-        return all(f.list_file(n) if f.lists is not None else f.members(n) for f, n in folders.items())
+        return all(f.split_lists(n) if f.lists is not None else f.members(n) for f, n in folders.items())
 
     def _read_split(self, name: str) -> list[ImageRecord]:
         reader, labels = SplitReader(), {name: label for label, name in enumerate(self.class_names)}
@@ -182,7 +179,7 @@ class VOCSet(AnnotatedSet):
         for folder, list_name in self._folders(name).items():
             members = folder.members(list_name)
             if members is None:
-                raise _no_such_split(folder, list_name)
+                raise folder.no_such_split(list_name)
             difficult: list[bool] = []  # of every object of the files, the broken ones that are dropped included
             for key in members:
                 tree = parse_voc_xml(folder.xml[key])
@@ -284,15 +281,3 @@ class VOCSet(AnnotatedSet):
             assert self._own is not None
             raise UserError(f"No <object><name> in any .xml of {self._own.annotations}: nothing to learn there.")
         return names
-
-
-def _no_such_split(folder: VOCFolder, name: str) -> UserError:
-    if folder.lists is None:
-        return UserError(
-            f"{folder.annotations}: no folder {name} with .xml files. Set the split to a folder that exists."
-        )
-    there = ", ".join(sorted(f.stem for f in folder.lists.glob("*.txt"))) or "none"
-    return UserError(
-        f"{folder.lists / name}.txt: no such list. Set the split to a list that exists (there are: {there}; "
-        "`2007/test` names the list of one year)."
-    )

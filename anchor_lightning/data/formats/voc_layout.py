@@ -16,6 +16,7 @@ from anchor_lightning.errors import UserError
 ANNOTATION_FOLDERS: Final = ("Annotations", "annotations", "annots", "labels", "xml")
 IMAGE_FOLDERS: Final = ("JPEGImages", "images", "Images")
 LISTS: Final = "ImageSets/Main"
+CLASS_COLUMN: Final = (["1"], ["0"], ["-1"])  # of a list of one class: its images, those with difficult ones, others
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,49 @@ class VOCFolder:
             )
         return found[0] if found else None
 
+    @property
+    def _list_files(self) -> dict[str, Path]:
+        """The lists by name, sorted."""
+        files = self.lists.glob("*.txt") if self.lists is not None else ()
+        return {file.stem: file for file in sorted(files) if not file.name.startswith(".")}
+
+    def _class_lists(self, split: str) -> list[Path]:
+        """The lists of the classes of a split, `CLASS_SPLIT.txt`: each names all its images, with 1, 0 or -1."""
+        files = [file for name, file in self._list_files.items() if name.endswith(f"_{split}")]
+        return [file for file in files if all(line.split()[1:][-1:] in CLASS_COLUMN for line in _lines(file))]
+
     def list_file(self, name: str) -> Path | None:
         """The list of a split; None if there is none."""
-        return next((file for n in _names(name) if self.lists and (file := self.lists / f"{n}.txt").is_file()), None)
+        return next((file for n in _names(name) if (file := self._list_files.get(n))), None)
+
+    def split_lists(self, name: str) -> list[Path]:
+        """The list of a split, or those of its classes where there is none, as of VoTT; empty without either."""
+        if (file := self.list_file(name)) is not None:
+            return [file]
+        return next((files for n in _names(name) if (files := self._class_lists(n))), [])
+
+    def train_list(self) -> str:
+        """The list to train on if none is given: `train`, else `trainval`, else the only one."""
+        lists = self._list_files
+        if both := [name for name in ("train", "trainval") if name in lists]:
+            return both[0]
+        held_out = {*SPLIT_NAMES["val"], *SPLIT_NAMES["test"]}
+        splits = {*lists, *held_out, "train", "trainval"}
+        others = lists.keys() - held_out - {file.stem for split in splits for file in self._class_lists(split)}
+        first = min(others, default="train")
+        return first if len(others) == 1 or first.startswith("train") else "train"
+
+    def no_such_split(self, name: str) -> UserError:
+        """The error for a split that `members` does not find."""
+        if self.lists is None:
+            return UserError(
+                f"{self.annotations}: no folder {name} with .xml files. Set the split to a folder that exists."
+            )
+        there = ", ".join(self._list_files) or "none"
+        return UserError(
+            f"{self.lists / name}.txt: no such list. Set the split to a list that exists (there are: {there}; "
+            "`2007/test` names the list of one year)."
+        )
 
     def members(self, name: str) -> list[str] | None:
         """The names of a split's annotations, in order; None if there is no such split.
@@ -75,8 +116,8 @@ class VOCFolder:
             UserError: A list names an annotation that does not exist.
         """
         if self.lists is not None:
-            file = self.list_file(name)
-            return None if file is None else [self._listed(line, file) for line in _lines(file)]
+            lists = self.split_lists(name)
+            return [*dict.fromkeys(self._listed(line, f) for f in lists for line in _lines(f))] if lists else None
         folders = {first for key in self.xml if "/" in key and (first := key.split("/")[0])}
         if not folders & {alias for names in SPLIT_NAMES.values() for alias in names}:
             return list(self.xml) if name == "train" else None

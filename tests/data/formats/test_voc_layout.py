@@ -1,0 +1,54 @@
+"""Where the images and annotations of sets with VOC's XML lie, and which of them a split has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.annotation_exports import opened, xml
+from tests.helpers.tiny_data import write_image, write_text
+
+
+def put(root: Path, annotation: str, image: str | None) -> None:
+    """An annotation file and its image."""
+    write_text(root / annotation, xml())
+    if image is not None:
+        write_image(root / image)
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """Five images in VOC's folders, without lists."""
+    for name in "abcde":
+        put(tmp_path, f"Annotations/{name}.xml", f"JPEGImages/{name}.jpg")
+    return tmp_path
+
+
+def add_list(root: Path, name: str, lines: str) -> None:
+    write_text(root / "ImageSets" / "Main" / f"{name}.txt", lines)
+
+
+@pytest.mark.parametrize("name", ["default", "mine"])
+def test_lists_of_classes_beside_the_only_list(listed: Path, name: str) -> None:
+    add_list(listed, name, "a\nb\nc\nd\ne\n")
+    for label in ("cat", "big_dog"):
+        add_list(listed, f"{label}_{name}", "a 1\nb  -1\nc 0\nd -1\ne 1\n")
+    assert len(opened(listed, val_share=0).records("train")) == 5
+
+
+def test_lists_of_classes_alone_are_joined(listed: Path) -> None:
+    """VoTT writes no others, with the images' suffix, and every image of the split in each."""
+    for label in ("cat", "train"):
+        add_list(listed, f"{label}_train", "a.jpg 1\nb.jpg -1\nc.jpg -1\n")
+        add_list(listed, f"{label}_val", "d.jpg -1\ne.jpg 1\n")
+    module = opened(listed)
+    module.setup("fit")
+    assert [[r.name for r in module.records(split)] for split in ("train", "val")] == [["a", "b", "c"], ["d", "e"]]
+
+
+def test_a_list_without_a_class_is_never_passed_over(listed: Path) -> None:
+    add_list(listed, "day", "a\nb\n")
+    add_list(listed, "rainy_day", "c\nd\ne\n")
+    with pytest.raises(ValueError, match=r"train\.txt: no such list.*there are: day, rainy_day"):
+        opened(listed).records("train")
