@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ CLASS_COLUMN: Final = (["1"], ["0"], ["-1"])  # of a list of one class: its imag
 
 @dataclass(frozen=True)
 class VOCFolder:
-    """A folder with VOC's XML: its annotation files and images, by their path below without suffix, as lists name them.
+    """A folder with VOC's XML: its annotation files and images, by the annotation's path below without suffix.
 
     Args:
         annotations: Folder of the `.xml` files, in folders of its own or not.
@@ -41,11 +42,19 @@ class VOCFolder:
 
     @cached_property
     def pictures(self) -> dict[str, list[Path]]:
-        """The image files; more than one of a name where they differ in the suffix."""
+        """The image files by their annotation's name, or their own; several of a name where they differ in the suffix.
+
+        The annotation has the image's path, or, where no annotation has, its file name, which no other may have then.
+        """
         found: dict[str, list[Path]] = defaultdict(list)
         for file in sorted(filter(is_image, files_below(self.images))):
             found[_name(file, self.images)].append(file)
-        return dict(found)
+        if self.images == self.annotations or found.keys() & self.xml.keys():
+            return dict(found)
+        annotations, images = _by_file_name(self.xml), _by_file_name(found)
+        pairs = ((of_image, annotations.get(name, [])) for name, of_image in images.items())
+        annotation_of = {image[0]: xml[0] for image, xml in pairs if len(image) == len(xml) == 1}
+        return {annotation_of.get(name, name): files for name, files in found.items()}
 
     def image(self, name: str, stated: str) -> Path | None:
         """The image of an annotation, that of the `stated` file name if there are several; None if there is none.
@@ -110,7 +119,7 @@ class VOCFolder:
     def members(self, name: str) -> list[str] | None:
         """The names of a split's annotations, in order; None if there is no such split.
 
-        A split is a list, or a folder of the annotations' first part, such as `train`; without either all are `train`.
+        A split is a list, or a folder, such as `train`, of annotations or of images; without either all are `train`.
 
         Raises:
             UserError: A list names an annotation that does not exist.
@@ -118,11 +127,16 @@ class VOCFolder:
         if self.lists is not None:
             lists = self.split_lists(name)
             return [*dict.fromkeys(self._listed(line, f) for f in lists for line in _lines(f))] if lists else None
-        folders = {first for key in self.xml if "/" in key and (first := key.split("/")[0])}
-        if not folders & {alias for names in SPLIT_NAMES.values() for alias in names}:
+        folders = {key: self._first_folders(key) for key in self.xml}
+        if not set().union(*folders.values()) & {alias for names in SPLIT_NAMES.values() for alias in names}:
             return list(self.xml) if name == "train" else None
-        inside = [key for key in self.xml if key.split("/")[0] in _names(name)]
-        return inside or None
+        return [key for key, of_key in folders.items() if of_key & {*_names(name)}] or None
+
+    def _first_folders(self, key: str) -> set[str]:
+        """The folder that an annotation is in, the first below all of them, and that of its image."""
+        files = [self.xml[key].relative_to(self.annotations)]
+        files += [file.relative_to(self.images) for file in self.pictures.get(key, [])]
+        return {file.parts[0] for file in files if len(file.parts) > 1}
 
     def _listed(self, line: str, file: Path) -> str:
         # The devkit's lists of one class have a second column; names may have blanks.
@@ -156,6 +170,14 @@ def _has_xml(folder: Path, deep: bool = True) -> bool:
 
 def _name(file: Path, folder: Path) -> str:
     return file.relative_to(folder).with_suffix("").as_posix()
+
+
+def _by_file_name(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names in folders, by their last part."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[name.rsplit("/", 1)[-1]].append(name)
+    return found
 
 
 def _names(split: str) -> tuple[str, ...]:

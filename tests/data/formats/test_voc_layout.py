@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from anchor_lightning.errors import UserError
 from tests.helpers.annotation_exports import opened, xml
 from tests.helpers.tiny_data import write_image, write_text
 
@@ -50,5 +51,42 @@ def test_lists_of_classes_alone_are_joined(listed: Path) -> None:
 def test_a_list_without_a_class_is_never_passed_over(listed: Path) -> None:
     add_list(listed, "day", "a\nb\n")
     add_list(listed, "rainy_day", "c\nd\ne\n")
-    with pytest.raises(ValueError, match=r"train\.txt: no such list.*there are: day, rainy_day"):
+    with pytest.raises(UserError, match=r"train\.txt: no such list.*there are: day, rainy_day"):
         opened(listed).records("train")
+
+
+def test_annotations_in_a_folder_that_the_images_have_not(tmp_path: Path) -> None:
+    """As of the Oxford-IIIT pets, of which half have no annotation."""
+    for i in range(5):
+        put(tmp_path, f"annotations/xmls/cat_{i}.xml", f"images/cat_{i}.jpg")
+    write_image(tmp_path / "images" / "dog_0.jpg")
+    module = opened(tmp_path, val_share=0)
+    with pytest.warns(UserWarning, match=r"Left out 1 images without an annotation file; the first: .*dog_0\.jpg"):
+        records = module.records("train")
+    assert [record.path.name for record in records] == [f"cat_{i}.jpg" for i in range(5)]
+
+
+def test_images_in_folders_of_splits_and_annotations_in_one(tmp_path: Path) -> None:
+    for split, names in (("train", "abc"), ("val", "de"), ("test", "f")):
+        for name in names:
+            put(tmp_path, f"Annotations/{name}.xml", f"images/{split}/{name}.jpg")
+    module = opened(tmp_path)
+    module.setup("fit")
+    found = ["".join(record.path.stem for record in module.records(split)) for split in ("train", "val", "test")]
+    assert found == ["abc", "de", "f"]
+
+
+def test_a_name_that_two_images_have_is_no_pair(tmp_path: Path) -> None:
+    put(tmp_path, "annotations/xmls/a.xml", "images/cam 1/a.jpg")
+    put(tmp_path, "annotations/xmls/b.xml", "images/cam 1/b.jpg")
+    write_image(tmp_path / "images" / "cam 2" / "a.jpg")
+    with pytest.warns(UserWarning, match=r"Left out 1 annotation files without an image; the first: .*a\.xml"):
+        records = opened(tmp_path).records("train")
+    assert [record.path.name for record in records] == ["b.jpg"]
+    for file in (tmp_path / "images").rglob("b.jpg"):
+        file.unlink()
+    with (
+        pytest.warns(UserWarning, match="Left out 2 annotation files"),
+        pytest.raises(UserError, match="'train' of .* has no images.* list or folder"),
+    ):
+        opened(tmp_path).records("train")
