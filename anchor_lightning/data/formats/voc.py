@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from anchor_lightning.data.annotated_set import AnnotatedSet, Split
+from anchor_lightning.data.annotated_set import SPLITS, AnnotatedSet, Split
 from anchor_lightning.data.dataset import ImageRecord
 from anchor_lightning.data.formats.common import SplitReader, distinct_names
 from anchor_lightning.data.formats.detect import VOC, other_kind
@@ -191,13 +191,21 @@ class VOCSet(AnnotatedSet):
                 path = path or folder.images / f"{key}.jpg"  # reading its size reports one that is not there
                 image_id = ids[folder.annotations, key]
                 records.append(self._read_image(folder.xml[key], key, tree, path, image_id, labels, reader))
-            if folder.lists is None and list_name == "train":
-                for key in sorted(folder.pictures.keys() - folder.xml.keys()):
-                    reader.leave_out("images without an annotation file", str(folder.pictures[key][0]))
+            if folder.lists is None and name == self.split_name("train"):
+                self._report_unused(folder, reader)
             if self._own is None and (file := folder.list_file(list_name)):
                 compare_with_published(file, SplitCounts(len(members), difficult.count(False), difficult.count(True)))
         reader.report(f"{self._root()} ({name})", records, self.class_names)
         return records
+
+    def _report_unused(self, folder: VOCFolder, reader: SplitReader) -> None:
+        """Says which files of a set without lists no split has."""
+        for key in sorted(folder.pictures.keys() - folder.xml.keys()):
+            reader.leave_out("images without an annotation file", str(folder.pictures[key][0]))
+        splits = dict.fromkeys([*SPLITS, *map(self.split_name, SPLITS)])
+        used = {key for split in splits for key in folder.members(split) or ()}
+        for key in sorted(folder.xml.keys() - used):
+            reader.leave_out("annotation files outside of the splits", str(folder.xml[key]))
 
     def _all_folders(self) -> list[VOCFolder]:
         if self._own is not None:

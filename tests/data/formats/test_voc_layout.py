@@ -90,3 +90,12 @@ def test_a_name_that_two_images_have_is_no_pair(tmp_path: Path) -> None:
         pytest.raises(UserError, match="'train' of .* has no images.* list or folder"),
     ):
         opened(tmp_path).records("train")
+
+
+def test_annotations_outside_of_the_splits_are_said(tmp_path: Path) -> None:
+    for name in ("train/a", "train/b", "valid/c", "test/d", "extra/e", "extra/f", "g"):
+        put(tmp_path, f"{name}.xml", f"{name}.jpg")
+    with pytest.warns(UserWarning, match=r"Left out 3 annotation files outside of the splits; the first: .*e\.xml"):
+        opened(tmp_path).records("train")
+    with pytest.warns(UserWarning, match=r"Left out 1 annotation files outside of the splits; the first: .*g\.xml"):
+        assert len(opened(tmp_path, train_split="extra").records("train")) == 2
