@@ -205,6 +205,9 @@ class YOLOSet(AnnotatedSet):
             )
         for file in self._labels_without_image(name, set(label_files)):
             reader.leave_out("label files without an image", str(file))
+        if self.data_yaml is None and name == self.split_name("train"):
+            for path in self._labelled_outside():
+                reader.leave_out("labelled images outside of the splits", str(path))
         reader.report(f"{self._where()} ({name})", records, self.class_names)
         return records
 
@@ -212,6 +215,13 @@ class YOLOSet(AnnotatedSet):
         folders = {label_folder_of(place) for place in self._places(name) if place.is_dir()}
         found = [file for folder in folders if folder.is_dir() for file in files_below(folder)]
         return sorted(f for f in found if f.suffix == ".txt" and f.name not in CLASSES_FILES and f not in used)
+
+    def _labelled_outside(self) -> list[Path]:
+        """Images with labels below the set's folder that no split has."""
+        splits = dict.fromkeys([*SPLITS, *map(self.split_name, SPLITS)])
+        used = {file for name in splits for place in self._places(name) for file in files_below(place)}
+        others = (file for file in files_below(self._root()) if is_image(file) and file not in used)
+        return sorted(file for file in others if exists(label_path_of(file)))
 
 
 def label_path_of(path: Path) -> Path:

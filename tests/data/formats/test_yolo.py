@@ -82,6 +82,15 @@ def test_without_a_data_yaml(root: Path) -> None:
     assert len(YOLODataModule(root=str(root)).train_box_shapes()) == 2
 
 
+def test_labelled_images_outside_of_the_splits_are_said(root: Path) -> None:
+    (root / "data.yaml").unlink()
+    put(root, "e", "0 0.5 0.5 0.1 0.1", split="more")
+    put(root, "f", None, split="more")
+    module = YOLODataModule(root=str(root), class_names=["dog", "cat"])
+    with pytest.warns(UserWarning, match=r"Left out 1 labelled images outside of the splits; the first: .*e\.png"):
+        assert len(module.records("train")) == 3
+
+
 def test_boxes_are_cleaned(root: Path) -> None:
     put(root, "a", "0 0.05 0.5 0.2 0.5\n0 0.5 0.5 0 0.5\n")
     with pytest.warns(UserWarning, match="1 dropped, no area.*1 clipped"):
