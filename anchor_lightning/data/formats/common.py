@@ -66,13 +66,18 @@ class SplitReader:
         self._remarks: dict[str, list[str]] = {}
         self._notes: list[str] = []
 
-    def header(self, path: Path, skip_bad: bool) -> ImageHeader | None:
-        """Size and orientation of an image; None, for the report, where it is unreadable and bad images are skipped."""
+    def header(self, path: Path, skip_bad: bool, stated: tuple[int, int] | None = None) -> ImageHeader | None:
+        """Size and orientation of an image.
+
+        Where it is unreadable and bad images are skipped, the `stated` height and width; without, None for the report.
+        """
         try:
             return image_header(path)
         except UserError as error:
             if not skip_bad:
                 raise
+            if stated is not None:
+                return ImageHeader(*stated)
             self.leave_out("images that cannot be read", str(error))
             return None
 

@@ -25,7 +25,7 @@ from anchor_lightning.data.formats.voc_files import (
     text_of,
 )
 from anchor_lightning.data.formats.voc_layout import VOCFolder, find_layout
-from anchor_lightning.data.images import ImageHeader, image_header
+from anchor_lightning.data.images import ImageHeader
 from anchor_lightning.errors import UserError
 from anchor_lightning.messages import info
 
@@ -190,7 +190,9 @@ class VOCSet(AnnotatedSet):
                     continue
                 path = path or folder.images / f"{key}.jpg"  # reading its size reports one that is not there
                 image_id = ids[folder.annotations, key]
-                records.append(self._read_image(folder.xml[key], key, tree, path, image_id, labels, reader))
+                record = self._read_image(folder.xml[key], key, tree, path, image_id, labels, reader)
+                if record is not None:
+                    records.append(record)
             if folder.lists is None and name == self.split_name("train"):
                 self._report_unused(folder, reader)
             if self._own is None and (file := folder.list_file(list_name)):
@@ -221,8 +223,9 @@ class VOCSet(AnnotatedSet):
         image_id: int,
         labels: dict[str, int],
         reader: SplitReader,
-    ) -> ImageRecord:
-        header = self._header(file, tree, path, reader)
+    ) -> ImageRecord | None:
+        if (header := self._header(file, tree, path, reader)) is None:
+            return None
         objects = tree.findall("object")  # direct children: a `part` has a name and a box of its own
         for obj in objects:
             if text_of(obj, "name") not in labels:
@@ -242,22 +245,20 @@ class VOCSet(AnnotatedSet):
             orientation=header.orientation,
         )
 
-    def _header(self, file: Path, tree: Element, path: Path, reader: SplitReader) -> ImageHeader:
+    def _header(self, file: Path, tree: Element, path: Path, reader: SplitReader) -> ImageHeader | None:
         """Size from the image's header, for <size> is wrong or missing in many a set, and how the boxes see it turned.
 
-        Labelling tools show an image as its EXIF orientation says, unless <size> is that of the stored image.
+        Labelling tools show an image as its EXIF orientation says, unless <size> is that of the stored image. None of
+        an unreadable image without <size>, if bad images are skipped.
         """
         texts = [text_of(tree, f"size/{side}") for side in ("height", "width")]
         stated = (int(texts[0]), int(texts[1])) if all(t.isdigit() and int(t) for t in texts) else None
-        try:
-            header = image_header(path)
-        except UserError:
-            if self.skip_bad_images and stated:
-                return ImageHeader(*stated)
-            raise
+        header = reader.header(path, self.skip_bad_images, stated)
+        if header is None or stated is None:
+            return header
         if stated == header.stored_size != header.shown_size:
             return ImageHeader(*header.stored_size)
-        if stated not in (None, header.shown_size):
+        if stated != header.shown_size:
             reader.remark("annotations state another <size> than their images have: are the boxes of these", str(file))
         return header
 

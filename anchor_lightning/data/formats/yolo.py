@@ -35,11 +35,11 @@ class YOLOSet(AnnotatedSet):
 
     The splits come from a `data.yaml` (`path`, `train`, `val`, `test`, `names`) or darknet's `.data` (`train`, `valid`,
     `names`), each a folder of images, a list of these, or a text file with one image path a line; without one, a split
-    NAME is `images/NAME` or `NAME/images` (`images/train2017`, `images/val2017` of COCO), and `train` alone `images`, or
-    all images of a folder. The labels of `…/images/a/b.jpg` and `…/JPEGImages/a/b.jpg` are `…/labels/a/b.txt`, else
-    those beside the image; an image without a label file has no objects. Of an outline, `class x y x y …`, the enclosing
-    box is taken; of a box with keypoints the box, by `kpt_shape` or where lines of the split cannot be outlines. By
-    default test takes `test` if there is one, else `val`.
+    NAME is `images/NAME` or `NAME/images` (of COCO `images/train2017` and `images/val2017`), and `train` alone
+    `images`, or all images of a folder. The labels of `…/images/a/b.jpg` and `…/JPEGImages/a/b.jpg` are
+    `…/labels/a/b.txt`, else those beside the image; an image without a label file has no objects. Of an outline,
+    `class x y x y …`, the enclosing box is taken; of a box with keypoints the box, by `kpt_shape` or where lines of the
+    split cannot be outlines. By default test takes `test` if there is one, else `val`.
 
     Args:
         data_yaml: The file, a `data.yaml` or `.data`; relative to `root` if that is given. The default is `data.yaml`

@@ -274,7 +274,7 @@ def test_a_validation_file_that_is_given_alone_is_divided(tmp_path: Path) -> Non
         assert [len(module.records(split)) for split in ("train", "val")] == [4, 1]
         (whole := opened(given, val_share=0)).setup("validate")
         assert len(whole.records("val")) == 5
-    with pytest.raises(UserError, match="5 images of 'val' .* are also in the training split"):
+    with pytest.raises(UserError, match=r"5 images of 'val' .* are also in the training split"):
         opened(file, val_annotations="annotations/instances_val2017.json", val_images="val2017").setup("fit")
 
 

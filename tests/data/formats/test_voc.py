@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchor_lightning.data import VOCDataModule
+from anchor_lightning.data import VOCDataModule, reading
 from anchor_lightning.data.annotated_set import Split
 from anchor_lightning.data.formats import voc
 from anchor_lightning.data.formats.voc import VOC_CLASSES
@@ -137,6 +137,12 @@ def test_a_bad_image_does_not_stop_a_set_that_skips_them(own_set: Path) -> None:
     add(own_set, "a", size="<size><width>60</width><height>40</height></size>")
     (own_set / "JPEGImages" / "a.jpg").write_bytes(b"")
     assert len(VOCDataModule(root=str(own_set), skip_bad_images=True).records("train")) == 2
+    add(own_set, "a")  # without a <size> that could stand in
+    (own_set / "JPEGImages" / "a.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"a\.jpg: cannot be read"):
+        VOCDataModule(root=str(own_set)).records("train")
+    with pytest.warns(UserWarning, match=r"Left out 1 images that cannot be read; the first: .*a\.jpg"):
+        assert len(reading.box_shapes(VOCDataModule(root=str(own_set)))[0]) == 1
 
 
 def test_download_only_when_asked_to_and_only_what_is_missing(devkit: Path, monkeypatch: pytest.MonkeyPatch) -> None:

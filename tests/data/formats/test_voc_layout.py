@@ -87,7 +87,7 @@ def test_a_name_that_two_images_have_is_no_pair(tmp_path: Path) -> None:
         file.unlink()
     with (
         pytest.warns(UserWarning, match="Left out 2 annotation files"),
-        pytest.raises(UserError, match="'train' of .* has no images.* list or folder"),
+        pytest.raises(UserError, match=r"'train' of .* has no images.* list or folder"),
     ):
         opened(tmp_path).records("train")
 
