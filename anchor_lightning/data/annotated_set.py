@@ -177,8 +177,7 @@ class AnnotatedSet(ABC):
         records = self._read_split(self.split_name(split))
         if not records:
             raise UserError(
-                f"{self._split_in_place(split)} has no images. Give another split, or check the list or folder it is "
-                "made from.",
+                f"{self._split_in_place(split)} has no images. Give another split, or check the list it is made from.",
                 argument=f"{split}_split",
             )
         return records

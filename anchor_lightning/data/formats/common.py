@@ -149,8 +149,14 @@ class SplitReader:
         """Says in one line, on one process, what a split holds, and warns of what was repaired, dropped or left out.
 
         Raises:
-            UserError: Two records are of one image file, or all boxes lie within the first pixel.
+            UserError: All was left out, two records are of one image file, or all boxes lie within the first pixel.
         """
+        left_out = [f"Left out {len(names)} {kind}; the first: {names[0]}" for kind, names in self._left_out.items()]
+        if left_out and not records:
+            raise UserError(
+                f"{split} has no images that can be used. Restore what is left out, or give another split. "
+                f"{', '.join(left_out)}"
+            )
         twice = [path for path, count in Counter(record.path for record in records).items() if count > 1]
         if twice:
             raise UserError(f"{split}: {twice[0]} is listed more than once, as an image of its own. List it once.")
@@ -168,8 +174,7 @@ class SplitReader:
         )
         if turned := sum(record.orientation not in (UPRIGHT, AS_STATED) for record in records):
             self.note(f"{turned} images are turned as their EXIF orientation says, as labelling tools show them.")
-        for kind, names in self._left_out.items():
-            self.note(f"Left out {len(names)} {kind}; the first: {names[0]}")
+        self._notes += left_out
         for kind, names in self._remarks.items():
             self.note(f"{len(names)} {kind} (the first: {names[0]}).")
         for note in self._notes:
