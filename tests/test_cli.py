@@ -142,6 +142,18 @@ def test_a_saved_config_repeats_the_run(trained: Path) -> None:
     assert all(torch.equal(first[name], again[name]) for name in again)
 
 
+def test_a_saved_config_says_nothing_of_the_checkpoint_that_the_run_began_with(trained: Path) -> None:
+    """Else `test --config` of a resumed run would measure the run before, and `fit --config` go on from it."""
+    last = str(trained / "checkpoints" / "last.ckpt")
+    main(["validate", *SYNTHETIC, "--ckpt_path", last])
+    main(["fit", *SYNTHETIC, "--ckpt_path", last, "--trainer.max_steps", "3"])
+    resumed = torch.load("runs/version_1/checkpoints/last.ckpt", weights_only=True)
+    assert resumed["global_step"] == 3 and last not in resumed["anchor_lightning"]["config"]
+    for version in (0, 1):
+        with pytest.raises(SystemExit, match="--ckpt_path: is not given"):
+            main(["validate", "--config", f"runs/version_{version}/config.yaml"])
+
+
 def test_tensorboard_gets_the_figure(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

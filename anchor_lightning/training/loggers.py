@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import jsonargparse
 import yaml
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -104,7 +105,14 @@ class FallbackWandbLogger(LightningWandbLogger):
 
 
 class RunRecord(SaveConfigCallback):
-    """Saves `config.yaml`, and gives the configuration to W&B and, with the W&B run's id, to the checkpoints."""
+    """Saves `config.yaml`, and gives the configuration to W&B and, with the W&B run's id, to the checkpoints.
+
+    The checkpoint that the run began with is no part of it: the configuration repeats the run, and measures others.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: jsonargparse.Namespace, **kwargs: Any) -> None:
+        super().__init__(parser, config.clone(), **kwargs)
+        self.config.ckpt_path = None
 
     @cached_property
     def _text(self) -> str:
