@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -93,14 +95,33 @@ def grid(path: Path, seeds: list[int]) -> list[Run]:
     if not isinstance(parameters, dict) or not all(values := [_values(entry) for entry in parameters.values()]):
         raise UserError(f"{path}: every entry of 'parameters' must have 'values: [...]' or 'value: ...'")
     command = [str(word) for word in command[command.index("fit") :]]
-    at, runs = command.index(ARGS_MACRO), []
-    for point, seed in itertools.product(itertools.product(*values), seeds):
-        chosen = [f"--{name}={value}" for name, value in zip(parameters, point, strict=True)]
-        name = "-".join([*(Path(str(value)).stem for value in point), f"seed{seed}"])
-        runs.append(Run(name, [*command[:at], *chosen, *command[at + 1 :], f"--seed_everything={seed}"]))
-    if len({run.name for run in runs}) < len(runs):
+    points = list(itertools.product(itertools.product(*values), seeds))
+    names = [_name(point, seed) for point, seed in points]
+    if len(set(names)) < len(points):
+        names = [_name(point, seed, whole=True) for point, seed in points]
+    if len(set(names)) < len(points):
         raise UserError(f"{path}: two trainings would have the same folder; give values or seeds that differ")
+    at, runs = command.index(ARGS_MACRO), []
+    for name, (point, seed) in zip(names, points, strict=True):
+        chosen = [f"--{option}={value}" for option, value in zip(parameters, point, strict=True)]
+        runs.append(Run(name, [*command[:at], *chosen, *command[at + 1 :], f"--seed_everything={seed}"]))
     return runs
+
+
+def _name(point: Sequence[Any], seed: int, whole: bool = False) -> str:
+    """Name of a folder: of paths the file's name without suffix, unless they are to be `whole`."""
+    return "-".join([*(_whole(value) if whole else _short(value) for value in point), f"seed{seed}"])
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, str):
+        return _whole(value)
+    path = Path(value)
+    return path.stem if path.suffix[1:].isalpha() else path.name
+
+
+def _whole(value: Any) -> str:
+    return re.sub(r"[/\\]", "_", str(value))
 
 
 def _values(entry: Any) -> list[Any]:

@@ -86,6 +86,21 @@ def test_names_args_and_seeds(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([0.001, 0.01], ["0.001", "0.01"]),
+        (["0.5", "1.5"], ["0.5", "1.5"]),
+        (["init/kmeans.yaml", "mine.json"], ["kmeans", "mine"]),
+        (["a/anchors.json", "b/anchors.json"], ["a_anchors.json", "b_anchors.json"]),
+        ([[[10, 20]], [["a/b", 3]]], ["[[10, 20]]", "[['a_b', 3]]"]),
+    ],
+)
+def test_names_of_values(tmp_path: Path, values: list[object], names: list[str]) -> None:
+    runs = grid(write_grid(tmp_path / "g.yaml", parameters={"option": {"values": values}}), [0])
+    assert [run.name for run in runs] == [f"{name}-seed0" for name in names]
+
+
 def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM in the first training: it is passed on, and the second call resumes it and runs the others.
 
