@@ -246,7 +246,7 @@ class RunCheckpoint(ContinuedCheckpoint):
         if self._should_skip_saving_checkpoint(trainer):
             return
         candidates = self._monitor_candidates(trainer)
-        if numbered:
+        if numbered or self.save_last == "link":  # Lightning then only points `last.ckpt` to the numbered file
             self._save_topk_checkpoint(trainer, candidates)
         self._save_last_checkpoint(trainer, candidates)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anchor_lightning.errors import UserError
 from anchor_lightning.training.best_checkpoint import BestCheckpoint
@@ -137,6 +138,13 @@ def test_the_last_checkpoint_does_not_wait_for_a_validation(tmp_path: Path) -> N
     with pytest.raises(KeyError):
         fit(tmp_path, EndAt("error", 5), val_check_interval=7, every_n_train_steps=3)
     assert steps(tmp_path) == {"last": 3, "step3": 3}
+
+
+@pytest.mark.parametrize("save_last", [True, "link"])
+def test_a_signal_in_a_validation_saves_the_step_before(tmp_path: Path, save_last: Any) -> None:
+    with pytest.raises(SIGTERMException):
+        fit(tmp_path, EndAt("SIGTERM", 4, "validation"), every_n_train_steps=3, monitor=None, save_last=save_last)
+    assert steps(tmp_path) == {"last": 4, **({"step3": 3} if save_last is True else {"step4": 4})}
 
 
 def test_a_run_goes_on_from_its_last_checkpoint_not_from_a_newer_best_one(tmp_path: Path) -> None:
