@@ -41,12 +41,11 @@ from anchor_lightning.training.checkpoint_files import (
     PROJECT_KEY,
     check_checkpoint,
     check_weights,
-    find_checkpoint,
     read_checkpoint,
 )
 from anchor_lightning.training.launchers import check_launcher, describe, started_by_lightning
 from anchor_lightning.training.loggers import FallbackWandbLogger, RunRecord, continue_run, in_order, without_new_runs
-from anchor_lightning.training.resume import checkpoint_of
+from anchor_lightning.training.resume import checkpoint_of, measured_checkpoint
 
 CALLBACKS: Final[dict[str, type]] = {  # section of a configuration -> callback with these options
     "soft_assignment": callbacks.SoftAssignment,
@@ -128,7 +127,8 @@ class AnchorLightningCLI(LightningCLI):
         config = self.config[subcommand]
         folders = run_folders(config)
         if subcommand != "fit":
-            config.ckpt_path = config.ckpt_path and str(find_checkpoint(config.ckpt_path, *folders))
+            path = measured_checkpoint(config.ckpt_path, folders)
+            config.ckpt_path = path and str(path)
             self._choose_precision(config.trainer, None)
             return
         text = self._parser(subcommand).dump(config, skip_unset=False)

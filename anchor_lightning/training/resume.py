@@ -1,4 +1,4 @@
-"""Which checkpoint a training goes on from: the newest one, or the newest one of the same configuration."""
+"""Which checkpoint a run loads: a training the newest one, or the newest one of the same configuration."""
 
 from __future__ import annotations
 
@@ -71,6 +71,28 @@ def checkpoint_of(
         places = " or ".join(map(str, folders))
         nothing = f"no checkpoint to go on from under {places}; the training starts afresh"
         rank_zero_info(f"{asked}: {nothing}.{differing}")
+    return None
+
+
+def measured_checkpoint(given: str | Path | None, folders: Sequence[Path]) -> Path | None:
+    """The checkpoint that `validate`, `test` and `predict` load; None where none is given: weights may be.
+
+    Args:
+        given: A file, `last`, `best`, or None.
+        folders: Where the run folders lie; the first is the trainer's `default_root_dir`.
+
+    Raises:
+        UserError: The file does not exist; or none is given, and SLURM's requeueing left one.
+    """
+    if given is not None:
+        return find_checkpoint(given, *folders)
+    # Lightning takes the newest by itself, also where darknet's weights are to be measured.
+    if SLURMEnvironment.detect() and (requeued := requeue_checkpoints(folders[0])):
+        raise UserError(
+            f"is not given, and in a job of SLURM's Lightning would load {requeued[0]}; give FILE, last or best, or "
+            "move that file away",
+            "ckpt_path",
+        )
     return None
 
 

@@ -229,3 +229,15 @@ def test_slurm_requeues_between_two_steps(whole: Any, tmp_path: Path) -> None:
     assert "model.momentum is 0.9 there and 0.8 here" in said
     train(tmp_path, [*args, "--resume"], 0, variables)
     assert_equal_ends(whole(YOLO), tmp_path)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_in_a_job_of_slurms_nothing_is_measured_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would load what requeueing left, whatever weights are given otherwise."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "hpc_ckpt_1.ckpt").touch()
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "anchors")
+    for command in ("validate", "test", "predict"):
+        with pytest.raises(SystemExit, match=r"--ckpt_path: is not given, and .* would load runs/hpc_ckpt_1\.ckpt"):
+            main([command, *ARGS[1:], *YOLO])
