@@ -72,9 +72,10 @@ class DetectionDataModule(AnnotatedSet, LightningDataModule):
             split: Split = "val" if stage == "validate" else "test"
             self.ground_truth(split)
             limited[split] = len(self._eval_sampler(split))
-            is_val = self.split_name("test") == self.split_name("val") and not self._given_splits["test"]
-            if stage == "test" and is_val and stage not in self._checked:
-                info("The set has no test split of its own: what is measured is its validation split.")
+        name = self.split_name("test")
+        is_val = name == self.split_name("val") and not self._given_splits["test"]
+        if stage in ("test", "predict") and is_val and stage not in self._checked:
+            info(f"Test and validation are one split of this set, {name!r}.")
         self._checked.add(stage)
         if self.trainer is not None:
             trainer_options.check_limits(self.trainer, limited)

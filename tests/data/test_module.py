@@ -120,6 +120,27 @@ def test_a_checkpoint_that_was_trained_on_what_is_measured_is_said(
     assert len(warnings) == bool(said) and all(re.search(said, text) for text in warnings)
 
 
+class OneForBoth(MemoryModule):
+    """A set whose test split is its validation split, as VOC's is by default, or that of a set without a test split."""
+
+    def _default_split(self, role: Split) -> str:
+        return "val" if role == "test" else role
+
+
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_a_test_split_that_is_the_validation_split_is_said(stage: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for module in (MemoryModule(batch_size=2), OneForBoth(batch_size=2, test_split="val")):  # none, and asked for
+        module.setup(stage)
+    assert "Test and validation" not in caplog.text
+    module = OneForBoth(batch_size=2)
+    module.setup("validate")
+    assert "Test and validation" not in caplog.text
+    for _ in range(2):
+        module.setup(stage)
+    assert caplog.text.count("Test and validation are one split of this set, 'val'.") == 1
+
+
 def test_box_shapes_of_native_crops_are_the_stored_ones() -> None:
     module = TwoSizes(image_size=[32, 64])
     module.native_crop = True
