@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from anchor_lightning import DetectionTask
-from anchor_lightning.callbacks import RunCheckpoint
+from anchor_lightning.callbacks import BestCheckpoint, RunCheckpoint
 from anchor_lightning.structures import DetectionBatch
 from anchor_lightning.training.non_finite import NonFiniteLoss, NonFiniteLossError
 from tests.helpers.tiny_training import AtBatchStart, make_data, make_task, make_trainer
@@ -30,7 +30,8 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_saved(tmp_path: Path
             batch.images.fill_(float("nan"))
 
     checkpoint = RunCheckpoint(every_n_train_steps=2, dirpath=str(tmp_path))
-    trainer = make_trainer(tmp_path, callbacks=[AtBatchStart(poison), checkpoint], enable_checkpointing=True)
+    callbacks = [AtBatchStart(poison), BestCheckpoint(dirpath=str(tmp_path)), checkpoint]  # in the order of `fit`
+    trainer = make_trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True)
     with pytest.raises(FloatingPointError, match=r"step 3: loss_xy nan.*images: train-0.*last checkpoint.*last\.ckpt"):
         trainer.fit(make_task(), datamodule=make_data())
     assert assert_finite(tmp_path / "last.ckpt") == 2
@@ -53,7 +54,7 @@ def test_the_first_loss_that_is_not_finite_is_reported(every: int) -> None:
     """Read at every step or at every fourth: step and images are those of the first one of this fit."""
     guard = NonFiniteLoss()
     data = SimpleNamespace(image_names=lambda split, ids: [f"image-{i}" for i in ids])
-    trainer: Any = SimpleNamespace(global_step=0, log_every_n_steps=every, datamodule=data, checkpoint_callback=None)
+    trainer: Any = SimpleNamespace(global_step=0, log_every_n_steps=every, datamodule=data, checkpoint_callbacks=[])
     module: Any = SimpleNamespace(device=torch.device("meta"), log=lambda *args, **kwargs: None)
     guard._unread = [(0, {"loss_xy": torch.tensor(float("nan"))}, torch.tensor([1]))]  # of a fit before
     guard.on_fit_start(trainer, module)

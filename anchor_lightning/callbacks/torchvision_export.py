@@ -88,11 +88,13 @@ def write_frozen_checkpoints(trainer: Trainer, name: str, detector: nn.Module, l
 
 def _best_checkpoint(trainer: Trainer) -> Path | None:
     """The best checkpoint by a metric, if this training has written it: it is loaded with code and all."""
-    callback: Any = trainer.checkpoint_callback  # a resumed one has taken the path from a checkpoint
-    if not is_lightning(callback, "ModelCheckpoint") or not (callback.monitor and callback.dirpath):
-        return None
-    best = Path(callback.best_model_path)
-    return best if best.is_file() and best.is_relative_to(callback.dirpath) else None
+    callback: Any
+    for callback in trainer.checkpoint_callbacks:
+        if is_lightning(callback, "ModelCheckpoint") and callback.monitor and callback.dirpath:
+            best = Path(callback.best_model_path)  # a resumed one has taken the path from a checkpoint
+            if best.is_file() and best.is_relative_to(callback.dirpath):
+                return best
+    return None
 
 
 def _write(folder: Path, suffix: str, checkpoint: dict[str, Any], cells: list[Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -84,6 +85,9 @@ def check_weights_finite(state_dict: Mapping[str, Any], trainer: Trainer | None)
 
 
 def _last_checkpoint(trainer: Trainer | None) -> str:
-    callback = getattr(trainer, "checkpoint_callback", None)
-    path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
-    return f"The last checkpoint, from before, is {path}." if path else "No checkpoint was written yet."
+    callbacks = getattr(trainer, "checkpoint_callbacks", [])
+    paths = [getattr(callback, name, "") for callback in callbacks for name in ("last_model_path", "best_model_path")]
+    paths = [path for path in [*paths, getattr(trainer, "ckpt_path", None)] if path and Path(path).is_file()]
+    if not paths:
+        return "No checkpoint was written yet."
+    return f"The last checkpoint, from before, is {max(paths, key=lambda path: Path(path).stat().st_mtime_ns)}."

@@ -171,7 +171,7 @@ def test_stopped_and_resumed_is_uninterrupted(tmp_path: Path, kind: str, options
 def test_best_checkpoint_brings_its_own_anchors(tmp_path: Path) -> None:
     client = Client()
     best = ModelCheckpoint(monitor="loss_anchor_clustering", mode="min", every_n_train_steps=1, save_top_k=-1)
-    made = trainer(tmp_path, LearnAnchors(), best)
+    made = trainer(tmp_path, LearnAnchors(), ModelCheckpoint(dirpath=tmp_path / "regular"), best)
     made.fit(client, loader())
     at_end = client.area()
     early = next(path for path in Path(best.dirpath).iterdir() if "step=2" in path.name)
