@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import re
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import yaml
 
 from anchor_lightning.commands.anchor_tables import aligned
 from anchor_lightning.commands.configs import find_config, read_yaml
@@ -93,7 +96,7 @@ def grid(path: Path, seeds: list[int]) -> list[Run]:
     if not isinstance(command, list) or "fit" not in command or ARGS_MACRO not in command[command.index("fit") :]:
         raise UserError(f"{path}: its 'command' must be a list with fit and behind it {ARGS_MACRO}")
     if not isinstance(parameters, dict) or not all(values := [_values(entry) for entry in parameters.values()]):
-        raise UserError(f"{path}: every entry of 'parameters' must have 'values: [...]' or 'value: ...'")
+        raise UserError(f"{path}: every entry of 'parameters' must have a list, 'values: [...]', or 'value: ...'")
     command = [str(word) for word in command[command.index("fit") :]]
     points = list(itertools.product(itertools.product(*values), seeds))
     names = [_name(point, seed) for point, seed in points]
@@ -103,7 +106,7 @@ def grid(path: Path, seeds: list[int]) -> list[Run]:
         raise UserError(f"{path}: two trainings would have the same folder; give values or seeds that differ")
     at, runs = command.index(ARGS_MACRO), []
     for name, (point, seed) in zip(names, points, strict=True):
-        chosen = [f"--{option}={value}" for option, value in zip(parameters, point, strict=True)]
+        chosen = [f"--{option}={_text(value)}" for option, value in zip(parameters, point, strict=True)]
         runs.append(Run(name, [*command[:at], *chosen, *command[at + 1 :], f"--seed_everything={seed}"]))
     return runs
 
@@ -121,13 +124,21 @@ def _short(value: Any) -> str:
 
 
 def _whole(value: Any) -> str:
-    return re.sub(r"[/\\]", "_", str(value))
+    return re.sub(r"[/\\]", "_", _text(value))
 
 
 def _values(entry: Any) -> list[Any]:
     if not isinstance(entry, dict):
         return []
-    return list(entry.get("values") or ([entry["value"]] if "value" in entry else []))
+    values = entry.get("values", [entry["value"]] if "value" in entry else [])
+    return values if isinstance(values, list) else []
+
+
+def _text(value: Any) -> str:
+    """A value as `fit` reads it: YAML in one line; words are as they are."""
+    if isinstance(value, list | dict):
+        return str(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=math.inf)).strip()
+    return "null" if value is None else str(value)
 
 
 def _run(folder: Path, args: list[str]) -> bool:

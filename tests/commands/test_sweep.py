@@ -93,12 +93,19 @@ def test_names_args_and_seeds(tmp_path: Path) -> None:
         (["0.5", "1.5"], ["0.5", "1.5"]),
         (["init/kmeans.yaml", "mine.json"], ["kmeans", "mine"]),
         (["a/anchors.json", "b/anchors.json"], ["a_anchors.json", "b_anchors.json"]),
-        ([[[10, 20]], [["a/b", 3]]], ["[[10, 20]]", "[['a_b', 3]]"]),
+        ([[[10, 20]], [["a/b", 3]]], ["[[10, 20]]", "[[a_b, 3]]"]),
     ],
 )
 def test_names_of_values(tmp_path: Path, values: list[object], names: list[str]) -> None:
     runs = grid(write_grid(tmp_path / "g.yaml", parameters={"option": {"values": values}}), [0])
     assert [run.name for run in runs] == [f"{name}-seed0" for name in names]
+
+
+def test_values_are_what_fit_reads(tmp_path: Path) -> None:
+    values = [None, 1e-5, True, "word", [[1, None], "a/b"], {0: 0.001, 500: 1e-4}]
+    texts = ["null", "1e-05", "True", "word", "[[1, null], a/b]", "{0: 0.001, 500: 0.0001}"]
+    runs = grid(write_grid(tmp_path / "g.yaml", parameters={"option": {"values": values}}), [0])
+    assert [run.args[3] for run in runs] == [f"--option={text}" for text in texts]
 
 
 def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +143,9 @@ def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     [
         ({"method": "bayes"}, "method: grid"),
         ({"command": ["python", "train.py"]}, "'command' must be a list with fit"),
-        ({"parameters": {"seed": {"min": 0, "max": 1}}}, "must have 'values"),
+        ({"parameters": {"seed": {"min": 0, "max": 1}}}, "must have a list, 'values"),
+        ({"parameters": {"seed": {"values": 5}}}, "must have a list, 'values"),
+        ({"parameters": {"seed": {"values": "abc"}}}, "must have a list, 'values"),
         ({"parameters": {"seed": {"values": [1, 1]}}}, "the same folder"),
     ],
 )
