@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from anchor_lightning.commands.anchor_tables import aligned
-from anchor_lightning.commands.configs import find_config, read_yaml
+from anchor_lightning.commands.configs import CONFIG_FLAGS, find_config, read_yaml
 from anchor_lightning.errors import UserError
 
 ARGS_MACRO: Final = "${args}"
@@ -25,6 +25,7 @@ RESULTS: Final = "results.csv"
 LOG: Final = "log.txt"  # in the folder of a run
 VALIDATED: Final = "step "  # beginning of the lines in a log that say what a validation has measured
 SECONDS: Final = 5.0  # between looks into the log
+OWN_OPTIONS: Final = {"seed_everything": "give --seeds", "trainer.default_root_dir": "give --output"}
 DONE: Final = "done"  # Marks the folder of a run that ended well; holds the arguments that it was given, a line each
 COLUMNS: Final = ("val/map", "val/map_50", "val/map_voc07", "val/map_voc", "anchors/mean_best_iou")
 
@@ -58,7 +59,7 @@ def sweep(
     """
     path = Path(find_config(file, "--file"))
     folder = Path(output or Path("runs") / path.stem)
-    runs = [Run(run.name, [*run.args, *(fit_options or [])]) for run in grid(path, seeds or [0])]
+    runs = grid(path, seeds or [0], fit_options or [])
     for run in runs:
         done = folder / run.name / DONE
         if done.exists() and done.read_text(encoding="utf-8").splitlines() != run.args:
@@ -75,6 +76,9 @@ def sweep(
             failed.append(run.name)
         _write_results(folder, runs)
     print(f"\n{_table(folder / RESULTS)}\nWrote {folder / RESULTS}")
+    finished = [run.name for run in runs if (folder / run.name / DONE).exists()]
+    if without := [name for name in finished if not _last_values(folder / name)]:
+        print(f"No row for {', '.join(without)}: no metrics.csv in the folder has a validation.")
     if failed:
         raise UserError(
             f"{len(failed)} of {len(runs)} trainings failed: {', '.join(failed)}; see {LOG} in their folders under "
@@ -83,11 +87,12 @@ def sweep(
     return folder / RESULTS
 
 
-def grid(path: Path, seeds: list[int]) -> list[Run]:
-    """The trainings of a sweep file, in the order of its parameters' values, each with each seed.
+def grid(path: Path, seeds: list[int], fit_options: Sequence[str] = ()) -> list[Run]:
+    """The trainings of a sweep file, in the order of its parameters' values, each with each seed and the options.
 
     Raises:
-        UserError: It is no W&B sweep of method grid whose command calls `fit`; says what is missing.
+        UserError: It is no W&B sweep of method grid whose command calls `fit`; says what is missing. Or an option is
+            one that the sweep sets.
     """
     content = read_yaml(path)
     if not isinstance(content, dict) or content.get("method") != "grid":
@@ -97,6 +102,8 @@ def grid(path: Path, seeds: list[int]) -> list[Run]:
         raise UserError(f"{path}: its 'command' must be a list with fit and behind it {ARGS_MACRO}")
     if not isinstance(parameters, dict) or not all(values := [_values(entry) for entry in parameters.values()]):
         raise UserError(f"{path}: every entry of 'parameters' must have a list, 'values: [...]', or 'value: ...'")
+    _check_options(fit_options, path, parameters)
+    configs, options = _configs_apart(fit_options)
     command = [str(word) for word in command[command.index("fit") :]]
     points = list(itertools.product(itertools.product(*values), seeds))
     names = [_name(point, seed) for point, seed in points]
@@ -107,8 +114,28 @@ def grid(path: Path, seeds: list[int]) -> list[Run]:
     at, runs = command.index(ARGS_MACRO), []
     for name, (point, seed) in zip(names, points, strict=True):
         chosen = [f"--{option}={_text(value)}" for option, value in zip(parameters, point, strict=True)]
-        runs.append(Run(name, [*command[:at], *chosen, *command[at + 1 :], f"--seed_everything={seed}"]))
+        seeded = [*command[at + 1 :], f"--seed_everything={seed}"]
+        runs.append(Run(name, [*command[:at], *configs, *chosen, *seeded, *options]))
     return runs
+
+
+def _check_options(options: Sequence[str], path: Path, swept: Iterable[str]) -> None:
+    """Raises a `UserError` for an option that each training is given by the sweep."""
+    instead = dict.fromkeys(swept, f"change {path}") | OWN_OPTIONS
+    for name in (word.partition("=")[0].removeprefix("--") for word in options if word.startswith("--")):
+        for own, advice in instead.items():
+            if own != "config" and (name == own or name.startswith(f"{own}.")):
+                raise UserError(f"--{name}: the sweep sets {own} for each training; {advice}")
+
+
+def _configs_apart(options: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options that name configurations, over which the values of the grid are to win, and the others."""
+    configs: list[str] = []
+    others: list[str] = []
+    for before, word in zip(["", *options], options, strict=False):
+        is_config = before in CONFIG_FLAGS or word.partition("=")[0] in CONFIG_FLAGS
+        (configs if is_config else others).append(word)
+    return configs, others
 
 
 def _name(point: Sequence[Any], seed: int, whole: bool = False) -> str:
@@ -203,7 +230,7 @@ def _last_values(folder: Path) -> dict[str, str]:
     A training that was stopped and went on has several, and the last validation may be in any of them.
     """
     values: dict[str, str] = {}
-    for path in sorted(folder.glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime):
+    for path in sorted(folder.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime):
         with path.open(newline="") as file:
             values |= {name: value for row in csv.DictReader(file) for name, value in row.items() if value}
     return values if values.get("val/map") else {}

@@ -15,6 +15,7 @@ import yaml
 from anchor_lightning.cli import main
 from anchor_lightning.commands.configs import CONFIG_FOLDER
 from anchor_lightning.commands.sweep import DONE, grid
+from anchor_lightning.errors import UserError
 from tests.helpers.tiny_training import QUIET, SMALL_BATCHES
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -106,6 +107,39 @@ def test_values_are_what_fit_reads(tmp_path: Path) -> None:
     texts = ["null", "1e-05", "True", "word", "[[1, null], a/b]", "{0: 0.001, 500: 0.0001}"]
     runs = grid(write_grid(tmp_path / "g.yaml", parameters={"option": {"values": values}}), [0])
     assert [run.args[3] for run in runs] == [f"--option={text}" for text in texts]
+
+
+def test_options_behind_two_dashes(tmp_path: Path) -> None:
+    """The grid wins over a configuration; other options win over one of the grid."""
+    path = write_grid(tmp_path / "g.yaml", parameters={"config": {"value": "a.yaml"}, "model.anchors": {"value": "x"}})
+    options = ["--trainer.max_steps=9", "--config", "b.yaml", "-c=c.yaml", "--data.root", "VOC"]
+    (run,) = grid(path, [3], options)
+    assert run.args[3:] == [
+        *("--config", "b.yaml", "-c=c.yaml", "--config=a.yaml", "--model.anchors=x", "--seed_everything=3"),
+        *("--trainer.max_steps=9", "--data.root", "VOC"),
+    ]
+    for option, advice in (
+        ("--seed_everything=7", "give --seeds"),
+        ("--trainer.default_root_dir", "give --output"),
+        ("--model.anchors.num=3", r"change .*g\.yaml"),
+    ):
+        with pytest.raises(UserError, match=rf"{option.partition('=')[0]}: the sweep sets .*; {advice}"):
+            grid(path, [3], [option, "x"])
+
+
+def test_results_are_found_below_a_run_or_missed_aloud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("subprocess.Popen", Training)
+    write_grid(tmp_path / "g.yaml", parameters={"trainer.max_steps": {"value": 2}})
+    for output, options in (
+        ("a", ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=runs"]),
+        ("b", ["--trainer.limit_val_batches=0"]),
+    ):
+        main(["sweep", "--file=g.yaml", f"--output={output}", "--", *TINY, "--trainer.val_check_interval=2", *options])
+    assert [line.split(",")[0] for line in Path("a/results.csv").read_text().splitlines()] == ["run", "2-seed0"]
+    assert Path("a/2-seed0/lightning_logs/version_0/metrics.csv").exists()
+    assert capsys.readouterr().out.count("No row for 2-seed0: ") == 1
 
 
 def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
