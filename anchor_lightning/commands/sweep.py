@@ -175,19 +175,25 @@ def _run(folder: Path, args: list[str]) -> bool:
     with (folder / LOG).open("a") as log:
         begin = log.tell()
         process = subprocess.Popen(command, stdout=log, stderr=log)
+    stopped = False
+
+    def stop(*_: Any) -> None:
+        nonlocal stopped
+        stopped = True
+        process.terminate()
+
     # A scheduler ends the sweep with SIGTERM; the training must save and end as well.
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         code = _follow(process, folder / LOG, begin)
     except KeyboardInterrupt:  # the training has had the same Ctrl-C, and saves
-        process.wait()
-        code = -signal.SIGTERM
+        code, stopped = process.wait(), True
     finally:
         signal.signal(signal.SIGTERM, before)
-    if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
-        raise SystemExit("sweep: stopped; the same command goes on from here")
-    if code == 0:
+    if code == 0:  # also where the signal has come too late for it
         (folder / DONE).write_text("\n".join(args) + "\n", encoding="utf-8")
+    if stopped or code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+        raise SystemExit("sweep: stopped; the same command goes on from here")
     return code == 0
 
 

@@ -49,6 +49,24 @@ class Training:
         return self.status
 
 
+class Ended:
+    """In the place of `subprocess.Popen`: a training that has ended well by the time that a signal comes."""
+
+    number = signal.SIGTERM
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.asked = False
+
+    def terminate(self) -> None:
+        """Comes too late."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        if not self.asked:
+            self.asked = True
+            os.kill(os.getpid(), self.number)
+        return 0
+
+
 def write_grid(path: Path, **changes: object) -> Path:
     content = {
         "method": "grid",
@@ -170,6 +188,18 @@ def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert main([*args, "4"]) == output / "results.csv" and not (first / "version_2").exists()
     with pytest.raises(SystemExit, match="identical-seed0: finished before, but with other options"):
         main([*args, "9"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_as_a_training_ends_stops_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr("subprocess.Popen", Ended)
+    monkeypatch.setattr(Ended, "number", number)
+    write_grid(tmp_path / "g.yaml")
+    with pytest.raises(SystemExit, match="goes on from here"):
+        main(["sweep", "--file=g.yaml"])
+    assert [str(path.parent) for path in Path("runs/g").rglob(DONE)] == ["runs/g/identical-4-seed0"]
 
 
 @pytest.mark.parametrize(
