@@ -34,7 +34,7 @@ def prepare_loggers(trainer: Namespace) -> None:
             _take_our_wandb_logger(logger)
         if logger.class_path == TENSORBOARD and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
             raise UserError("TensorBoardLogger needs a package: pip install tensorboard", "trainer.logger")
-        if logger.init_args.get("save_dir") == DEFAULT_ROOT:
+        if logger.get("init_args.save_dir") == DEFAULT_ROOT:  # a class may have no `init_args`
             logger.init_args.save_dir = trainer.default_root_dir
 
 
@@ -44,8 +44,10 @@ def _logger_configs(trainer: Namespace) -> list[Namespace]:
 
 def run_folders(config: Namespace) -> list[Path]:
     """Where runs of these options lie: a CSV logger of the user's own may put them elsewhere, as `dirpath` does."""
-    loggers = [logger.init_args for logger in _logger_configs(config.trainer)]
-    own = [Path(logger.save_dir, logger.get("name") or "") for logger in loggers if logger.get("save_dir")]
+    places = [
+        (logger.get("init_args.save_dir"), logger.get("init_args.name")) for logger in _logger_configs(config.trainer)
+    ]
+    own = [Path(folder, name or "") for folder, name in places if folder]
     given = [config.trainer.default_root_dir, config.checkpoint.dirpath]
     return list(dict.fromkeys([*(Path(folder) for folder in given if folder), *own]))
 

@@ -182,6 +182,11 @@ def test_cudnn_tries_its_algorithms(args: list[str], tries: bool, monkeypatch: p
     assert torch.backends.cudnn.benchmark == tries
 
 
+def test_a_logger_class_without_options() -> None:
+    fit("--trainer.logger", "lightning.pytorch.loggers.logger.DummyLogger", "--trainer.max_steps", "1")
+    assert Path("runs/version_0/checkpoints/last.ckpt").exists()
+
+
 def test_without_checkpoints(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     fit("--trainer.enable_checkpointing", "false", "--trainer.max_steps", "1")
