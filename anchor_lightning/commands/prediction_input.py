@@ -19,6 +19,7 @@ from anchor_lightning.data.transforms import WHOLE_IMAGE, resize_window
 from anchor_lightning.data.video import Video
 from anchor_lightning.errors import UserError
 
+TEXT_SUFFIXES: Final = ("", ".txt", ".json", ".xml", ".yaml", ".yml", ".csv", ".md")  # annotations beside images
 READERS: Final = 2  # threads: one reads slower than an accelerator, or the network of a small detector, sees
 
 
@@ -79,10 +80,13 @@ def find_files(source: str) -> list[Path]:
         hint = "; a video is given alone, by its name"
     else:
         raise UserError(f"there is no file or folder {source}", "source")
-    found = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
-    if not found:
+    suffixes = {file: file.suffix.lower() for file in found if file.is_file()}
+    images = sorted(file for file, suffix in suffixes.items() if suffix in IMAGE_SUFFIXES)
+    if not images:
         raise UserError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}){hint}", "source")
-    return sorted(found)
+    if others := [suffix for suffix in suffixes.values() if suffix not in (*IMAGE_SUFFIXES, *TEXT_SUFFIXES)]:
+        print(f"Files of other kinds that are passed over: {len(others)} ({', '.join(sorted(set(others)))})")
+    return images
 
 
 def picture_names(files: Sequence[Path]) -> list[str]:

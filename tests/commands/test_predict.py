@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 
 from anchor_lightning import commands
 from anchor_lightning.cli import main
+from anchor_lightning.commands.prediction_input import find_files
 from anchor_lightning.data.images import read_image, reduced
 from anchor_lightning.task import DetectionTask
 from tests.helpers.made_data import draw, make_voc
@@ -107,6 +108,18 @@ def test_category_ids_and_threshold_of_the_caller(capsys: pytest.CaptureFixture[
     assert {row["category_id"] for row in rows} <= {17, 18} and min(row["score"] for row in rows) < 0.3
     predict("--source", "photos")
     assert "no image size: taking 416 x 416" in capsys.readouterr().out
+
+
+def test_files_of_other_kinds_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("a.jpg", "b.PNG", "c.HEIC", "d.heic", "e.mp4", "f.txt", "g.json", ".hidden.heic", "LICENSE")
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "folder.avif").mkdir()
+    for source in (str(tmp_path), f"{tmp_path}/*"):
+        assert [file.name for file in find_files(source)] == ["a.jpg", "b.PNG"]
+        assert capsys.readouterr().out == "Files of other kinds that are passed over: 3 (.heic, .mp4)\n"
+    find_files(f"{tmp_path}/[ab]*")
+    assert capsys.readouterr().out == ""
 
 
 def test_where_nothing_is_found_it_says_which_threshold_would_find_something(
