@@ -14,7 +14,14 @@ import torch
 from anchor_lightning.commands.ahead import ahead
 from anchor_lightning.commands.export import load_task, network_size
 from anchor_lightning.commands.inference import Engine, Inference, Precision
-from anchor_lightning.commands.prediction_input import Prepared, find_files, name_of, prepared_frames, prepared_images
+from anchor_lightning.commands.prediction_input import (
+    Prepared,
+    find_files,
+    name_of,
+    picture_names,
+    prepared_frames,
+    prepared_images,
+)
 from anchor_lightning.data.dataset import Sample, collate
 from anchor_lightning.data.images import IMAGE_SUFFIXES
 from anchor_lightning.data.transforms import NEUTRAL_COLOUR
@@ -72,7 +79,7 @@ def predict(
 
     Raises:
         UserError: An option is out of its range, the source holds nothing that can be read, the output would lie among
-            the sources or cannot be written, or the checkpoint cannot be read.
+            the sources, replace files that may be originals, or cannot be written, or the checkpoint cannot be read.
     """
     if not 0 <= score_threshold < 1:
         raise UserError(f"{score_threshold} must be from 0 to below 1", "score_threshold")
@@ -87,10 +94,13 @@ def predict(
     folder = Path(output) if output else run_folder_of_checkpoint(checkpoint) / "predictions" / name_of(source, files)
     if folder.resolve() in {place for file in files for place in (file.parent.resolve(), file.resolve().parent)}:
         raise UserError(f"{folder} holds the source itself; choose a folder of its own", "output")
+    is_video = files[0].suffix.lower() in VIDEO_SUFFIXES
+    is_replaced = (folder / IMAGES).exists()
+    if output and not is_replaced:
+        _check_not_there(folder, [f"{files[0].stem}.mp4"] if is_video else picture_names(files))
     task.hparams["score_threshold"] = min(score_threshold, LOWEST_SCORE)
     size = network_size(image_size, details)
     category_ids = details.get("category_ids") or list(range(1, len(task.class_names) + 1))
-    is_video = files[0].suffix.lower() in VIDEO_SUFFIXES
     num_images = _num_frames(files[0]) if is_video else len(files)
     inference = Inference(_on_device(task, device), size, num_images, precision, engine)
     finder = Finder(inference, category_ids, score_threshold, show_anchors)
@@ -101,6 +111,8 @@ def predict(
     what = f"{len(finder.rows)} boxes in {len(finder.images)} images"
     how = f"network input {size[0]} x {size[1]} pixels{inference.words}"
     print(f"Wrote {what} to {folder} (scores above {score_threshold}, {how})")
+    if is_replaced:
+        print("The predictions that were there before are replaced; their pictures of other names are still there.")
     if not finder.rows:
         print(finder.why_nothing())
     return folder / RESULTS
@@ -173,6 +185,16 @@ class Finder:
             for index, (whole, seen, _) in enumerate(images, start=len(self.images) + 1)  # as in `images.json`
         ]
         return self._inference.detect(collate(samples))
+
+
+def _check_not_there(folder: Path, names: Sequence[str]) -> None:
+    """Raises a `UserError` for files that would be replaced and may be originals: no `images.json` says otherwise."""
+    if name := next((name for name in names if (folder / name).exists()), None):
+        raise UserError(
+            f"{folder} holds {name}, which would be replaced, and no {IMAGES} that tells it from an original; choose "
+            "another folder, or remove it",
+            "output",
+        )
 
 
 def _on_device(task: DetectionTask, device: str) -> DetectionTask:

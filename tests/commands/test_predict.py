@@ -151,6 +151,24 @@ def test_no_two_pictures_have_one_name(checkpoint: Path) -> None:
     assert everything("runs/version_0/predictions/sets") == written
 
 
+def test_what_is_in_the_output_folder(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Predictions are replaced, which is said; what may be an original is not."""
+    make_images("a/images", "a.png", "b.png")
+    make_images("b/images", "b.png")
+    for source, said in (("a/images", False), ("b/images", True)):
+        predict("--source", source)
+        assert ("before are replaced" in capsys.readouterr().out) == said
+    make_video("film.mp4")
+    make_images("mine", "b.png", "c.png")
+    Path("mine/film.mp4").touch()
+    for source, name in (("a/images", "b.png"), ("film.mp4", "film.mp4")):
+        with pytest.raises(SystemExit, match=rf"--output: mine holds {name}, which would be replaced, and no images"):
+            predict("--source", source, "--output", "mine")
+    make_images("out", "c.png")
+    predict("--source", "a/images", "--output", "out")
+    assert everything("out") == ["a.png", "b.png", "c.png", "images.json", "predictions.json"]
+
+
 def test_broken_images_are_left_out_and_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make_images("photos", "a.jpg", "b.jpg", "c.jpg")
     (source / "a.jpg").write_bytes((source / "b.jpg").read_bytes()[:-500])
@@ -207,6 +225,7 @@ def test_a_video_that_fails_halfway_leaves_nothing(checkpoint: Path, monkeypatch
     make_video("film.mp4")
     Path("out").mkdir()
     Path("out/film.mp4").write_text("of an earlier run")
+    Path("out/images.json").write_text("{}")
     detect, calls = DetectionTask.detect, []
 
     def fails(self: DetectionTask, batch: Any) -> Any:
@@ -218,7 +237,7 @@ def test_a_video_that_fails_halfway_leaves_nothing(checkpoint: Path, monkeypatch
     monkeypatch.setattr(DetectionTask, "detect", fails)
     with pytest.raises(RuntimeError, match="the lights went out"):
         predict("--source", "film.mp4", "--output", "out", "--batch_size", "2")
-    assert everything("out") == ["film.mp4"] and Path("out/film.mp4").read_text() == "of an earlier run"
+    assert everything("out") == ["film.mp4", "images.json"] and Path("out/film.mp4").read_text() == "of an earlier run"
 
 
 def test_too_little_memory_names_the_options_of_this_command(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
