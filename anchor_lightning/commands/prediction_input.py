@@ -92,13 +92,15 @@ def find_files(source: str) -> list[Path]:
 def picture_names(files: Sequence[Path]) -> list[str]:
     """A name for each annotated image: the source's, `.jpg` or `.png`, numbered where an earlier one has it already."""
     names: dict[str, str] = {}  # by the name in small letters: some file systems take A.jpg and a.jpg for the same
+    numbers: dict[str, int] = {}  # the last one that was given to a name; those up to it are taken
     for file in files:
         suffix = ".jpg" if file.suffix.lower() in (".jpg", ".jpeg") else ".png"
-        name, number = f"{file.stem}{suffix}", 1
+        name = whole = f"{file.stem}{suffix}"
+        number = numbers.get(whole.lower(), 1)
         while name.lower() in names:
             number += 1
             name = f"{file.stem}-{number}{suffix}"
-        names[name.lower()] = name
+        names[name.lower()], numbers[whole.lower()] = name, number
     return list(names.values())
 
 
