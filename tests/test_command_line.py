@@ -15,7 +15,7 @@ from jsonargparse._typehints import get_all_subclass_paths
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.loggers import Logger
 
-import anchor_lightning
+import anchor_lightning.__main__
 from anchor_lightning.cli import main
 from anchor_lightning.cli.help import TEXTS, TRAINER_COMMANDS, command_names, help_text
 from anchor_lightning.cli.messages import format_warning
@@ -236,6 +236,19 @@ def test_a_run_says_what_concerns_it() -> None:
     done = run("test", *SYNTHETIC, "--ckpt_path", "last")
     assert "DataLoader 0" not in done.stdout and re.search(r"^test/map_50 +0\.\d{4}$", done.stdout, re.MULTILINE)
     assert format_warning("3 boxes dropped", UserWarning, "cleaning.py", 60) == "Warning: 3 boxes dropped\n"
+
+
+def test_an_interrupted_command_has_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("anchor_lightning.commands.configs.shipped_configs", interrupt)
+    monkeypatch.setattr(sys, "argv", ["anchor-lightning", "configs"])
+    with pytest.raises(SystemExit, match="130"):
+        anchor_lightning.__main__.run()
+    assert capsys.readouterr().err == "\nanchor_lightning: interrupted\n"
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
