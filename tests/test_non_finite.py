@@ -49,6 +49,12 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     assert_finite(tmp_path / "last.ckpt")
 
 
+def test_the_progress_bar_shows_the_loss_that_is_logged(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, accumulate_grad_batches=2, max_steps=1)
+    trainer.fit(make_task(), datamodule=make_data())
+    assert trainer.progress_bar_metrics["loss"] == pytest.approx(float(trainer.callback_metrics["train/loss"]))
+
+
 @pytest.mark.parametrize("every", [1, 4])
 def test_the_first_loss_that_is_not_finite_is_reported(every: int) -> None:
     """Read at every step or at every fourth: step and images are those of the first one of this fit."""

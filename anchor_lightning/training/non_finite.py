@@ -43,7 +43,8 @@ class NonFiniteLoss(Callback):
         self._unread.append((self._step, outputs["terms"], batch.image_ids))
         every = trainer.log_every_n_steps or 1  # type: ignore[attr-defined]  # set at run time
         if pl_module.device.type == "cpu" or self._step % every == 0:
-            self._last_loss = float(outputs["loss"])
+            # Of accumulated batches Lightning has divided `outputs["loss"]` by their number.
+            self._last_loss = float(sum(outputs["terms"].values()))
             self.read(trainer)
         # A bar that is given the tensor makes the host wait for the device at every step.
         pl_module.log("loss", self._last_loss, batch_size=len(batch), prog_bar=True, logger=False)
