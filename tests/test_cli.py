@@ -105,6 +105,7 @@ def test_every_overlay_composes(overlay: str, capsys: pytest.CaptureFixture[str]
 def test_the_baseline_is_the_baseline(tmp_path: Path) -> None:
     main(["fit", *SYNTHETIC, "--config", "ablation/baseline.yaml"])
     run = tmp_path / "runs" / "version_0"
+    assert (run / "trajectory.png").exists() and not (run / "anchors.gif").exists(), "nothing moves"
     learned = rows(run / "anchors.csv")
     assert len({(row["w"], row["h"]) for row in learned if row["anchor"] == "0"}) == 1
     assert set(values(run, "anchors/temperature")) == {0.0} and set(values(run, "train/loss_clustering")) == {0.0}

@@ -31,7 +31,7 @@ class AnchorLogger(ShapeRecorder):
     Args:
         every_n_steps: Optimizer steps between rows of `anchors.csv` and of the loggers.
         figure_every_n_steps: Optimizer steps between figures; one is always drawn at the end.
-        animation: Whether `anchors.gif` is written, which takes some seconds.
+        animation: Whether `anchors.gif` of shapes that learn is written, which takes some seconds.
 
     Raises:
         UserError: A number of steps is not positive.
@@ -82,7 +82,8 @@ class AnchorLogger(ShapeRecorder):
         if (folder := run_folder(trainer)) is not None:
             pictures = [name for name in ("anchors.png", "predictions.png") if (folder / name).exists()]
             rank_zero_info(f"The run is in {folder}. Look at {' and '.join(pictures)} there.")
-        animation = folder / "anchors.gif" if self.animation and folder is not None else None
+        animates = self.animation and task.shapes.log_wh.requires_grad
+        animation = folder / "anchors.gif" if animates and folder is not None else None
         if animation is not None:
             with atomic_files(animation) as (path,):
                 save_animation(path, *self.arrays(), self._boxes.numpy(), task.shapes.num_per_level)
