@@ -40,7 +40,7 @@ class FallbackWandbLogger(LightningWandbLogger):
     `resume: never` or an `id`; offline it writes a second folder with that id, which `wandb sync` joins.
 
     Args:
-        project: W&B project.
+        project: W&B project; WANDB_PROJECT if not given, and `anchor-lightning` without either.
         name: Name of the run; W&B makes one up if not given.
         save_dir: Folder that gets W&B's own `wandb/` folder; the command line sets `trainer.default_root_dir`.
         offline: Log to files only; `wandb sync` uploads them later.
@@ -50,7 +50,7 @@ class FallbackWandbLogger(LightningWandbLogger):
 
     def __init__(
         self,
-        project: str = "anchor-lightning",
+        project: str | None = None,
         name: str | None = None,
         save_dir: str = "runs",
         offline: bool = False,
@@ -72,6 +72,7 @@ class FallbackWandbLogger(LightningWandbLogger):
             kwargs["mode"] = "offline"
         if os.environ.get("WANDB_QUIET") is None:
             kwargs.setdefault("settings", {"quiet": True})  # else its own summary of 20 lines follows the results
+        project = project or os.environ.get("WANDB_PROJECT", "anchor-lightning")
         log_model, folder = log_model and not offline, Path(save_dir).absolute()
         super().__init__(project=project, name=name, save_dir=folder, log_model=log_model, **kwargs)
         self._wandb_init.pop("anonymous", None)  # Lightning sets it; W&B warns that it has no effect any more

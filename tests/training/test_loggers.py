@@ -136,6 +136,13 @@ def test_a_mode_of_the_users_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "mode" not in FallbackWandbLogger(save_dir=str(tmp_path))._wandb_init, "without a key"
 
 
+def test_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert FallbackWandbLogger(offline=True).name == "anchor-lightning"
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    assert FallbackWandbLogger(offline=True).name == "mine"
+    assert FallbackWandbLogger("given", offline=True).name == "given"
+
+
 def test_a_run_that_wandb_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def reject(**_: object) -> None:
         raise wandb.errors.CommError("no such project")
