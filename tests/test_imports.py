@@ -91,7 +91,7 @@ def test_anchors_do_not_wait_for_lightning(tmp_path: Path) -> None:
     lines += [["anchors", "fit", "--config", "small.yaml", "--data.root", folders[0]]]
     modules, said = imported(PROGRAM, tmp_path, json.dumps(lines))
     assert not modules & LIGHTNING and "Traceback" not in said and "error" not in said
-    assert "torch" in modules and (tmp_path / "anchors.png").exists() and (tmp_path / "range.png").exists()
+    assert "torch" in modules and (tmp_path / "anchors.png").exists() and (tmp_path / "range-numbers.png").exists()
 
 
 def test_nor_do_mistakes_in_their_options(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def fit(
     Args:
         data: The data set.
         num: Number of shapes, of all levels together: 9 with 3 levels for YOLOv3 and YOLOv5. A range, as in 2..12, fits
-            every number of it and takes the elbow, with a table and a figure beside `output`.
+            every number of it and takes the elbow, with a table, and `anchors-numbers.png` beside `output`.
         levels: Levels of the detector's head; the shapes are sorted by area and divided among them, smallest first.
         image_size: Side, or [height, width], of the network input in pixels; that of the data set if not given.
         method: `ascent`: gradient ascent on the objective; `kmeans`: IoU k-means as in YOLOv2; `learned`: the paper's
@@ -83,7 +83,7 @@ def fit(
     anchors, points = found.anchors, found.tried
     print(found.boxes.text)
     if len(points) > 1:
-        figure = Path(output).with_suffix(".png")
+        figure = Path(output).with_name(f"{Path(output).stem}-numbers.png")  # `score` draws anchors.png
         draw_numbers(points, found.chosen, objective, figure)
         print(numbers_table(points, found.chosen, objective))
         first, last = len(points[0].wh), len(points[-1].wh)

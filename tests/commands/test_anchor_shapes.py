@@ -91,7 +91,7 @@ def test_a_range_gives_the_elbow(tmp_path: Path, capsys: Printed) -> None:
     args = ["--data", str(root), "--image_size", "320", "--num", "2..8", "--output", "out/a.json"]
     found = main(["anchors", "fit", *args])
     out = capsys.readouterr().out
-    assert len(found.wh) == 4 and "Suggested: 4 shapes" in out and Path("out/a.png").read_bytes()[1:4] == b"PNG"
+    assert len(found.wh) == 4 and "Suggested: 4 shapes" in out and Path("out/a-numbers.png").read_bytes()[1:4] == b"PNG"
     (line,) = (line for line in out.splitlines() if line.endswith("<- elbow"))
     assert line.split()[0] == "4" and len(read_shapes("out/a.json").wh) == 4
     assert len(main(["anchors", "fit", *args, "--levels", "2", "--objective", "ratio"]).wh) == 4
