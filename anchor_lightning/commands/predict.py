@@ -221,8 +221,14 @@ def _predict_images(
         with atomic_files(folder / found.entry["picture"]) as (written,):
             save_picture(finder.draw(found), written)
 
-    for _ in ahead(save, finder.find(prepared_images(files, size, batch_size, skipped), batch_size), 1, batch_size):
-        pass
+    try:
+        for _ in ahead(save, finder.find(prepared_images(files, size, batch_size, skipped), batch_size), 1, batch_size):
+            pass
+    except KeyboardInterrupt:
+        if finder.images:  # what was done is kept, and known as ours by whoever starts again
+            with atomic_files(folder / RESULTS, folder / IMAGES) as (results, images):
+                finder.write(results, images)
+        raise
     if not finder.images:
         if len(files) > 1:
             raise UserError(f"no image can be read (0 of {len(files)}), nothing was written. {skipped[0]}", "source")

@@ -1,4 +1,4 @@
-"""`predict --source` through the command line: images, folders, globs and videos of one's own."""
+"""`predict --source` through the command line: images, folders and globs of one's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -196,57 +195,31 @@ def test_broken_images_are_left_out_and_named(checkpoint: Path, capsys: pytest.C
     assert not Path("none").exists()
 
 
-@pytest.mark.parametrize(("args", "height"), [([], 96), (["--show_anchors"], 130)])
-def test_a_video_comes_back_annotated(checkpoint: Path, args: list[str], height: int) -> None:
-    make_video("film.mp4")
-    rows, images = predict("--source", "film.mp4", "--output", "out", "--batch_size", "2", *args)
-    assert everything("out") == ["film.mp4", "images.json", "predictions.json"]
-    assert images["images"] == [
-        {"id": index + 1, "file_name": "film.mp4", "frame": index, "width": 128, "height": 96} for index in range(5)
-    ]
-    assert {row["image_id"] for row in rows} == {1, 2, 3, 4, 5}
-    capture, original = cv2.VideoCapture("out/film.mp4"), cv2.VideoCapture("film.mp4")
-    assert capture.get(cv2.CAP_PROP_FPS) == 12.5
-    for _ in range(5):
-        (there, drawn), (_, plain) = capture.read(), original.read()
-        assert there and drawn.shape[1] == 128 and drawn.shape[0] >= height
-        assert args or np.abs(drawn.astype(int) - plain).max() > 60  # frames and texts
-    assert not capture.read()[0]
-
-
-def test_a_video_for_want_of_an_encoder_of_h264_is_said(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_video("film.mp4")
-    for h264 in (True, False):
-        monkeypatch.setattr("anchor_lightning.data.video.has_h264", lambda h264=h264: h264)
-        predict("--source", "film.mp4", "--output", "out")
-        assert ("browsers do not play" in capsys.readouterr().out) != h264
-
-
 def test_a_frame_is_reduced_as_a_png_is() -> None:
     for size in ((96, 128), (127, 300), (128, 192), (300, 900), (1100, 1600)):
         draw(Path("a.png"), 0, size)
         np.testing.assert_array_equal(reduced(read_image("a.png"), (64, 96)), read_image("a.png", (64, 96)))
 
 
-def test_a_video_that_fails_halfway_leaves_nothing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_video("film.mp4")
-    Path("out").mkdir()
-    Path("out/film.mp4").write_text("of an earlier run")
-    Path("out/images.json").write_text("{}")
+def test_an_interruption_leaves_what_was_done(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the same command may be given again."""
+    make_images("photos", "a.png", "b.png", "c.png")
     detect, calls = DetectionTask.detect, []
 
-    def fails(self: DetectionTask, batch: Any) -> Any:
+    def interrupted(self: DetectionTask, batch: Any) -> Any:
         calls.append(batch)
-        if len(calls) == 2:
-            raise RuntimeError("the lights went out")
+        if len(calls) == 3:
+            raise KeyboardInterrupt
         return detect(self, batch)
 
-    monkeypatch.setattr(DetectionTask, "detect", fails)
-    with pytest.raises(RuntimeError, match="the lights went out"):
-        predict("--source", "film.mp4", "--output", "out", "--batch_size", "2")
-    assert everything("out") == ["film.mp4", "images.json"] and Path("out/film.mp4").read_text() == "of an earlier run"
+    monkeypatch.setattr(DetectionTask, "detect", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict("--source", "photos", "--output", "out", "--batch_size", "1")
+    images = json.loads(Path("out/images.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["a.png", "b.png"]
+    assert {row["image_id"] for row in json.loads(Path("out/predictions.json").read_text())} <= {1, 2}
+    predict("--source", "photos", "--output", "out", "--batch_size", "1")
+    assert everything("out") == ["a.png", "b.png", "c.png", "images.json", "predictions.json"]
 
 
 def test_too_little_memory_names_the_options_of_this_command(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,15 +230,6 @@ def test_too_little_memory_names_the_options_of_this_command(checkpoint: Path, m
     make_images("photos", "a.png")
     with pytest.raises(SystemExit, match=r"out of memory \(CUDA .*\); lower --image_size, --batch_size$"):
         predict("--source", "photos", "--output", "out")
-
-
-@pytest.mark.parametrize("content", [b"", b"no video at all" * 100, None], ids=["empty", "text", "cut"])
-def test_a_video_without_frames_raises(checkpoint: Path, content: bytes | None) -> None:
-    film = make_video("film.mp4")
-    film.write_bytes(film.read_bytes()[:2000] if content is None else content)
-    with pytest.raises(SystemExit, match=r"film\.mp4 has no frames that can be read"):
-        predict("--source", "film.mp4", "--output", "out")
-    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(
