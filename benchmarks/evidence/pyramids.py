@@ -6,11 +6,13 @@ The arms of a detector differ in what `ARMS` says, in all else they are the same
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from old_rule import use_old_rule
+from own_rule import use_own_rule
 from sets import BACKBONE, WARM_UP_SHARE, arm_options
 from sets import SETS as YOLOV2_SETS
 from training import SIZES, Trained, classes_of, train_and_test
@@ -42,27 +44,35 @@ class Arm:
     Args:
         learn: Whether they learn.
         from_kmeans: Whether they start from k-means on the training boxes, not where the detector comes with them.
-        old_rule: Whether they learn as until November 2026, by all positive anchors.
+        rule: One of `RULES` in the place of the package's.
         soft: Whether the assignment is soft in the warm-up; None for the detector's own choice.
         options: Of the detector besides its own.
     """
 
     learn: bool = True
     from_kmeans: bool = False
-    old_rule: bool = False
+    rule: str | None = None
     soft: bool | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
+RULES: Final = {
+    "old": use_old_rule,
+    "own": partial(use_own_rule, squared=True),
+    "own-l1": partial(use_own_rule, squared=False),
+}
+OF_BCCD: Final = ("learned-own", "learned-own-l1")  # arms of no other set
 ARMS: Final = {
     "stock": Arm(learn=False),
     "learned": Arm(),
-    "learned-old": Arm(old_rule=True),
+    "learned-old": Arm(rule="old"),
     "kmeans": Arm(learn=False, from_kmeans=True),
     "kmeans-learned": Arm(from_kmeans=True),
     "learned-soft": Arm(soft=True),
     "learned-bounded": Arm(options={"bound_octaves": 0.5}),
     "learned-shared": Arm(options={"share_levels": True}),
+    "learned-own": Arm(rule="own"),
+    "learned-own-l1": Arm(rule="own-l1"),
     # darknet's YOLOv3: no norm on the offsets and no soft assignment, which the other arms of YOLOv3 have.
     "plain": Arm(learn=False, soft=False, options={"bn_without_shift": False}),
 }
@@ -124,13 +134,16 @@ COLUMNS: Final = (
 )
 
 
-class OldRule(Callback):
-    """Has the shapes learn by the old rule."""
+class OtherRule(Callback):
+    """Has the shapes learn by one of `RULES`."""
+
+    def __init__(self, name: str) -> None:
+        self._use = RULES[name]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replaces the rule."""
         task: Any = pl_module
-        use_old_rule(task.detector.model)
+        self._use(task.detector.model)
 
 
 def grid() -> list[Run]:
@@ -142,7 +155,7 @@ def grid() -> list[Run]:
         for set_name in SETS
         for name, kind in DETECTORS.items()
         for arm in phase
-        if arm in kind.arms
+        if arm in kind.arms and (set_name == "bccd" or arm not in OF_BCCD)
     ]
     return list(dict.fromkeys(runs))
 
@@ -160,8 +173,8 @@ def train(run: Run, data: Path, weights: str, features: Path | None, overrides: 
         SoftAssignment(**METHOD["soft_assignment"] | {"steps": WARM_UP_SHARE if soft else 0}),
         ClusteringDecay(**METHOD["clustering"] | {"steps": WARM_UP_SHARE}),
     ]
-    if arm.old_rule:
-        callbacks.append(OldRule())
+    if arm.rule is not None:
+        callbacks.append(OtherRule(arm.rule))
     detector = {"class_path": kind.class_path, "init_args": options}
     trained = train_and_test(SETS[run.set], data, run.seed, detector, anchors, recipe, callbacks, features)
     frequent, present = classes_of(trained.module)

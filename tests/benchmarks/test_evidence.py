@@ -52,7 +52,13 @@ def test_grid_of_pyramids_has_five_seeds_of_every_arm_and_the_main_arms_first():
     pyramids = load("pyramids")
     runs = pyramids.grid()
     kinds = pyramids.DETECTORS
-    expected = {(name, s, arm): 5 for name, kind in kinds.items() for s in pyramids.SETS for arm in kind.arms}
+    expected = {
+        (name, s, arm): 5
+        for name, kind in kinds.items()
+        for s in pyramids.SETS
+        for arm in kind.arms
+        if s == "bccd" or arm not in pyramids.OF_BCCD
+    }
     assert Counter((r.detector, r.set, r.arm) for r in runs) == expected
     assert {r.arm for r in runs[: len(kinds) * len(pyramids.SETS) * 5 * 2]} == {"stock", "learned"}
 
