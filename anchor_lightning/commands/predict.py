@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -97,7 +98,7 @@ def predict(
     is_video = files[0].suffix.lower() in VIDEO_SUFFIXES
     is_replaced = (folder / IMAGES).exists()
     if output and not is_replaced:
-        _check_not_there(folder, [f"{files[0].stem}.mp4"] if is_video else picture_names(files))
+        _check_not_there(folder, [RESULTS, *([f"{files[0].stem}.mp4"] if is_video else picture_names(files))])
     task.hparams["score_threshold"] = min(score_threshold, LOWEST_SCORE)
     size = network_size(image_size, details)
     category_ids = details.get("category_ids") or list(range(1, len(task.class_names) + 1))
@@ -112,7 +113,7 @@ def predict(
     how = f"network input {size[0]} x {size[1]} pixels{inference.words}"
     print(f"Wrote {what} to {folder} (scores above {score_threshold}, {how})")
     if is_replaced:
-        print("The predictions that were there before are replaced; their pictures of other names are still there.")
+        print("The predictions that were there before are replaced; pictures of other names stay.")
     if not finder.rows:
         print(finder.why_nothing())
     return folder / RESULTS
@@ -171,6 +172,10 @@ class Finder:
         lowest = f", nor above {LOWEST_SCORE}" if self._score_threshold > LOWEST_SCORE else ""
         return f"{asked}{lowest}. Was the detector trained long enough, on images like these?"
 
+    def keep(self, number: int) -> None:
+        """Forgets all but the first images."""
+        self.images, self.rows = self.images[:number], [row for row in self.rows if row["image_id"] <= number]
+
     def write(self, results: Path, images: Path) -> None:
         """Writes the two files."""
         classes = zip(self._category_ids, self._class_names, strict=True)
@@ -192,7 +197,7 @@ def _check_not_there(folder: Path, names: Sequence[str]) -> None:
     if name := next((name for name in names if (folder / name).exists()), None):
         raise UserError(
             f"{folder} holds {name}, which would be replaced, and no {IMAGES} that tells it from an original; choose "
-            "another folder, or remove it",
+            f"another folder, or remove {name}",
             "output",
         )
 
@@ -215,29 +220,35 @@ def _num_frames(file: Path) -> int:
 def _predict_images(
     files: Sequence[Path], folder: Path, finder: Finder, size: tuple[int, int], batch_size: int
 ) -> None:
-    skipped: list[str] = []
+    skipped, saved = list[str](), list[str]()
 
     def save(found: Found) -> None:
         with atomic_files(folder / found.entry["picture"]) as (written,):
             save_picture(finder.draw(found), written)
+        saved.append(found.entry["picture"])
 
     try:
         for _ in ahead(save, finder.find(prepared_images(files, size, batch_size, skipped), batch_size), 1, batch_size):
             pass
-    except KeyboardInterrupt:
-        if finder.images:  # what was done is kept, and known as ours by whoever starts again
-            with atomic_files(folder / RESULTS, folder / IMAGES) as (results, images):
-                finder.write(results, images)
+    except BaseException:  # Ctrl+C and too little memory among them: what was done is kept, and known as ours
+        if saved:
+            finder.keep(len(saved))
+            _write_results(folder, finder)
+            print(f"{len(saved)} of {len(files)} images were done; their results are in {folder}", file=sys.stderr)
         raise
     if not finder.images:
         if len(files) > 1:
             raise UserError(f"no image can be read (0 of {len(files)}), nothing was written. {skipped[0]}", "source")
         known = f" Videos are known by their names ({', '.join(VIDEO_SUFFIXES)})."
         raise UserError(skipped[0] + known * (files[0].suffix.lower() not in IMAGE_SUFFIXES), "source")
-    with atomic_files(folder / RESULTS, folder / IMAGES) as (results, images):
-        finder.write(results, images)
+    _write_results(folder, finder)
     if skipped:
         print("\n  ".join([f"{len(skipped)} of {len(files)} images cannot be read and were skipped:", *skipped]))
+
+
+def _write_results(folder: Path, finder: Finder) -> None:
+    with atomic_files(folder / RESULTS, folder / IMAGES) as (results, images):
+        finder.write(results, images)
 
 
 def _predict_video(file: Path, folder: Path, finder: Finder, size: tuple[int, int], batch_size: int) -> None:

@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -119,12 +119,14 @@ def grid(path: Path, seeds: list[int], fit_options: Sequence[str] = ()) -> list[
     return runs
 
 
-def _check_options(options: Sequence[str], path: Path, swept: Iterable[str]) -> None:
-    """Raises a `UserError` for an option that each training is given by the sweep."""
-    instead = dict.fromkeys(swept, f"change {path}") | OWN_OPTIONS
+def _check_options(options: Sequence[str], path: Path, swept: Collection[str]) -> None:
+    """Raises a `UserError` for an option that each training is given by the sweep; one below it refines a value."""
+    if own := next((name for name in OWN_OPTIONS if name in swept), None):
+        raise UserError(f"{path}: parameters: the sweep sets {own} for each training; {OWN_OPTIONS[own]}")
+    instead = {name: f"change {path}" for name in swept if name != "config"} | OWN_OPTIONS
     for name in (word.partition("=")[0].removeprefix("--") for word in options if word.startswith("--")):
         for own, advice in instead.items():
-            if own != "config" and (name == own or name.startswith(f"{own}.")):
+            if name == own or (own in swept and own.startswith(f"{name}.")):
                 raise UserError(f"--{name}: the sweep sets {own} for each training; {advice}")
 
 

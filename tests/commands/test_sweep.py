@@ -63,6 +63,8 @@ class Ended:
     def wait(self, timeout: float | None = None) -> int:
         if not self.asked:
             self.asked = True
+            if self.number == signal.SIGINT:  # which a program in the background ignores
+                raise KeyboardInterrupt
             os.kill(os.getpid(), self.number)
         return 0
 
@@ -130,16 +132,17 @@ def test_values_are_what_fit_reads(tmp_path: Path) -> None:
 def test_options_behind_two_dashes(tmp_path: Path) -> None:
     """The grid wins over a configuration; other options win over one of the grid."""
     path = write_grid(tmp_path / "g.yaml", parameters={"config": {"value": "a.yaml"}, "model.anchors": {"value": "x"}})
-    options = ["--trainer.max_steps=9", "--config", "b.yaml", "-c=c.yaml", "--data.root", "VOC"]
+    options = ["--trainer.max_steps=9", "--config", "b.yaml", "-c=c.yaml", "--model.anchors.num", "3"]
     (run,) = grid(path, [3], options)
     assert run.args[3:] == [
         *("--config", "b.yaml", "-c=c.yaml", "--config=a.yaml", "--model.anchors=x", "--seed_everything=3"),
-        *("--trainer.max_steps=9", "--data.root", "VOC"),
+        *("--trainer.max_steps=9", "--model.anchors.num", "3"),
     ]
     for option, advice in (
         ("--seed_everything=7", "give --seeds"),
         ("--trainer.default_root_dir", "give --output"),
-        ("--model.anchors.num=3", r"change .*g\.yaml"),
+        ("--model.anchors=y", r"change .*g\.yaml"),
+        ("--model={anchors: y}", r"change .*g\.yaml"),
     ):
         with pytest.raises(UserError, match=rf"{option.partition('=')[0]}: the sweep sets .*; {advice}"):
             grid(path, [3], [option, "x"])
@@ -211,6 +214,7 @@ def test_a_signal_as_a_training_ends_stops_the_sweep(
         ({"parameters": {"seed": {"values": 5}}}, "must have a list, 'values"),
         ({"parameters": {"seed": {"values": "abc"}}}, "must have a list, 'values"),
         ({"parameters": {"seed": {"values": [1, 1]}}}, "the same folder"),
+        ({"parameters": {"seed_everything": {"values": [1, 2]}}}, "the sweep sets seed_everything .*; give --seeds"),
     ],
 )
 def test_what_is_no_grid_raises(tmp_path: Path, changes: dict[str, object], message: str) -> None:
