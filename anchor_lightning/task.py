@@ -183,17 +183,17 @@ class DetectionTask(LightningModule):
     def on_train_start(self) -> None:
         """Puts this run's options into the optimizer, which has taken those of a checkpoint when it was restored.
 
-        A subclass's own optimizer stays as it is.
+        An optimizer with groups of its own, of a subclass, stays as it is.
         """
+        optimizer, own = self.optimizers(use_pl_optimizer=False), self._parameter_groups()
+        names = [group["name"] for group in own]
+        if isinstance(optimizer, torch.optim.Optimizer) and [g.get("name") for g in optimizer.param_groups] == names:
+            for group, options in zip(optimizer.param_groups, own, strict=True):
+                group |= {"weight_decay": options["weight_decay"], "momentum": self.hparams["momentum"]}
+                group["fused"] = optimizer.defaults.get("fused")
         scheduler = self.lr_schedulers()
-        if not isinstance(scheduler, StepwiseLR):
-            return
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        for group, options in zip(optimizer.param_groups, self._parameter_groups(), strict=True):
-            own = {"weight_decay": options["weight_decay"], "momentum": self.hparams["momentum"]}
-            group |= own | {"fused": optimizer.defaults.get("fused")}
-        scheduler.apply()
+        if isinstance(scheduler, StepwiseLR):
+            scheduler.apply()
 
     def training_step(self, batch: DetectionBatch, batch_idx: int) -> dict[str, Any]:
         """The loss of Eq. 11: the sum of the detector's terms."""

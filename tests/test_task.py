@@ -188,6 +188,23 @@ def test_options_of_this_run_win_over_the_checkpoints(tmp_path: Path, one_step: 
     assert groups["network"]["weight_decay"] == 0.1 and groups["network_no_decay"]["weight_decay"] == 0
 
 
+def test_options_of_this_run_win_with_a_scheduler_of_the_users_own(tmp_path: Path, one_step: Path) -> None:
+    class Own(DetectionTask):
+        def configure_optimizers(self) -> Any:
+            optimizer = super().configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
+            return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)}
+
+    momenta = AtBatchStart(lambda trainer, task, _: trainer.optimizers[0].param_groups[0]["momentum"])
+    checkpoint = torch.load(one_step, weights_only=True)
+    checkpoint["lr_schedulers"] = [
+        torch.optim.lr_scheduler.ExponentialLR(torch.optim.SGD([torch.zeros(1)]), 0.5).state_dict()
+    ]
+    torch.save(checkpoint, tmp_path / "own.ckpt")
+    trainer = make_trainer(tmp_path, max_steps=2, callbacks=[momenta])
+    trainer.fit(make_task(Own, momentum=0.5), datamodule=make_data(), ckpt_path=tmp_path / "own.ckpt")
+    assert momenta.seen == [0.5]
+
+
 def test_needs_a_data_module(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="data module"):
         make_trainer(tmp_path).fit(make_task(anchors={"init": "kmeans"}), make_data().train_dataloader())

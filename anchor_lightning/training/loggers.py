@@ -72,7 +72,7 @@ class FallbackWandbLogger(LightningWandbLogger):
             kwargs["mode"] = "offline"
         if os.environ.get("WANDB_QUIET") is None:
             kwargs.setdefault("settings", {"quiet": True})  # else its own summary of 20 lines follows the results
-        project = project or os.environ.get("WANDB_PROJECT", "anchor-lightning")
+        project = project or os.environ.get("WANDB_PROJECT") or "anchor-lightning"
         log_model, folder = log_model and not offline, Path(save_dir).absolute()
         super().__init__(project=project, name=name, save_dir=folder, log_model=log_model, **kwargs)
         self._wandb_init.pop("anonymous", None)  # Lightning sets it; W&B warns that it has no effect any more

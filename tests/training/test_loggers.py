@@ -137,7 +137,9 @@ def test_a_mode_of_the_users_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert FallbackWandbLogger(offline=True).name == "anchor-lightning"
+    for empty in (monkeypatch.delenv, lambda name, raising: monkeypatch.setenv(name, "")):
+        empty("WANDB_PROJECT", raising=False)
+        assert FallbackWandbLogger(offline=True).name == "anchor-lightning"
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     assert FallbackWandbLogger(offline=True).name == "mine"
     assert FallbackWandbLogger("given", offline=True).name == "given"

@@ -13,6 +13,7 @@ from anchor_lightning.errors import UserError
 
 Found = tuple[str, dict[str, Any]]  # the name of a data module's class, and its arguments
 ROBOFLOW: Final = "_annotations.coco.json"
+COCO_TRAIN: Final = ("train2017", "train")  # folders of images of a training split
 VOC: Final = "VOCDataModule"
 COCO: Final = "COCODataModule"
 YOLO: Final = "YOLODataModule"
@@ -79,8 +80,8 @@ def _coco(folder: Path) -> Found | None:
     splits = {role: (file, _images_of(folder, file)) for role, file in by_role.items() if file is not None}
     if "train" in splits:
         return _coco_splits(folder, splits)
-    if splits and (found := _yolo(folder)):  # COCO as ultralytics unpacks it: the labels of training are YOLO's
-        return found
+    if splits and any((folder / "images" / name).is_dir() for name in COCO_TRAIN) and (found := _yolo(folder)):
+        return found  # COCO as ultralytics unpacks it: the labels of training are YOLO's
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise UserError(f"{files[0].parent} has several candidates ({names}); give one of them", argument="data")
@@ -88,9 +89,14 @@ def _coco(folder: Path) -> Found | None:
 
 
 def _of_role(files: list[Path], names: tuple[str, ...]) -> Path | None:
-    """The file of boxes of a split; those of keypoints, captions and people are others, and image_info has no boxes."""
-    found = [f for f in files if any(name in f.stem for name in names) and not f.name.startswith("image_info")]
-    boxes = [file for file in found if file.name.startswith("instances")] or found
+    """The file of boxes of a split; those of keypoints, captions and people are others.
+
+    An image_info has no boxes: alone it serves `predict`, beside others of the split it is passed over.
+    """
+    found = [file for file in files if any(name in file.stem for name in names)]
+    lists = [file for file in found if file.name.startswith("image_info")]
+    others = [file for file in found if file not in lists] or lists * (len(lists) == 1)
+    boxes = [file for file in others if file.name.startswith("instances")] or others
     if len(boxes) > 1:
         listed = ", ".join(file.name for file in boxes)
         raise UserError(f"{boxes[0].parent} has several candidates ({listed}); give one of them", argument="data")

@@ -183,7 +183,13 @@ class YOLOSet(AnnotatedSet):
         # Many an outline may as well be a box with keypoints; some line of these can hardly be an outline.
         long_lines = [line for lines in of_images for line in lines if line.is_outline or line.keypoint_box]
         with_keypoints = any(not line.is_outline for line in long_lines)
-        if long_lines and not with_keypoints and all(line.keypoint_box for line in long_lines):
+        open_lines = [line for line in long_lines if line.is_outline and line.keypoint_box]
+        if with_keypoints and open_lines:
+            reader.note(
+                f"{len(open_lines)} lines that may be outlines are read as boxes with keypoints, because others of the "
+                "split can be nothing else; kpt_shape in data.yaml says so for certain."
+            )
+        elif open_lines and len(open_lines) == len(long_lines):
             reader.note(
                 f"{len(long_lines)} lines of more than five numbers are read as outlines, and could all be boxes with "
                 "keypoints; if they are, give kpt_shape in data.yaml."

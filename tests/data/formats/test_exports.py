@@ -248,6 +248,8 @@ def test_a_coco_folder_with_the_lists_of_the_test_images(tmp_path: Path) -> None
         write_text(tmp_path / "annotations" / f"{file}.json", coco(names))
     module = opened(tmp_path, val_share=0)
     assert len(module.records("train")) == 5 and "test_annotations" not in detect_data(tmp_path)[1]
+    (tmp_path / "annotations" / "image_info_test2017.json").unlink()
+    assert detect_data(tmp_path)[1]["test_annotations"] == "annotations/image_info_test-dev2017.json"
 
 
 def test_cocos_folder_as_ultralytics_unpacks_it(tmp_path: Path) -> None:
@@ -263,6 +265,8 @@ def test_cocos_folder_as_ultralytics_unpacks_it(tmp_path: Path) -> None:
     assert module.records("test") is module.records("val")
     assert [len(module.records(split)) for split in ("train", "val")] == [5, 2]
     assert module.records("train")[0].path.parent.name == "train2017"
+    (tmp_path / "images" / "train2017").rename(tmp_path / "elsewhere")
+    assert detect_data(tmp_path)[0] == "COCODataModule", "without images of training there is the COCO file alone"
 
 
 def test_a_validation_file_that_is_given_alone_is_divided(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ OUTLINE = "1 0.2 0.2 0.7 0.2 0.7 0.7 0.2 0.7"  # encloses the same box
         (f"{YOLO_LINE} {WITH_VISIBILITY}", "kpt_shape: [4, 3]", False),
         (f"{YOLO_LINE} {WITH_VISIBILITY}", "", False),  # 17 numbers, as outlines have, but a 2 among them
         (f"{YOLO_LINE} 0.45 0.45 2", "", False),  # eight numbers, which no outline has
-        (f"{YOLO_LINE} 0.45 0.45 2\n{YOLO_LINE} {KEYPOINTS}", "", False),
+        (f"{YOLO_LINE} 0.45 0.45 2\n{YOLO_LINE} {KEYPOINTS}", "", True),
     ],
 )
 def test_what_the_columns_of_a_yolo_line_mean(
