@@ -166,8 +166,9 @@ def forest(table: Table, path: Path) -> None:
         plt.Line2D([], [], marker="o", linestyle="", color=colour, label=f"{arm} less stock")
         for arm, colour in colours.items()
     ]
-    figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
-    figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=8, frameon=False)
+    columns = max(1, 2 * len(detectors) - 1)
+    figure.tight_layout(rect=(0, 0.2 * math.ceil(1 + len(handles) / columns) / figure.get_figheight(), 1, 1))
+    figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
