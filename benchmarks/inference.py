@@ -10,6 +10,7 @@ YOLOv2; each where it is installed, in turn with ours.
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from turns import ratio_line, take_turns
 
 from anchor_lightning.anchors import AnchorOptions
+from anchor_lightning.commands.inference import cast_kernels
 from anchor_lightning.detectors import YOLOv2
 from anchor_lightning.detectors.yolo.onnx_export import onnx_model
 from anchor_lightning.detectors.yolo.onnx_inference import ONNXRuntimeNetwork, has_onnxruntime
@@ -77,7 +79,9 @@ def main() -> None:
     model = onnx_model(detector, (SIDE, SIDE), False, 0.005, {}) if has_onnxruntime() else b""
     ours: dict[str, Callable[[Tensor], object]] = {}
     if has_bf16():
-        ours["bf16"] = lambda images: run(detector.network, images, True)
+        cast = copy.deepcopy(detector.network)
+        cast_kernels(cast)
+        ours["bf16"] = lambda images: run(cast, images, True)
     if has_onnxruntime():
         ours["engine onnxruntime"] = ONNXRuntimeNetwork(detector, (SIDE, SIDE)).levels
     for batch in options.batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 import torch
+from torch import nn
 
 from anchor_lightning.detectors.yolo.detector import YOLO
 from anchor_lightning.detectors.yolo.onnx_inference import ONNXRuntimeNetwork, has_onnxruntime
@@ -55,9 +56,11 @@ class Inference:
         self.in_bf16 = precision == "bf16-mixed" or (is_free and engine != "onnxruntime" and has_bf16())
         pays = is_free and not self.in_bf16 and num_images >= MANY_IMAGES
         self.in_onnxruntime = engine == "onnxruntime" or (engine == "auto" and pays and has_onnxruntime())
+        detector: Any = task.detector
         if self.in_onnxruntime:
-            detector: Any = task.detector
             detector.network = ONNXRuntimeNetwork(detector, image_size)
+        if self.in_bf16 and is_yolo_on_cpu:
+            cast_kernels(detector.network)
 
     @property
     def words(self) -> str:
@@ -72,3 +75,15 @@ class Inference:
         with torch.autocast(self.task.device.type, torch.bfloat16, enabled=self.in_bf16):
             detections = self.task.detect(batch)[0]
         return [Detections(**{name: t.cpu() for name, t in vars(d).items()}) for d in detections]
+
+
+def cast_kernels(network: nn.Module) -> None:
+    """Converts the kernels of a YOLO's convolutions to bf16 in place, once: autocast would do it for each batch.
+
+    The outputs under autocast are the same to the bit. The first kernel stays: the network takes images in its type.
+    """
+    first = next(network.parameters())
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.weight is not first:  # subclasses may compute with their kernels
+            module.to(torch.bfloat16)
+    network.to(memory_format=torch.channels_last)

@@ -8,7 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from anchor_lightning.anchors import AnchorOptions
+from anchor_lightning.commands.inference import cast_kernels
 from anchor_lightning.detectors import RetinaNet, YOLOv2, YOLOv3
 from anchor_lightning.detectors.yolo.detector import YOLO
 from anchor_lightning.task import DetectionTask
@@ -66,6 +70,27 @@ def test_in_bf16_where_the_processor_has_it(
     rows, _ = predict("--source", "photos", *args)
     assert ("pixels, in bf16)" in capsys.readouterr().out) == in_bf16
     assert (rows != exact) == in_bf16 and rows[0]["score"] == pytest.approx(exact[0]["score"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("detector", "options"),
+    [(YOLOv2, {}), (YOLOv3, {}), (YOLOv2, {"backbone": "tf_efficientnet_lite0"}), (YOLOv3, {"backbone": "resnet18"})],
+    ids=["YOLOv2", "YOLOv3", "YOLOv2 on timm's", "YOLOv3 on timm's"],
+)
+def test_kernels_in_bf16_give_what_autocast_gives(detector: type[YOLO], options: dict[str, str]) -> None:
+    if options:
+        pytest.importorskip("timm")
+    start = "yolov2-voc" if detector is YOLOv2 else "yolov3-coco"
+    network = detector(2, AnchorOptions(init=start), [64, 96], width=0.1, **options).eval().network
+    images = torch.rand(2, 3, 64, 96)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = network.levels(images)
+        cast_kernels(network)
+        found = network.levels(images)
+    types = [module.weight.dtype for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert types.count(torch.bfloat16) > len(types) / 2
+    for level, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(level.raw, other.raw, rtol=0, atol=0)
 
 
 def test_an_onnxruntime_that_cannot_be_imported_is_not_taken_unasked(
