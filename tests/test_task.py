@@ -191,8 +191,8 @@ def test_options_of_this_run_win_over_the_checkpoints(tmp_path: Path, one_step: 
 def test_options_of_this_run_win_with_a_scheduler_of_the_users_own(tmp_path: Path, one_step: Path) -> None:
     class Own(DetectionTask):
         def configure_optimizers(self) -> Any:
-            optimizer = super().configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
-            return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)}
+            options: Any = super().configure_optimizers()
+            return options | {"lr_scheduler": torch.optim.lr_scheduler.ExponentialLR(options["optimizer"], 0.5)}
 
     momenta = AtBatchStart(lambda trainer, task, _: trainer.optimizers[0].param_groups[0]["momentum"])
     checkpoint = torch.load(one_step, weights_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,12 @@ from anchor_lightning.cli import main
 from anchor_lightning.commands.prediction_input import find_files, picture_names
 from anchor_lightning.data.images import read_image, reduced
 from anchor_lightning.task import DetectionTask
+from anchor_lightning.visualization.detections import save_picture
 from tests.helpers.made_data import draw, make_voc
-from tests.helpers.predictions import make_checkpoint, make_images, make_video, predict
+from tests.helpers.predictions import everything, make_checkpoint, make_images, make_video, predict
 from tests.helpers.tiny_training import QUIET, SMALL_BATCHES
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
-
-
-@pytest.fixture
-def checkpoint() -> Path:
-    """Of an untrained detector of cats and dogs, as a run would leave it."""
-    return make_checkpoint()
-
-
-def everything(folder: str) -> list[str]:
-    return sorted(path.name for path in Path(folder).iterdir())
 
 
 def test_a_folder_is_found_as_the_validation_finds_it(tmp_path: Path) -> None:
@@ -208,27 +200,33 @@ def test_an_interruption_leaves_what_was_done(
     capsys: pytest.CaptureFixture[str],
     error: type[BaseException],
 ) -> None:
-    """And the same command may be given again."""
+    """Without what was found and not drawn; and the same command may be given again."""
     make_images("photos", "a.png", "b.png", "c.png", "d.png")
-    detect, calls = DetectionTask.detect, []
+    detect, calls, raised = DetectionTask.detect, [], threading.Event()
 
     def interrupted(self: DetectionTask, batch: Any) -> Any:
         calls.append(batch)
-        if len(calls) == 3:
+        if len(calls) == 2:
+            raised.set()
             raise error("CUDA out of memory. Tried to allocate 20.00 GiB.")
         return detect(self, batch)
 
-    monkeypatch.setattr(DetectionTask, "detect", interrupted)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        predict("--source", "photos", "--output", "out", "--batch_size", "1")
-    images = json.loads(Path("out/images.json").read_text())["images"]
-    names = [image["picture"] for image in images]
-    assert names == ["a.png", "b.png"][: len(names)] and len(names) >= 1, "the last may be drawn as it stops"
-    assert set(names) <= set(everything("out")) <= {"a.png", "b.png", "images.json", "predictions.json"}
-    rows = json.loads(Path("out/predictions.json").read_text())
-    assert {row["image_id"] for row in rows} == set(range(1, len(names) + 1))
-    assert f"{len(names)} of 4 images were done; their results are in out" in capsys.readouterr().err
-    predict("--source", "photos", "--output", "out", "--batch_size", "1")
+    def slow(*args: Any) -> None:
+        raised.wait(10)
+        time.sleep(0.3)  # until the picture that waits for this one is given up
+        save_picture(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionTask, "detect", interrupted)
+        patch.setattr("anchor_lightning.commands.predict.save_picture", slow)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            predict("--source", "photos", "--output", "out", "--batch_size", "2")
+    assert everything("out") == ["a.png", "images.json", "predictions.json"]
+    (image,) = json.loads(Path("out/images.json").read_text())["images"]
+    assert image["picture"] == "a.png"
+    assert {row["image_id"] for row in json.loads(Path("out/predictions.json").read_text())} == {1}
+    assert "1 of 4 images were done; their results are in out" in capsys.readouterr().err
+    predict("--source", "photos", "--output", "out")
     assert everything("out") == ["a.png", "b.png", "c.png", "d.png", "images.json", "predictions.json"]
 
 

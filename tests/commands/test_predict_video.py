@@ -10,19 +10,9 @@ import numpy as np
 import pytest
 
 from anchor_lightning.task import DetectionTask
-from tests.helpers.predictions import make_checkpoint, make_video, predict
+from tests.helpers.predictions import everything, make_video, predict
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
-
-
-@pytest.fixture
-def checkpoint() -> Path:
-    """Of an untrained detector of cats and dogs, as a run would leave it."""
-    return make_checkpoint()
-
-
-def everything(folder: str) -> list[str]:
-    return sorted(path.name for path in Path(folder).iterdir())
 
 
 @pytest.mark.parametrize(("args", "height"), [([], 96), (["--show_anchors"], 130)])

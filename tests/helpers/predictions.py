@@ -51,3 +51,8 @@ def make_video(path: str, num: int = 5) -> Path:
 def predict(*args: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     results = main(["predict", "--ckpt_path", "runs/version_0/checkpoints/last.ckpt", "--device", "cpu", *args])
     return json.loads(results.read_text()), json.loads((results.parent / "images.json").read_text())
+
+
+def everything(folder: str) -> list[str]:
+    """Names of what a folder holds."""
+    return sorted(path.name for path in Path(folder).iterdir())
